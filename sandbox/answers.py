@@ -1,0 +1,184 @@
+"""What the Storage API says of a token, a bucket, a table, a job and a file (API note, sections 1.5, 2.2, 5 and 6.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sandbox.store_access import Target
+from sandbox.tables import Shape, Table, api_time
+
+
+@dataclass
+class Job:
+    """An export being made; `polls_left` looks at it still find it unfinished."""
+
+    id: int
+    table: Table
+    shape: Shape
+    polls_left: int
+    created: float
+    run_id: str | None
+    file_id: int
+    cache_hit: bool
+    #: what it ends as; "processing" never ends
+    outcome: str = "success"
+
+
+@dataclass
+class File:
+    """An export's file: a manifest and its slices, or one object with a header line."""
+
+    id: int
+    name: str
+    target: Target
+    size: int
+    created: float
+    run_ids: list[str] = field(default_factory=list)
+
+
+def token(text: str, project: str, buckets: Sequence[str], provider: str, region: str) -> dict[str, object]:
+    """The answer of tokens/verify; maps without entries are PHP's empty lists."""
+    owner = {
+        "id": int(project) if project.isdigit() else 1,
+        "name": "Sandbox",
+        "type": "demo",
+        "features": [],
+        "region": region,
+        "defaultBackend": "snowflake",
+        "fileStorageProvider": provider,
+        "limits": {"storage.jobsParallelism": {"name": "storage.jobsParallelism", "value": 10}},
+        "isDisabled": False,
+    }
+    return {
+        "id": (text.split("-") + ["1"])[1],
+        "token": text,
+        "description": "sandbox",
+        "created": api_time(0),
+        "refreshed": api_time(0),
+        "expires": None,
+        "isExpired": False,
+        "isDisabled": False,
+        "isMasterToken": False,
+        "canManageBuckets": False,
+        "canReadAllFileUploads": False,
+        "bucketPermissions": {bucket: "read" for bucket in buckets} or [],
+        "componentAccess": [],
+        "owner": owner,
+    }
+
+
+def bucket(bucket_id: str, tables: Sequence[Table], url: str) -> dict[str, object]:
+    stage, _, name = bucket_id.partition(".")
+    return {
+        "uri": f"{url}/v2/storage/buckets/{bucket_id}",
+        "id": bucket_id,
+        "name": name,
+        "displayName": name.removeprefix("c-"),
+        "stage": stage,
+        "description": "",
+        "backend": tables[0].encoding.quoting,
+        "created": api_time(min(table.created for table in tables)),
+        "lastChangeDate": api_time(max(table.changed for table in tables)),
+        "isReadOnly": False,
+        "isMaintenance": False,
+        "tables": f"{url}/v2/storage/buckets/{bucket_id}/tables",
+    }
+
+
+def table(shown: Table, url: str) -> dict[str, object]:
+    """The table detail."""
+    stage, _, bucket_name = shown.bucket.partition(".")
+    full = shown.encoded(shown.default_shape())
+    fields: dict[str, object] = {
+        "uri": f"{url}/v2/storage/tables/{shown.id}",
+        "id": shown.id,
+        "name": shown.name,
+        "displayName": shown.name,
+        "transactional": False,
+        "primaryKey": list(shown.primary_key),
+        "created": api_time(shown.created),
+        "lastImportDate": api_time(shown.changed),
+        "lastChangeDate": api_time(shown.changed),
+        "rowsCount": full.rows,
+        "dataSizeBytes": full.csv_bytes,
+        "isAlias": False,
+        "isAliasable": True,
+        "isTyped": shown.typed,
+        "tableType": "table",
+        "timestampType": "MANAGED",
+        "columns": list(shown.columns),
+        "metadata": [],
+        "columnMetadata": [],
+        "bucket": {
+            "id": shown.bucket,
+            "name": bucket_name,
+            "stage": stage,
+            "displayName": bucket_name.removeprefix("c-"),
+            "backend": shown.encoding.quoting,
+            "isReadOnly": False,
+            "isMaintenance": False,
+        },
+    }
+    if shown.typed:
+        text = {"definition": {"type": "VARCHAR", "nullable": True}, "basetype": "STRING", "canBeFiltered": True}
+        columns = [{"name": name} | text for name in shown.columns]
+        fields["definition"] = {"primaryKeysNames": list(shown.primary_key), "columns": columns}
+    return fields
+
+
+def listed(shown: Table, url: str, included: set[str]) -> dict[str, object]:
+    """A list's item: without columns, metadata and bucket unless they are asked for (API note 2.3)."""
+    optional = {"columns": "columns", "metadata": "metadata", "columnMetadata": "columnMetadata", "bucket": "buckets"}
+    hidden = {name for name, asked in optional.items() if asked not in included}
+    return {name: value for name, value in table(shown, url).items() if name not in hidden}
+
+
+def job(shown: Job, status: str, url: str, now: float) -> dict[str, object]:
+    ended = status not in ("waiting", "processing")
+    export = {"tableName": shown.table.name, "columns": list(shown.shape.columns), "gzipOutput": shown.shape.gzipped}
+    fields: dict[str, object] = {
+        "id": shown.id,
+        "status": status,
+        "url": f"{url}/v2/storage/jobs/{shown.id}",
+        "tableId": shown.table.id,
+        "operationName": "tableExport",
+        "operationParams": {"export": export | {"limit": shown.shape.limit}, "queue": "main_fast"},
+        "createdTime": api_time(shown.created),
+        "startTime": None if status == "waiting" else api_time(shown.created),
+        "endTime": api_time(now) if ended else None,
+        "runId": shown.run_id,
+        "results": {"file": {"id": shown.file_id}, "cacheHit": shown.cache_hit} if status == "success" else None,
+        "creatorToken": {"id": "4711", "description": "sandbox"},
+        "metrics": {"outCompressed": shown.shape.gzipped, "outBytes": 0, "outBytesUncompressed": 0},
+    }
+    if status == "error":
+        fields["results"] = []
+        fields["error"] = {
+            "code": "storage.exportFailed",
+            "message": f'The export of the table "{shown.table.id}" failed in the backend',
+            "exceptionId": f"sandbox-connection-job-{shown.id}",
+        }
+    return fields
+
+
+def file(shown: File, sliced: bool, url: str, provider: str, region: str) -> dict[str, object]:
+    """The file detail without its place and credentials, which each cloud words for itself."""
+    return {
+        "id": shown.id,
+        "created": api_time(shown.created),
+        "isPublic": False,
+        "isSliced": sliced,
+        "isEncrypted": True,
+        "name": shown.name,
+        "fileType": "csv",
+        "url": url,
+        "provider": provider,
+        "region": region,
+        "sizeBytes": shown.size,
+        "tags": ["table-export"],
+        "maxAgeDays": 2,
+        "runId": shown.run_ids[0] if shown.run_ids else None,
+        "runIds": shown.run_ids,
+        "creatorToken": {"id": 4711, "description": "sandbox"},
+    }

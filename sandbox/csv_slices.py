@@ -1,0 +1,175 @@
+"""Rows written as the slices of an export: the two CSV dialects of Keboola's backends, gzipped, on disk.
+
+Owns the bytes (API note, section 7) and knows nothing of HTTP. Memory does not grow with the number of rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import itertools
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+#: a backend writes either dialect; the names are those of `bucket.backend`
+QUOTINGS = ("snowflake", "bigquery")
+_LARGEST_CHUNK = 4096
+_NEEDS_QUOTES = re.compile('[",\r\n]')
+Row = Sequence[object]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One slice on disk."""
+
+    path: Path
+    size: int
+    #: of the bytes on disk; the stores derive ETag and checksums from it
+    md5: bytes
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A table's rows in one shape."""
+
+    rows: int
+    #: of CSV, before compression
+    csv_bytes: int
+    pieces: tuple[Piece, ...]
+
+
+def encode(
+    rows: Iterable[Row],
+    folder: Path,
+    *,
+    width: int,
+    slices: int,
+    quoting: str,
+    typed: bool,
+    gzipped: bool,
+    header: Sequence[str] | None = None,
+) -> Encoded:
+    """Write `rows` into at most `slices` files in `folder`, which must be empty or missing.
+
+    Few rows reach every slice: the runs of rows dealt out to the slices begin with 1 and grow. Of no rows Snowflake
+    makes no file and BigQuery one of 0 bytes; with fewer rows than slices Snowflake makes fewer files and BigQuery
+    empty ones (API note 6.2, 7.8). `header` is written first, for the one file of an export that is not sliced.
+
+    Text is UTF-8; a lone surrogate (`"\\udcff"`) becomes the invalid byte it stands for, so that tests can send some.
+
+    Raises ValueError for a row of another width than `width`, and for None in a table that is not typed (API note 2.3).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    text_of = _text_writer(quoting, typed)
+    files = [_SliceFile(folder / f"{number:06d}", gzipped) for number in range(slices)]
+    count = csv_bytes = 0
+    if header is not None:
+        csv_bytes += files[0].write(_quoted([header]).encode())
+    for file, chunk in zip(itertools.cycle(files), _growing_chunks(rows, slices)):
+        _check(chunk, width, typed, first=count + 1)
+        csv_bytes += file.write(text_of(chunk).encode("utf-8", "surrogateescape"))
+        count += len(chunk)
+    if count == 0 and header is None:
+        kept = [] if quoting == "snowflake" else [Piece(*_empty_file(folder / "empty"))]
+        for file in files:
+            file.close()
+        return Encoded(0, 0, tuple(kept))
+    pieces = [file.close() for file in files if file.used or quoting == "bigquery"]
+    return Encoded(count, csv_bytes, tuple(pieces))
+
+
+class _SliceFile:
+    """One slice being written."""
+
+    def __init__(self, path: Path, gzipped: bool) -> None:
+        self._path = path
+        self._file = path.open("wb")
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._gzip = zlib.compressobj(1, zlib.DEFLATED, 31) if gzipped else None
+        self.used = False
+
+    def write(self, data: bytes) -> int:
+        self.used = True
+        self._put(self._gzip.compress(data) if self._gzip else data)
+        return len(data)
+
+    def close(self) -> Piece:
+        if self._gzip:
+            self._put(self._gzip.flush())
+        size = self._file.tell()
+        self._file.close()
+        return Piece(self._path, size, self._md5.digest())
+
+    def _put(self, data: bytes) -> None:
+        self._md5.update(data)
+        self._file.write(data)
+
+
+def _empty_file(path: Path) -> tuple[Path, int, bytes]:
+    path.touch()
+    return path, 0, hashlib.md5(b"", usedforsecurity=False).digest()
+
+
+def _growing_chunks(rows: Iterable[Row], slices: int) -> Iterator[list[Row]]:
+    iterator = iter(rows)
+    size = 1
+    while True:
+        for _ in range(slices):
+            chunk = list(itertools.islice(iterator, size))
+            if not chunk:
+                return
+            yield chunk
+        size = min(size * 2, _LARGEST_CHUNK)
+
+
+def _check(chunk: list[Row], width: int, typed: bool, first: int) -> None:
+    for number, row in enumerate(chunk, first):
+        if len(row) != width:
+            raise ValueError(f"row {number} has {len(row)} values, the table has {width} columns")
+        if not typed and None in row:
+            raise ValueError(f"row {number} has a NULL, which only a typed table can hold")
+
+
+def csv_text(rows: Iterable[Row], quoting: str, typed: bool) -> str:
+    """Rows as one text, for a preview."""
+    return _text_writer(quoting, typed)(list(rows))
+
+
+def _text_writer(quoting: str, typed: bool) -> Callable[[list[Row]], str]:
+    if quoting == "bigquery":
+        return lambda chunk: _joined(chunk, _bigquery_value)
+    if typed:
+        return lambda chunk: _joined(chunk, _snowflake_value)
+    return _quoted
+
+
+def _quoted(chunk: Iterable[Row]) -> str:
+    """Every value in quotes: Snowflake's way for text, and the fast path."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(chunk)
+    return buffer.getvalue()
+
+
+def _joined(chunk: list[Row], value_text: Callable[[object], str]) -> str:
+    return "".join([",".join(map(value_text, row)) + "\n" for row in chunk])
+
+
+def _bare(value: object) -> str:
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _snowflake_value(value: object) -> str:
+    """Text in quotes; a number bare; NULL as nothing (API note 7.2, 7.5)."""
+    return '"' + value.replace('"', '""') + '"' if isinstance(value, str) else _bare(value)
+
+
+def _bigquery_value(value: object) -> str:
+    """Quotes only where needed; an empty text needs them, since NULL is nothing (our choice: API note 12.3, point 3)."""
+    text = _bare(value)
+    if _NEEDS_QUOTES.search(text) or value == "":
+        return '"' + text.replace('"', '""') + '"'
+    return text

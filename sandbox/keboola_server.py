@@ -1,0 +1,249 @@
+"""A local Keboola: Storage API and object store on one free loopback port, faithful enough for Keboola's own client.
+
+    with KeboolaServer(slices=4) as keboola:
+        keboola.put_table("in.c-shop.orders", columns=["id", "total"], rows=[("1", "9.90")])
+        ...  # point the extractor at keboola.url with keboola.token, in keboola.store_environment
+
+This module owns the sockets; what is answered is in `storage_api` and `object_store`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+
+from sandbox.csv_slices import QUOTINGS, Row
+from sandbox.messages import Request, Response
+from sandbox.object_store import ObjectStore, serve
+from sandbox.storage_api import StorageApi, kind_of
+from sandbox.store_access import Clock, GoogleStore, Presigner
+from sandbox.tables import Encoding, Table
+
+Rows = Iterable[Row] | Callable[[], Iterable[Row]]
+_SECRET_HEADERS = {"x-storageapi-token", "authorization", "x-amz-security-token"}
+
+
+@dataclass
+class LoggedRequest:
+    """A request as tests see it."""
+
+    #: index, verify, buckets, bucket, tables, table, preview, export-async, jobs, job, files, file, manifest, slice
+    kind: str
+    method: str
+    path: str
+    #: lower-case names; the values of secrets are "***"
+    headers: Mapping[str, str]
+    parameters: Mapping[str, object]
+    #: 0 until the response is known
+    status: int = 0
+
+
+class KeboolaServer:
+    """One project on one stack. Everything it holds is gone when it is closed.
+
+    - `quoting` "snowflake" or "bigquery": the dialect of the slices (API note 7.2); `slices`: into how many an export is
+      cut, `sliced` False: one object with a header line.
+    - `polls`: the look at a job that finds it done. `credential_seconds`: 3600 on GCP, 12 hours elsewhere, by default.
+    - `token_buckets`: the buckets that the token may read, by default all. `clock` gives epoch seconds.
+    - `key_prefix` begins every object's key; blanks, plus signs, `=` and unicode are welcome.
+    """
+
+    def __init__(
+        self,
+        *,
+        token: str = "815-4711-sandboxsandboxsandboxsandbox",
+        provider: str = "gcp",
+        slices: int = 4,
+        quoting: str = "snowflake",
+        sliced: bool = True,
+        polls: int = 1,
+        credential_seconds: float | None = None,
+        url_seconds: float = 3600,
+        token_buckets: tuple[str, ...] | None = None,
+        key_prefix: str = "exp-2",
+        clock: Clock = time.time,
+    ) -> None:
+        if quoting not in QUOTINGS:
+            raise ValueError(f"quoting is one of {', '.join(QUOTINGS)}, not {quoting}")
+        self.token = token
+        self.requests: list[LoggedRequest] = []
+        self._clock = clock
+        self._folder = Path(tempfile.mkdtemp(prefix="keboola-sandbox-"))
+        self._http = _HttpServer(("127.0.0.1", 0), self._answer)
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._encoding = Encoding(self._folder, slices, quoting, sliced)
+        self._store = ObjectStore()
+        self._presigner = Presigner(clock, url_seconds)
+        self._style = GoogleStore(self.url, clock, credential_seconds or 3600, key_prefix)
+        self._api = StorageApi(
+            token=token,
+            url=self.url,
+            style=self._style,
+            store=self._store,
+            presigner=self._presigner,
+            clock=clock,
+            polls=polls,
+            region="europe-west3",
+            token_buckets=token_buckets,
+        )
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> KeboolaServer:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop serving, cut what is open, delete the slices."""
+        self._http.shutdown()
+        self._http.close_all()
+        self._thread.join()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def store_environment(self) -> dict[str, str]:
+        """The variables by which the ecosystem's clients find the object store (a copy for `os.environ`)."""
+        return self._style.environment()
+
+    def put_table(
+        self,
+        table_id: str,
+        *,
+        columns: Sequence[str],
+        rows: Rows,
+        typed: bool = False,
+        primary_key: Sequence[str] = (),
+    ) -> None:
+        """Give a table this content, as a full import does: `lastImportDate` moves, by a second at least.
+
+        `rows` is a list, an iterator, or for tables of a size a callable that gives a fresh iterator, so that memory
+        stays small. In a typed table a value that is no text is written bare, and None is NULL.
+
+        Raises ValueError for a row that doesn't fit (see `csv_slices.encode`); the old content stays then.
+        """
+        old = self._api.tables.get(table_id)
+        now = self._clock()
+        table = Table(
+            id=table_id,
+            columns=tuple(columns),
+            primary_key=tuple(primary_key),
+            typed=typed,
+            rows=rows if callable(rows) else list(rows).__iter__,
+            created=old.created if old else now,
+            # the API shows whole seconds, and two imports never show the same
+            changed=max(now, old.changed + 1) if old else now,
+            encoding=self._encoding,
+        )
+        table.encoded(table.default_shape())
+        self._api.tables[table_id] = table
+
+    def delete_table(self, table_id: str) -> None:
+        """Drop a table; the files of its exports stay."""
+        del self._api.tables[table_id]
+
+    def expire_credentials(self) -> None:
+        """Let every store credential given out so far expire now."""
+        self._style.expire_all()
+
+    def _answer(self, request: Request) -> Response:
+        is_api = request.path == "/v2/storage" or request.path.startswith("/v2/storage/")
+        kind = kind_of(request) if is_api else "manifest" if request.path.endswith("manifest") else "slice"
+        headers = {name: "***" if name in _SECRET_HEADERS else value for name, value in request.headers.items()}
+        parameters = request.parameters() if is_api else {}
+        logged = LoggedRequest(kind or "unknown", request.method, request.path, headers, parameters)
+        self.requests.append(logged)
+        response = self._api.answer(request) if is_api else self._read_object(request)
+        logged.status = response.status
+        return response
+
+    def _read_object(self, request: Request) -> Response:
+        target = self._style.target(request)
+        if target is None or request.method not in ("GET", "HEAD"):
+            return self._style.refuse(400, "invalid", "The sandbox only reads objects.", request)
+        if self._presigner.is_presigned(request):
+            if "authorization" in request.headers:
+                return self._style.refuse(400, "InvalidArgument", "Only one auth mechanism allowed", request)
+            if not self._presigner.allows(request):
+                return self._style.refuse(403, "forbidden", "Request has expired", request)
+        else:
+            refusal = self._style.refusal(request, target)
+            if refusal:
+                return refusal
+        stored = self._store.get(target.bucket, target.key)
+        if stored is None:
+            return self._style.refuse(404, "notFound", f"No such object: {target.bucket}/{target.key}", request)
+        return serve(stored, request, self._style.object_headers(stored))
+
+
+class _HttpServer(ThreadingHTTPServer):
+    """Threads per connection; knows its open connections so that close leaves none behind."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], answer: Callable[[Request], Response]) -> None:
+        super().__init__(address, _Handler)
+        self.answer = answer
+        self._open: set[socket.socket] = set()
+
+    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+        self._open.add(request)
+        super().process_request(request, client_address)  # type: ignore[arg-type]
+
+    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
+        super().shutdown_request(request)
+        self._open.discard(request)
+
+    def close_all(self) -> None:
+        self.server_close()
+        for connection in list(self._open):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:  # closed by its own thread a moment ago
+                pass
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # a response leaves in two writes, which Nagle would hold apart for 40 ms
+    disable_nagle_algorithm = True
+    server: _HttpServer
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        response = self.server.answer(Request(self.command, path, query, headers, body))
+        try:
+            self._send(response)
+        except OSError:  # the client went away
+            self.close_connection = True
+
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
+
+    def _send(self, response: Response) -> None:
+        self.send_response(response.status)
+        for name, value in response.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(response.length))
+        self.end_headers()
+        if self.command == "HEAD" or not response.length:
+            return
+        if response.path is None:
+            self.wfile.write(response.data)
+        else:
+            with response.path.open("rb") as file:
+                self.connection.sendfile(file, response.start, response.length)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing on stderr: `KeboolaServer.requests` is the log."""

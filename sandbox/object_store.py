@@ -1,0 +1,95 @@
+"""One GET + Range store for the objects of exports, as a cloud would serve them.
+
+Owns the objects, byte ranges and preconditions; who may read what, and where each cloud puts a key in a URL, is in
+`store_access`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.messages import Request, Response
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object's bytes (`data`, or the file `path`) and what a store says of them."""
+
+    size: int
+    md5: bytes
+    #: of its content: another one means that the object was replaced
+    generation: int
+    path: Path | None = None
+    data: bytes = b""
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.md5.hex()}"'
+
+
+class ObjectStore:
+    """Objects by (bucket or container, key)."""
+
+    def __init__(self) -> None:
+        self._objects: dict[tuple[str, str], StoredObject] = {}
+
+    def put(self, bucket: str, key: str, stored: StoredObject) -> None:
+        self._objects[bucket, key] = stored
+
+    def delete(self, bucket: str, key: str) -> None:
+        del self._objects[bucket, key]
+
+    def get(self, bucket: str, key: str) -> StoredObject | None:
+        return self._objects.get((bucket, key))
+
+    def keys(self, bucket: str, prefix: str) -> list[str]:
+        return sorted(key for name, key in self._objects if name == bucket and key.startswith(prefix))
+
+
+def serve(stored: StoredObject, request: Request, headers: Mapping[str, str]) -> Response:
+    """Answer GET or HEAD of an object, whole or the one range asked for (RFC 9110, sections 13 and 14).
+
+    200, 206, 412 where If-Match or a generation precondition names another version, 416 beyond the end.
+    A range that makes no sense, or several at once, is ignored: the answer is the whole object.
+    """
+    shown = {"ETag": stored.etag, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
+    if not _still_the_one(stored, request):
+        return Response(412, shown)
+    span = _span(request.headers.get("x-ms-range") or request.headers.get("range", ""), stored.size)
+    if span is None:
+        return _bytes(stored, 200, shown, 0, stored.size)
+    start, end = span
+    if start >= stored.size:
+        return Response(416, {**shown, "Content-Range": f"bytes */{stored.size}"})
+    return _bytes(stored, 206, {**shown, "Content-Range": f"bytes {start}-{end - 1}/{stored.size}"}, start, end - start)
+
+
+def _bytes(stored: StoredObject, status: int, headers: dict[str, str], start: int, length: int) -> Response:
+    if stored.path is None:
+        return Response(status, headers, stored.data[start : start + length])
+    return Response(status, headers, path=stored.path, start=start, length=length)
+
+
+def _span(header: str, size: int) -> tuple[int, int] | None:
+    """First byte and the one after the last; None for "everything"."""
+    match = _RANGE.match(header)
+    if not match or match[1] == match[2] == "":
+        return None
+    if match[1] == "":
+        suffix = int(match[2])
+        return (max(0, size - suffix), size) if suffix else (size, size)
+    start = int(match[1])
+    if match[2] and int(match[2]) < start:
+        return None
+    return start, min(size, int(match[2]) + 1) if match[2] else size
+
+
+def _still_the_one(stored: StoredObject, request: Request) -> bool:
+    if_match = request.headers.get("if-match", "*")
+    generation = request.query().get("ifGenerationMatch") or request.headers.get("x-goog-if-generation-match")
+    return (if_match == "*" or stored.etag in if_match.split(", ")) and generation in (None, str(stored.generation))

@@ -1,0 +1,282 @@
+"""The Storage API's calls that an extractor and Keboola's own client make, over the sandbox's tables and store.
+
+Owns tables, jobs and files, and answers in the real shapes (API note, sections 1 to 6 and 8). It reads nothing from a
+socket: `answer` takes a request and gives a response.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import threading
+from collections.abc import Callable
+from urllib.parse import unquote
+
+from sandbox import answers
+from sandbox.answers import File, Job
+from sandbox.csv_slices import Encoded, csv_text
+from sandbox.messages import Request, Response, json_response, truthy
+from sandbox.object_store import ObjectStore, StoredObject
+from sandbox.store_access import Clock, Presigner, StoreStyle, Target
+from sandbox.tables import Shape, Table
+
+_PREVIEW_LIMIT = 1000
+#: export parameters that would change the rows and that the sandbox doesn't know
+_UNKNOWN = ("changedSince", "changedUntil", "whereFilters", "whereColumn", "orderBy", "includeInternalTimestamp")
+
+
+class ApiError(Exception):
+    """A refusal as the API words it: HTTP status, dotted code, message."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class StorageApi:
+    """Tables, jobs and files of one project."""
+
+    def __init__(
+        self,
+        *,
+        token: str,
+        url: str,
+        style: StoreStyle,
+        store: ObjectStore,
+        presigner: Presigner,
+        clock: Clock,
+        polls: int,
+        region: str,
+        token_buckets: tuple[str, ...] | None,
+    ) -> None:
+        self.tables: dict[str, Table] = {}
+        self.jobs: dict[int, Job] = {}
+        self.files: dict[int, File] = {}
+        #: outcome of the next jobs, set by faults
+        self.outcomes: list[str] = []
+        self._token, self._url, self._style, self._store = token, url, style, store
+        self._presigner, self._clock, self._polls, self._region = presigner, clock, polls, region
+        self._token_buckets = token_buckets
+        self._project = token.partition("-")[0]
+        self._exports: dict[tuple[int, Shape], int] = {}
+        self._ids = itertools.count(501)
+        self._refusals = itertools.count(1)
+        self._lock = threading.RLock()
+
+    def answer(self, request: Request) -> Response:
+        """The response to any request below /v2/storage."""
+        try:
+            for method, pattern, handler, _ in _ROUTES:
+                match = pattern.fullmatch(request.path)
+                if match and method == request.method.replace("HEAD", "GET"):
+                    if handler is not StorageApi._index and request.headers.get("x-storageapi-token") != self._token:
+                        raise ApiError(401, "storage.tokenInvalid", "Invalid access token")
+                    with self._lock:
+                        return handler(self, request, *map(unquote, match.groups()))
+            raise ApiError(404, "notFound", "Not found")
+        except ApiError as error:
+            return self.refuse(error.status, error.code, str(error))
+
+    def refuse(self, status: int, code: str, message: str) -> Response:
+        """An error in the usual body (API note 8.1)."""
+        number = hashlib.md5(str(next(self._refusals)).encode(), usedforsecurity=False).hexdigest()
+        body = {"error": message, "code": code, "exceptionId": f"sandbox-connection-{number}", "status": "error"}
+        return json_response(body | {"context": []}, status)
+
+    # --- project
+
+    def _index(self, request: Request) -> Response:
+        links = {"services": [], "components": [], "features": [], "urlTemplates": []}
+        return json_response({"api": "storage", "version": "v2", "revision": "sandbox", "stack": "sandbox"} | links)
+
+    def _verify(self, request: Request) -> Response:
+        buckets = self._token_buckets if self._token_buckets is not None else sorted(self._buckets())
+        return json_response(answers.token(self._token, self._project, buckets, self._style.provider, self._region))
+
+    def _branches(self, request: Request) -> Response:
+        return json_response([{"id": 1, "name": "Main", "description": "", "isDefault": True}])
+
+    # --- buckets and tables
+
+    def _bucket_list(self, request: Request) -> Response:
+        return json_response([self._bucket_fields(bucket) for bucket in sorted(self._buckets())])
+
+    def _bucket_detail(self, request: Request, bucket: str) -> Response:
+        self._see_bucket(bucket)
+        return json_response(self._bucket_fields(bucket))
+
+    def _table_list(self, request: Request, bucket: str | None = None) -> Response:
+        if bucket is not None:
+            self._see_bucket(bucket)
+        included = set(str(request.query().get("include", "")).split(","))
+        tables = [table for table in self.tables.values() if table.bucket == (bucket or table.bucket)]
+        return json_response(
+            [answers.listed(table, self._url, included) for table in tables if self._may_read(table.bucket)]
+        )
+
+    def _table_detail(self, request: Request, table_id: str) -> Response:
+        return json_response(answers.table(self._see_table(table_id), self._url))
+
+    def _preview(self, request: Request, table_id: str) -> Response:
+        table, query = self._see_table(table_id), request.query()
+        limit = int(str(query.get("limit", 100)))
+        if limit > _PREVIEW_LIMIT:
+            raise ApiError(400, "storage.tables.validation", f"The limit must not exceed {_PREVIEW_LIMIT}")
+        shape = self._shape(table, query | {"limit": limit, "gzip": 0})
+        quoting = table.encoding.quoting
+        text = csv_text([shape.columns], quoting, False) + csv_text(table.selected(shape), quoting, table.typed)
+        return Response(200, {"Content-Type": "text/csv; charset=UTF-8"}, text.encode("utf-8", "surrogateescape"))
+
+    def _export(self, request: Request, table_id: str) -> Response:
+        table = self._see_table(table_id)
+        shape = self._shape(table, request.parameters())
+        key, run_id = (id(table), shape), request.headers.get("x-kbc-runid")
+        cached = self._exports.get(key)
+        hit = cached in self.files
+        file_id = cached if hit else self._new_file(table, shape)
+        self._exports[key] = file_id
+        if run_id and run_id not in self.files[file_id].run_ids:
+            self.files[file_id].run_ids.append(run_id)
+        outcome = self.outcomes.pop(0) if self.outcomes else "success"
+        job = Job(next(self._ids), table, shape, self._polls, self._clock(), run_id, file_id, hit, outcome)
+        self.jobs[job.id] = job
+        return json_response(self._job_fields(job, "waiting"), 202)
+
+    def _shape(self, table: Table, parameters: dict[str, object]) -> Shape:
+        unknown = [name for name in _UNKNOWN if parameters.get(name)]
+        if unknown or parameters.get("format", "rfc") != "rfc" or parameters.get("fileType", "csv") != "csv":
+            raise ApiError(501, "sandbox.notImplemented", f"The sandbox exports all rows as CSV, not {parameters}")
+        asked = parameters.get("columns") or list(table.columns)
+        columns = tuple(asked.split(",") if isinstance(asked, str) else asked)  # type: ignore[arg-type]
+        missing = [column for column in columns if column not in table.columns]
+        if missing:
+            message = f'Some columns in the "columns" parameter are not in the table {table.id}: {", ".join(missing)}'
+            raise ApiError(400, "storage.tables.validation.columnNotExists", message)
+        limit = parameters.get("limit")
+        return Shape(columns, truthy(parameters.get("gzip", 0)), None if limit is None else int(str(limit)))
+
+    # --- jobs and files
+
+    def _job_list(self, request: Request) -> Response:
+        jobs = sorted(self.jobs.values(), key=lambda job: -job.id)
+        return json_response([self._job_fields(job, self._status(job)) for job in jobs])
+
+    def _job_detail(self, request: Request, job_id: str) -> Response:
+        job = self.jobs.get(int(job_id))
+        if job is None:
+            raise ApiError(404, "storage.jobs.notFound", f'Job "{job_id}" not found')
+        job.polls_left -= 1
+        return json_response(self._job_fields(job, self._status(job)))
+
+    def _file_list(self, request: Request) -> Response:
+        files = sorted(self.files.values(), key=lambda file: -file.id)
+        return json_response([self._file_fields(file) for file in files])
+
+    def _file_detail(self, request: Request, file_id: str) -> Response:
+        file = self.files.get(int(file_id))
+        if file is None:
+            raise ApiError(404, "storage.files.notFound", f'File "{file_id}" was not found')
+        fields = self._file_fields(file)
+        if truthy(request.query().get("federationToken", 0)):
+            fields |= self._style.grant(file.target)
+        return json_response(fields)
+
+    def _new_file(self, table: Table, shape: Shape) -> int:
+        encoded, file_id = table.encoded(shape), next(self._ids)
+        suffix = ".csv.gz" if shape.gzipped else ".csv"
+        # the number in the key is not the file's id (API note 6.1)
+        target = self._style.place(self._project, table.id, file_id, f"{file_id - 2}{suffix}")
+        if table.encoding.sliced:
+            self._put_slices(target, encoded, table.encoding.quoting, suffix)
+        else:
+            self._put_piece(target, encoded, 0)
+        size = sum(piece.size for piece in encoded.pieces)
+        self.files[file_id] = File(file_id, table.id + suffix, target, size, self._clock())
+        return file_id
+
+    def _put_slices(self, target: Target, encoded: Encoded, quoting: str, suffix: str) -> None:
+        entries = []
+        for number in range(len(encoded.pieces)):
+            ending = f"_{number // 8}_{number % 8}_0" if quoting == "snowflake" else f"{number:012d}"
+            slice_target = Target(target.bucket, f"{target.key}{ending}{suffix}")
+            self._put_piece(slice_target, encoded, number)
+            entries.append({"url": self._style.entry_url(slice_target), "mandatory": True})
+        data = json.dumps({"entries": entries}).replace("/", "\\/").encode()
+        md5 = hashlib.md5(data, usedforsecurity=False).digest()
+        manifest = StoredObject(len(data), md5, next(self._ids), data=data)
+        self._store.put(target.bucket, target.key + "manifest", manifest)
+
+    def _put_piece(self, target: Target, encoded: Encoded, number: int) -> None:
+        piece = encoded.pieces[number]
+        self._store.put(target.bucket, target.key, StoredObject(piece.size, piece.md5, next(self._ids), piece.path))
+
+    # --- what the answers say
+
+    def _status(self, job: Job) -> str:
+        return "processing" if job.polls_left > 0 else job.outcome
+
+    def _job_fields(self, job: Job, status: str) -> dict[str, object]:
+        return answers.job(job, status, self._url, self._clock())
+
+    def _file_fields(self, file: File) -> dict[str, object]:
+        sliced = self._store.get(file.target.bucket, file.target.key) is None
+        shown = Target(file.target.bucket, file.target.key + ("manifest" if sliced else ""))
+        url = self._url + self._presigner.sign(self._style.path(shown))
+        fields = answers.file(file, sliced, url, self._style.provider, self._region)
+        return fields | self._style.file_fields(file.target)
+
+    def _bucket_fields(self, bucket: str) -> dict[str, object]:
+        tables = [table for table in self.tables.values() if table.bucket == bucket]
+        return answers.bucket(bucket, tables, self._url)
+
+    def _buckets(self) -> set[str]:
+        return {table.bucket for table in self.tables.values() if self._may_read(table.bucket)}
+
+    def _may_read(self, bucket: str) -> bool:
+        return self._token_buckets is None or bucket in self._token_buckets
+
+    def _see_bucket(self, bucket: str) -> None:
+        if not self._may_read(bucket):
+            raise ApiError(403, "accessDenied", "You don't have access to the resource.")
+        if bucket not in self._buckets():
+            message = f'Bucket "{bucket}" was not found in the project "{self._project}"'
+            raise ApiError(404, "storage.buckets.notFound", message)
+
+    def _see_table(self, table_id: str) -> Table:
+        bucket, _, name = table_id.rpartition(".")
+        self._see_bucket(bucket)
+        if table_id not in self.tables:
+            message = f'The table "{name}" was not found in the bucket "{bucket}" in the project "{self._project}"'
+            raise ApiError(404, "storage.tables.notFound", message)
+        return self.tables[table_id]
+
+
+_ROUTES: list[tuple[str, re.Pattern[str], Callable[..., Response], str]] = [
+    (method, re.compile("/v2/storage(?:/branch/(?:default|1))?" + path), handler, kind)
+    for method, path, handler, kind in [
+        ("GET", "/?", StorageApi._index, "index"),
+        ("GET", "/tokens/verify", StorageApi._verify, "verify"),
+        ("GET", "/dev-branches/?", StorageApi._branches, "branches"),
+        ("GET", "/buckets/?", StorageApi._bucket_list, "buckets"),
+        ("GET", "/buckets/([^/]+)", StorageApi._bucket_detail, "bucket"),
+        ("GET", "/buckets/([^/]+)/tables", StorageApi._table_list, "tables"),
+        ("GET", "/tables/?", StorageApi._table_list, "tables"),
+        ("GET", "/tables/([^/]+)", StorageApi._table_detail, "table"),
+        ("GET", "/tables/([^/]+)/data-preview", StorageApi._preview, "preview"),
+        ("POST", "/tables/([^/]+)/export-async", StorageApi._export, "export-async"),
+        ("GET", "/jobs/?", StorageApi._job_list, "jobs"),
+        ("GET", r"/jobs/(\d+)", StorageApi._job_detail, "job"),
+        ("GET", "/files/?", StorageApi._file_list, "files"),
+        ("GET", r"/files/(\d+)", StorageApi._file_detail, "file"),
+    ]
+]
+
+
+def kind_of(request: Request) -> str | None:
+    """The name by which logs and faults know an API request; None for one that no route takes."""
+    for method, pattern, _, kind in _ROUTES:
+        if method == request.method.replace("HEAD", "GET") and pattern.fullmatch(request.path):
+            return kind
+    return None

@@ -1,0 +1,101 @@
+"""The sandbox's tables: their rows as encoded exports, their times, and what the API says of them."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from sandbox.csv_slices import Encoded, Row, encode
+
+#: the offset of Keboola's servers, written without a colon (API note 2.1)
+_SERVER_ZONE = timezone(timedelta(hours=1))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an export was asked for; equal shapes of an unchanged table share one file (API note 4.3)."""
+
+    columns: tuple[str, ...]
+    gzipped: bool
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How exports are written: the same for every table of a server."""
+
+    folder: Path
+    slices: int
+    quoting: str
+    sliced: bool
+    serial: itertools.count[int] = field(default_factory=itertools.count)
+
+
+@dataclass
+class Table:
+    """One content of one table. New content is a new Table, so a running export keeps the one it began with."""
+
+    id: str
+    columns: tuple[str, ...]
+    primary_key: tuple[str, ...]
+    typed: bool
+    rows: Callable[[], Iterable[Row]]
+    #: epoch seconds
+    created: float
+    changed: float
+    encoding: Encoding
+    _encoded: dict[Shape, Encoded] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def name(self) -> str:
+        return self.id.rpartition(".")[2]
+
+    @property
+    def bucket(self) -> str:
+        return self.id.rpartition(".")[0]
+
+    def default_shape(self) -> Shape:
+        """What every extractor asks for; written when the table is put, since it gives the row count."""
+        return Shape(self.columns, gzipped=True)
+
+    def encoded(self, shape: Shape) -> Encoded:
+        """The rows in this shape, written at the first call."""
+        with self._lock:
+            if shape not in self._encoded:
+                how = self.encoding
+                self._encoded[shape] = encode(
+                    self.selected(shape),
+                    how.folder / f"{next(how.serial)}",
+                    width=len(shape.columns),
+                    slices=how.slices if how.sliced else 1,
+                    quoting=how.quoting,
+                    typed=self.typed,
+                    gzipped=shape.gzipped,
+                    header=None if how.sliced else shape.columns,
+                )
+            return self._encoded[shape]
+
+    def selected(self, shape: Shape) -> Iterable[Row]:
+        """The rows, reduced to the shape's columns and limit."""
+        rows = itertools.islice(self.rows(), shape.limit)
+        if shape.columns == self.columns:
+            return rows
+        places = [self.columns.index(column) for column in shape.columns]
+        return ([row[place] for place in places] for row in rows)
+
+    def forget(self) -> None:
+        """Delete what was written, once nobody can ask for it."""
+        for encoded in self._encoded.values():
+            for piece in encoded.pieces:
+                piece.path.unlink()
+        self._encoded.clear()
+
+
+def api_time(epoch: float) -> str:
+    """`2025-03-04T05:06:07+0100`."""
+    return datetime.fromtimestamp(epoch, _SERVER_ZONE).strftime("%Y-%m-%dT%H:%M:%S%z")
