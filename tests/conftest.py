@@ -1,0 +1,125 @@
+"""Real PostgreSQL servers for the tests: the wheel's 16 and 18, started when first asked for, gone afterwards.
+
+A helper process removes them, because it sees the end of pytest however pytest ends, a kill -9 included.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from itertools import count
+from pathlib import Path
+
+import psycopg2
+import pytest
+from psycopg2.extensions import connection as Connection
+
+from lib.embedded import INSTALLS, Server
+
+# what the developer has set for his own work is no business of the tests
+for name in [name for name in os.environ if name.startswith(("PG", "KEBOOLA_", "POSTGRES_"))]:
+    del os.environ[name]
+
+REMOVE_AFTERWARDS = """
+import shutil, sys
+from pathlib import Path
+from lib.embedded import remove
+sys.stdin.read()
+for folder in Path(sys.argv[1]).iterdir():
+    remove(folder)
+shutil.rmtree(sys.argv[1])
+"""
+
+
+class Servers(Mapping[int, Server]):
+    """One server per major version; starting it costs a second, so only for who asks."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: dict[int, Server] = {}
+
+    def __getitem__(self, version: int) -> Server:
+        if version not in self._started:
+            settings = {"shared_buffers": "64MB", "max_wal_size": "1GB", "max_connections": "100"}
+            self._started[version] = Server.start(self._folder / str(version), version, fsync=False, settings=settings)
+        return self._started[version]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(INSTALLS)
+
+    def __len__(self) -> int:
+        return len(INSTALLS)
+
+
+class Database:
+    """An empty database of one test."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.server = server
+        self.name = name
+        self.connect_args = server.connect_args(name)
+        self._opened: list[Connection] = []
+
+    def connect(self) -> Connection:
+        """A new connection in autocommit; closed after the test at the latest."""
+        opened = psycopg2.connect(**self.connect_args)
+        opened.autocommit = True
+        self._opened.append(opened)
+        return opened
+
+    def sql(self, text: str, *args: object) -> list[tuple]:
+        """Run one statement on a connection of its own; the rows, or none."""
+        opened = psycopg2.connect(**self.connect_args)
+        try:
+            opened.autocommit = True
+            with opened.cursor() as cursor:
+                cursor.execute(text, args or None)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            opened.close()
+
+    def close(self) -> None:
+        for opened in self._opened:
+            opened.close()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Mapping[int, Server]]:
+    """The servers by major version, 16 and 18, without fsync."""
+    folder = tempfile.mkdtemp(prefix="elt-tests-")
+    os.chmod(folder, 0o711)  # root's servers run as another user, who must get through
+    command = [sys.executable, "-c", REMOVE_AFTERWARDS, folder]
+    project = Path(__file__).parent.parent
+    with subprocess.Popen(command, cwd=project, stdin=subprocess.PIPE, start_new_session=True) as remover:
+        yield Servers(Path(folder))
+        remover.stdin.close()
+        assert remover.wait() == 0
+
+
+_numbers = count(1)
+
+
+def _fresh_database(server: Server) -> Iterator[Database]:
+    name = f"test_{next(_numbers)}"
+    administrator = Database(server, "postgres")
+    # file_copy: 60 files copied in place of 1000 pages written to WAL
+    administrator.sql(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
+    database = Database(server, name)
+    yield database
+    database.close()
+    administrator.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(servers: Mapping[int, Server]) -> Iterator[Database]:
+    """An empty database on PostgreSQL 18."""
+    yield from _fresh_database(servers[18])
+
+
+@pytest.fixture(params=sorted(INSTALLS), ids=lambda version: f"postgresql_{version}")
+def database_on_each(request: pytest.FixtureRequest, servers: Mapping[int, Server]) -> Iterator[Database]:
+    """An empty database, once on PostgreSQL 16 and once on 18."""
+    yield from _fresh_database(servers[request.param])
