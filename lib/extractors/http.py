@@ -1,0 +1,271 @@
+"""HTTP as the extractors need it: finite timeouts, retries with their waits, and errors that hold no URL.
+
+Owns when a request is sent again and how a failure of the network is worded; knows no Keboola path and no cloud.
+A URL may be presigned and a header holds a token, so neither is ever part of a message, an exception or a log line.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from lib.errors import ExtractError
+
+#: what a request or the reading of its answer raises; nothing of it may be shown, its text holds whole URLs
+NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
+#: seconds to connect, and between two bytes of an answer
+TIMEOUT = (10.0, 60.0)
+#: a request is sent this often at most, within this many seconds
+TRIES = 6
+RETRY_SECONDS = 900.0
+#: seconds before the second try; doubles up to the highest
+FIRST_DELAY = 1.0
+HIGHEST_DELAY = 30.0
+#: the longest Retry-After that is obeyed; maintenance is not meant (API note 8.3)
+LONGEST_RETRY_AFTER = 300.0
+#: the longest announced maintenance that is waited out, in seconds
+LONGEST_MAINTENANCE = 4 * 3600.0
+#: a wait from this many seconds on is worth a line
+WORTH_A_LINE = 10.0
+
+_QUERY = re.compile(r"\?\S+=\S*")
+_XML_CODE = re.compile(r"<Code>(\w+)</Code>")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+# urllib3 writes whole URLs, presigned ones too, into its warnings and debug lines
+logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
+
+
+def no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Adds nothing. Given to requests so that it does not look for a netrc entry (API note 6.3)."""
+    return request
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, and what it is for in a message."""
+
+    what: str
+    url: str = field(repr=False)
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    auth: Auth = field(default=no_auth, repr=False)
+    json: object = None
+    stream: bool = False
+    tries: int = TRIES
+
+
+class Http:
+    """Sends calls; safe to use from several threads."""
+
+    def __init__(
+        self,
+        *,
+        pause: Callable[[float], None],
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        report: Callable[[str], None],
+        connections: int,
+        timeout: tuple[float, float] = TIMEOUT,
+    ) -> None:
+        self.pause, self.clock, self.now, self.report = pause, clock, now, report
+        self._timeout = timeout
+        # urllib3's pools are thread-safe, a requests.Session is not: one pool, and a session for each call,
+        # which also means that no cookie lives longer than its answer
+        self._adapter = HTTPAdapter(pool_maxsize=connections)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._adapter.close()
+
+    def send(self, call: Call) -> requests.Response:
+        """The first answer that is not transient, whatever its status; a redirect is such an answer.
+
+        Raises ExtractError when the tries or the time are used up.
+        """
+        retries = Retries(self, call.what, call.tries)
+        while True:
+            try:
+                response = self._send_once(call)
+            except NETWORK_ERRORS as error:
+                failure = Failure(self.explain(error), retry=is_transient(error))
+            else:
+                if response.status_code not in TRANSIENT_STATUSES:
+                    return response
+                failure = self._read_failure(response)
+            retries.wait(failure)
+
+    def _send_once(self, call: Call) -> requests.Response:
+        session = requests.Session()
+        session.mount("https://", self._adapter)
+        session.mount("http://", self._adapter)
+        host = urlsplit(call.url).hostname or ""
+        return session.request(
+            call.method,
+            call.url,
+            headers={"User-Agent": "keboola-postgres-elt", "Accept-Encoding": "gzip", **call.headers},
+            auth=call.auth,
+            json=call.json,
+            stream=call.stream,
+            timeout=self._timeout,
+            allow_redirects=False,
+            # a proxy from the environment is what the user wants, except for this very machine
+            proxies={"no_proxy": host} if host in _LOOPBACK else None,
+        )
+
+    def explain(self, error: BaseException) -> str:
+        """A network error in words of our own."""
+        if isinstance(error, (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)):
+            return f"no connection within {self._timeout[0]:g} s"
+        if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)) or _cause(error, TimeoutError):
+            return f"nothing came for {self._timeout[1]:g} s"
+        if certificate := _cause(error, ssl.SSLCertVerificationError):
+            return f"the server's TLS certificate is refused: {certificate.verify_message}"
+        if cause := _cause(error, OSError):
+            return (cause.strerror or type(cause).__name__).lower()
+        if isinstance(error, (requests.ConnectionError, urllib3.exceptions.ProtocolError)):
+            return "the connection was cut"
+        return f"the request failed ({type(error).__name__})"
+
+    def _read_failure(self, response: requests.Response) -> Failure:
+        """What a transient status says of itself, and of when to come back."""
+        body = json_of(response)
+        after = retry_after(response.headers.get("Retry-After"), self.now())
+        if response.status_code == 503 and body.get("status") == "maintenance":
+            end = parse_time(body.get("estimatedEndTime"))
+            until = end if end is not None else self.now() + (after or 60.0)
+            return Failure(f"maintenance: {body.get('reason') or 'no reason given'}", after=after, maintenance=until)
+        return Failure(words_of(response), after=after)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a try failed."""
+
+    why: str
+    #: seconds after which the server wants to be asked again
+    after: float | None = None
+    #: epoch seconds at which an announced maintenance ends
+    maintenance: float | None = None
+    retry: bool = True
+
+
+class Retries:
+    """How often and how long one thing is tried again."""
+
+    def __init__(self, http: Http, what: str, tries: int = TRIES) -> None:
+        self._http, self._what, self._tries = http, what, tries
+        self._began = http.clock()
+        self.reset()
+
+    def reset(self) -> None:
+        """There was progress: count anew."""
+        self._failed = 0
+        self._since = self._http.clock()
+
+    def wait(self, failure: Failure) -> None:
+        """Pause before the next try. Raises ExtractError where there is none, and whatever the pause raises."""
+        if failure.maintenance is not None and failure.maintenance > self._http.now():
+            self._wait_out(failure, failure.maintenance)
+            return
+        self._failed += 1
+        spent = self._http.clock() - self._since
+        if not failure.retry:
+            raise ExtractError(f"{self._what}: {failure.why}")
+        delay = min(FIRST_DELAY * 2 ** (self._failed - 1), HIGHEST_DELAY) * random.uniform(0.75, 1.25)
+        if failure.after is not None:
+            delay = max(delay, min(failure.after, LONGEST_RETRY_AFTER))
+        if self._failed >= self._tries or spent + delay > RETRY_SECONDS:
+            raise ExtractError(f"{self._what}: {failure.why}; gave up after {self._failed} tries in {spent:.0f} s")
+        if delay >= WORTH_A_LINE:
+            self._http.report(f"{self._what}: {failure.why}; trying again in {delay:.0f} s")
+        self._http.pause(delay)
+
+    def _wait_out(self, failure: Failure, end: float) -> None:
+        """One line and one further try a minute; the server says each time when it expects to be back."""
+        left = end - self._http.now()
+        until = datetime.fromtimestamp(end, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        if left + self._http.clock() - self._began > LONGEST_MAINTENANCE:
+            raise ExtractError(f"{self._what}: {failure.why}, until {until}; run again after that")
+        self._http.report(f"{self._what}: {failure.why}, until {until}; waiting")
+        self._http.pause(min(left, 60.0))
+        self.reset()
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed later; a refused certificate or an impossible URL will not."""
+    if _cause(error, ssl.SSLCertVerificationError):
+        return False
+    lasting = (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema)
+    return not isinstance(error, lasting)
+
+
+def _cause(error: BaseException | None, kind: type) -> BaseException | None:
+    """The innermost exception of a kind among what led to `error`; requests' and urllib3's own do not count."""
+    found = None
+    while error is not None:
+        if isinstance(error, kind) and not isinstance(error, requests.RequestException):
+            found = error
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def json_of(response: requests.Response) -> dict[str, object]:
+    """The JSON object in a body, or an empty one."""
+    with suppress(ValueError, *NETWORK_ERRORS):
+        body = response.json()
+        return body if isinstance(body, dict) else {}
+    return {}
+
+
+def words_of(response: requests.Response) -> str:
+    """What a refusal says of itself: Keboola's error, code and exceptionId (API note 8.1), or a store's error code.
+
+    Of a store's XML the code alone: the rest repeats what was signed.
+    """
+    said = f"HTTP {response.status_code}"
+    body = json_of(response)
+    error = body.get("error")
+    message = error.get("message") if isinstance(error, dict) else error
+    if message:
+        said += f" {_QUERY.sub('?...', str(message))}"
+    elif code := _XML_CODE.search(response.text[:2000]):
+        said += f" {code[1]}"
+    details = [str(body["code"])] if body.get("code") else []
+    if body.get("exceptionId"):
+        details.append(f"exceptionId {body['exceptionId']}")
+    return said + (f" ({', '.join(details)})" if details else "")
+
+
+def retry_after(header: str | None, now: float) -> float | None:
+    """Seconds that a Retry-After header asks for, given as seconds or as a date (RFC 9110, 10.2.3)."""
+    if header is None:
+        return None
+    if header.strip().isdigit():
+        return float(header)
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(header).timestamp() - now)
+    return None
+
+
+def parse_time(text: object) -> float | None:
+    """Epoch seconds of a time in any of Keboola's spellings (API note 2.1); one without offset is UTC."""
+    with suppress(TypeError, ValueError):
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp()
+    return None

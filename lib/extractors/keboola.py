@@ -1,0 +1,272 @@
+"""Keboola's Storage API: table detail -> export -> poll -> file detail -> manifest -> slices (API note, section 0).
+
+Owns the API's calls and what its refusals mean to a person. The API token goes to the API's host alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from lib.errors import CredentialError, ExtractError
+from lib.extractors import Export, Slice, SourceTable
+from lib.extractors.cloud_slices import open_object
+from lib.extractors.http import TIMEOUT, TRIES, Call, Http, json_of, words_of
+from lib.extractors.stores import Location, locate
+
+#: seconds before the first poll of a job; each wait is longer, up to the highest (API note, section 5)
+FIRST_POLL = 1.0
+POLL_GROWTH = 1.5
+HIGHEST_POLL = 10.0
+#: an export is asked for this often at most; Keboola answers an identical one from its cache (API note 8.3)
+EXPORT_TRIES = 4
+#: seconds that an export may take
+DEADLINE = 3600.0
+
+
+class Token(Protocol):
+    def reveal(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class StartedExport:
+    """An export that was asked for."""
+
+    table: SourceTable
+    #: the job as the API described it at the start
+    job: Mapping[str, object]
+    #: clock seconds
+    at: float
+
+
+class KeboolaExtractor:
+    """Tables of one Keboola project; implements `lib.extractors.Extractor` and may be used from several threads.
+
+    `pause` waits for a number of seconds and may raise to stop everything; every wait goes through it. `report` says
+    one line to the user. `connections` to one host are kept open. `deadline` is in seconds, for one export.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: Token,
+        *,
+        run_id: str,
+        parallel: int,
+        pause: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        environ: Mapping[str, str] = os.environ,
+        report: Callable[[str], None] = lambda line: None,
+        deadline: float = DEADLINE,
+        timeout: tuple[float, float] = TIMEOUT,
+    ) -> None:
+        self._api = url.rstrip("/") + "/v2/storage/"
+        self._host = urlsplit(url).netloc.rpartition("@")[2]
+        self._token, self._run_id = token, run_id
+        self._environ, self._deadline = environ, deadline
+        self._http = Http(pause=pause, clock=clock, now=now, report=report, connections=parallel + 1, timeout=timeout)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._http.close()
+
+    def describe(self) -> str:
+        """The project's name, at which stack, and whose token: `GET tokens/verify`."""
+        token = self._get("tokens/verify", f"Keboola at {self._host}")
+        owner = token.get("owner") or {}
+        return (
+            f"Keboola project {owner.get('name')!r} ({owner.get('id')}) at {self._host},"
+            f" token {token.get('id')} {token.get('description')!r}"
+        )
+
+    def table(self, table_id: str) -> SourceTable:
+        """The table's detail. Raises ExtractError where it is missing (with near names) or may not be read."""
+        detail = self._get(f"tables/{quote(table_id, safe='')}", f"table {table_id}", table_id)
+        columns = detail.get("columns")
+        if not isinstance(columns, list) or not columns:
+            raise ExtractError(f"table {table_id}: Keboola names no columns")
+        stamps = [detail.get(name) for name in ("id", "lastImportDate", "lastChangeDate", "rowsCount")]
+        return SourceTable(
+            id=table_id,
+            columns=tuple(columns),
+            rows=_comparable_rows(detail),
+            has_nulls=bool(detail.get("isTyped")),
+            version=repr((*stamps, *columns)),
+        )
+
+    def start(self, table: SourceTable) -> StartedExport:
+        """Ask for all rows; the columns are named, which freezes their order (API note 4.1)."""
+        what = f"export of {table.id}"
+        body = {"columns": ",".join(table.columns), "gzip": True}
+        path = f"tables/{quote(table.id, safe='')}/export-async"
+        response = self._send(path, what, method="POST", json=body, tries=EXPORT_TRIES)
+        return StartedExport(table, self._answer(response, what, table.id), self._http.clock())
+
+    def finish(self, started: StartedExport) -> Export:
+        """Wait for the export's job, then read its manifest.
+
+        Raises ExtractError with the job's id where the job fails, is cancelled or does not end before the deadline."""
+        job = self._finished(started)
+        what = f"export of {started.table.id} (job {job.get('id')})"
+        try:
+            file_id = int(job["results"]["file"]["id"])
+        except (KeyError, TypeError, ValueError):
+            file_id = None
+        if file_id is None:
+            raise ExtractError(f"{what}: succeeded, but names no file")
+        file = _File(self, file_id, what)
+        return Export(started.table, file.slices(started.table.columns))
+
+    def _finished(self, started: StartedExport) -> Mapping[str, object]:
+        """The job once its status is `success`."""
+        job, delay = started.job, FIRST_POLL
+        what = f"export of {started.table.id} (job {job.get('id')})"
+        while job.get("status") != "success":
+            status = job.get("status")
+            if status == "error":
+                raise ExtractError(f"{what} failed: {_job_error(job)}")
+            if status in ("cancelled", "terminated"):
+                raise ExtractError(f"{what} was {status} in Keboola: {_job_error(job)}")
+            # whatever else the API calls it, it has not ended (API note, section 5)
+            waited = self._http.clock() - started.at
+            if waited > self._deadline:
+                raise ExtractError(
+                    f"{what}: still {status!r} after {waited / 60:.0f} minutes; look at the job in Keboola"
+                )
+            self._http.pause(delay * random.uniform(0.9, 1.1))
+            delay = min(delay * POLL_GROWTH, HIGHEST_POLL)
+            job = self._get(f"jobs/{job.get('id')}", what)
+        return job
+
+    def _get(self, path: str, what: str, table_id: str = "") -> Mapping[str, object]:
+        return self._answer(self._send(path, what), what, table_id)
+
+    def _send(
+        self, path: str, what: str, method: str = "GET", json: object = None, tries: int = TRIES
+    ) -> requests.Response:
+        headers = {"X-StorageApi-Token": self._token.reveal(), "X-KBC-RunId": self._run_id}
+        return self._http.send(Call(what, self._api + path, method, headers, json=json, tries=tries))
+
+    def _answer(self, response: requests.Response, what: str, table_id: str) -> Mapping[str, object]:
+        """The JSON object of a good answer; raises what a refusal means."""
+        said = words_of(response).replace(self._token.reveal(), "***") if not response.ok else ""
+        status = response.status_code
+        if status == 401:
+            raise CredentialError(
+                f"{what}: the token was refused: {said}. It is wrong, expired, or belongs to another stack than"
+                f" {self._host}: set another one with `python main.py credentials set keboola`, or [keboola] url"
+            )
+        if status == 403:
+            bucket = f"bucket {table_id.rpartition('.')[0]}" if table_id else "the table's bucket"
+            raise ExtractError(f"{what}: {said}. Give the token read permission for {bucket} in Keboola")
+        if status == 404 and table_id:
+            raise ExtractError(f"{what}: {said}. {self._near(table_id)}")
+        if 300 <= status < 400:
+            raise ExtractError(f"{what}: {self._host} redirects elsewhere; correct [keboola] url")
+        if not response.ok:
+            raise ExtractError(f"{what}: {said}")
+        body = json_of(response)
+        if not body:
+            raise ExtractError(f"{what}: {self._host} did not answer with JSON; is [keboola] url a Keboola stack?")
+        return body
+
+    def _near(self, table_id: str) -> str:
+        """What the bucket, or else the whole project, has under a similar name."""
+        bucket = table_id.rpartition(".")[0]
+        for path in (f"buckets/{quote(bucket, safe='')}/tables", "tables"):
+            response = self._send(path, f"tables like {table_id}")
+            tables = response.json() if response.ok else []
+            names = sorted(str(table.get("id")) for table in tables)
+            if names:
+                near = difflib.get_close_matches(table_id, names, n=3)
+                return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(names[:5])}"
+        return "The token sees no tables at all"
+
+
+class _File:
+    """One exported file: where its objects are, with credentials that are replaced in time; shared by its readers."""
+
+    def __init__(self, extractor: KeboolaExtractor, file_id: int, what: str) -> None:
+        self._extractor, self._id, self._what = extractor, file_id, what
+        self._http = extractor._http
+        self._lock = threading.Lock()
+        self._fetch()
+
+    def location(self) -> Location:
+        with self._lock:
+            if self._http.now() >= self._location.renew_at:
+                self._fetch()
+            return self._location
+
+    def renew(self, refused: Location) -> None:
+        with self._lock:
+            if self._location is refused:
+                self._fetch()
+
+    def slices(self, columns: tuple[str, ...]) -> tuple[Slice, ...]:
+        file_type = self._detail.get("fileType") or "csv"
+        if file_type != "csv":
+            raise ExtractError(f"{self._what}: the file is {file_type}; only csv can be read")
+        if not self._detail.get("isSliced"):
+            return (self._slice(1, self._location.key, columns),)
+        keys = [self._location.key_of(url) for url in self._entries()]
+        # BigQuery's manifest lists whatever lies below the key, perhaps itself (API note 7.8)
+        keys = [key for key in keys if not key.endswith("manifest")]
+        if len(set(keys)) < len(keys):
+            raise ExtractError(f"{self._what}: the manifest names an object twice")
+        return tuple(self._slice(number, key, None) for number, key in enumerate(keys, 1))
+
+    def _slice(self, number: int, key: str, header: tuple[str, ...] | None) -> Slice:
+        name = key.rpartition("/")[2]
+        if ".parquet" in name:
+            raise ExtractError(f"{self._what}: {name} is a Parquet file; only csv can be read")
+        what = f"{self._what}, slice {number} ({name})"
+        return Slice(number, name, lambda: open_object(self._http, self, key, what, header))
+
+    def _entries(self) -> list[str]:
+        """The URLs in the manifest, which is fetched by its presigned URL alone."""
+        response = self._http.send(Call(f"{self._what}, manifest", self._detail["url"]))
+        if response.status_code in (401, 403, 404):
+            self._http.pause(1.0)
+            self.renew(self._location)
+            response = self._http.send(Call(f"{self._what}, manifest", self._detail["url"]))
+        if response.status_code != 200:
+            raise ExtractError(f"{self._what}: the manifest cannot be read: {words_of(response)}")
+        try:
+            return [str(entry["url"]) for entry in json_of(response)["entries"]]
+        except (KeyError, TypeError):
+            reason = f"{self._what}: the manifest is not a list of entries"
+        raise ExtractError(reason)
+
+    def _fetch(self) -> None:
+        asked_at = self._http.now()
+        self._detail = self._extractor._get(f"files/{self._id}?federationToken=1", self._what)
+        self._location = locate(self._detail, asked_at, self._extractor._environ)
+
+
+def _comparable_rows(detail: Mapping[str, object]) -> int | None:
+    """rowsCount where an export must have as many rows: not for filtered aliases, views and external tables (2.2)."""
+    rows = detail.get("rowsCount")
+    is_plain = detail.get("tableType") in (None, "table") and not detail.get("aliasFilter")
+    return rows if is_plain and isinstance(rows, int) else None
+
+
+def _job_error(job: Mapping[str, object]) -> str:
+    """The job's own words, with code and exceptionId."""
+    error = job.get("error")
+    if not isinstance(error, dict):
+        return "no reason given"
+    details = [str(error["code"])] if error.get("code") else []
+    if error.get("exceptionId"):
+        details.append(f"exceptionId {error['exceptionId']}")
+    return str(error.get("message") or "no message") + (f" ({', '.join(details)})" if details else "")
