@@ -78,8 +78,8 @@ def encode(
         for file in files:
             file.close()
         return Encoded(0, 0, tuple(kept))
-    pieces = [file.close() for file in files if file.used or quoting == "bigquery"]
-    return Encoded(count, csv_bytes, tuple(pieces))
+    written = [(file.used or quoting == "bigquery", file.close()) for file in files]
+    return Encoded(count, csv_bytes, tuple(piece for is_kept, piece in written if is_kept))
 
 
 class _SliceFile:
