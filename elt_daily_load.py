@@ -1,0 +1,8 @@
+"""Run every job of elt_jobs.json in dependency order: what cron calls each morning."""
+
+import sys
+
+from lib.command_line import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job([]))

@@ -1,0 +1,103 @@
+"""From a command line to an exit code: the one place where an error becomes text.
+
+The scripts and main.py import this before anything else of lib, so it imports the rest late: a missing package or an
+old Python is one line too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+OLDEST_PYTHON = (3, 11)
+RUN_EPILOG = """examples:
+  python main.py run                       every job, as elt_daily_load.py does
+  python main.py run products              one job, and the transforms and checks of what depends on it
+  python main.py run --accept-shrink products    load an export that is much smaller than the table, once
+
+exit codes: 0 done, 1 a job failed, 2 registry, settings or usage, 75 another run is at work, 130/143 stopped"""
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """The exit code of a command; whatever it raises on purpose is one message on stderr.
+
+    A closed pipe (`| head`) ends it quietly.
+    """
+    if sys.version_info < OLDEST_PYTHON:
+        running = ".".join(map(str, sys.version_info[:2]))
+        return fail(f"this is Python {running}; 3.11 or newer is needed. Use .venv/bin/python, made by `make demo`.", 2)
+    from lib.errors import EltError
+
+    try:
+        return work()
+    except EltError as error:
+        return fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("lib", "sandbox"):
+            raise
+        return fail(
+            f"the package {error.name!r} is not installed for {sys.executable}."
+            f" Use .venv/bin/python (made by `make demo`), or: {sys.executable} -m pip install -r requirements.txt",
+            2,
+        )
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def fail(message: str, exit_code: int) -> int:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    return exit_code
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """What one may say about a run, the same behind every door."""
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help="job names of elt_jobs.json")
+    parser.add_argument("--quiet", action="store_true", help="print only what is wrong")
+    parser.add_argument("--wait", action="store_true", help="queue behind a run that is at work, instead of exit 75")
+    parser.add_argument(
+        "--accept-shrink",
+        action="append",
+        default=[],
+        metavar="JOB",
+        help="load this job's export this once although it is empty or much smaller than what is there",
+    )
+
+
+def run_job(jobs: Sequence[str], arguments: Sequence[str] | None = None) -> int:
+    """Run the named jobs (none: all of them) and return the exit code.
+
+    arguments are those of the command line, whose job names win over `jobs`.
+    """
+    parser = argparse.ArgumentParser(
+        description="Run the jobs that the script lists, or those named here.",
+        epilog="example: python elt_run_job.py products --wait",
+    )
+    add_run_arguments(parser)
+    given = parser.parse_args(arguments)
+    return guarded(lambda: run_arguments(given, jobs))
+
+
+def run_arguments(given: argparse.Namespace, jobs: Sequence[str] = ()) -> int:
+    """Run what parsed arguments ask for against this project's settings."""
+    from lib.settings import read_settings
+
+    return run_project(read_settings(), given.jobs or jobs, given)
+
+
+def run_project(settings, jobs: Sequence[str], given: argparse.Namespace) -> int:  # noqa: ANN001
+    """Run jobs of a project: settings are of type lib.settings.Settings. Returns the exit code."""
+    from lib.console import Console
+    from lib.runner import Options, Run, make_plan, open_database, read_project
+    from lib.stop import run_stoppable
+
+    registry = read_project(settings.root)
+    registry.check_names(given.accept_shrink)
+    plan = make_plan(registry, jobs)
+    console = Console(quiet=given.quiet, zone=settings.zone, width=max(map(len, plan.jobs)))
+    options = Options(given.wait, frozenset(given.accept_shrink))
+    result = run_stoppable(lambda stop: Run(plan, settings, open_database(settings, stop), console, options).run())
+    name = "daily load" if set(plan.jobs) == set(registry.jobs) else "run"
+    console.summary(name, result.records, result.error)
+    return result.exit_code

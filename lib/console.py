@@ -1,0 +1,152 @@
+"""What a person sees: a line per finished step, a progress bar on a terminal, a summary. The only module that formats.
+
+What is wrong goes to stderr, everything else to stdout; both are flushed line by line, so that a log that takes both
+keeps their order. Quiet leaves only what is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, tzinfo, timezone
+from typing import TYPE_CHECKING, TextIO
+
+from lib.errors import EltError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+    from lib.history import JobRecord
+    from lib.transformer import ScriptResult
+
+
+class StagingProgress:
+    """Lines, and bars where there is a terminal, while exports flow into staging. Called from several threads."""
+
+    def __init__(self, console: Console, bars: Bars | None) -> None:
+        self._console = console
+        self._bars = bars
+        self._tasks: dict[str, object] = {}
+
+    def exported(self, job: str, slices: int, rows: int | None) -> None:
+        """The export is ready to be read; rows is what the source counts, None where it does not say."""
+        if self._bars is not None:
+            self._tasks[job] = self._bars.add_task(job, total=rows, size="")
+
+    def copied(self, job: str, rows: int) -> None:
+        """A slice of so many rows is in staging."""
+        if self._bars is not None:
+            self._bars.advance(self._tasks[job], rows)
+
+    def staged(self, job: str, rows: int, seconds: float) -> None:
+        """The last row is in."""
+        self._console.step(job, "stage", "", rows, seconds)
+
+
+@dataclass
+class Console:
+    """Where a run speaks."""
+
+    quiet: bool = False
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    err: TextIO = field(default_factory=lambda: sys.stderr)
+    zone: tzinfo = timezone.utc
+    #: how wide the column of job names is
+    width: int = 0
+
+    def __post_init__(self) -> None:
+        self._bars: Bars | None = None
+        self._began = time.monotonic()
+
+    def line(self, text: str) -> None:
+        """Something worth knowing, with the time of day."""
+        self._print(f"{datetime.now(self.zone):%Y-%m-%d %H:%M:%S %Z}  {text}")
+
+    def step(self, job: str, step: str, what: str, rows: int | None, seconds: float) -> None:
+        """A finished step of a job."""
+        counted = "" if rows is None else f"{rows:,} rows"
+        self._print(f"{job:<{self.width}}  {step:<7}  {what:<44} {counted:>16} {seconds:>7.1f} s")
+
+    def loaded(self, job: str, table: str, rows: int, seconds: float) -> None:
+        self.step(job, "load", table, rows, seconds)
+
+    def script(self, job: str, result: ScriptResult) -> None:
+        """A finished script: what it changed, or how many rows break its claim."""
+        news = ""
+        if result.news is not None and any(result.news[:3]):
+            inserted, updated, deleted, _ = result.news
+            news = f"  +{inserted:,} ~{updated:,} -{deleted:,}"
+        kind = "check" if result.broken_by is not None else "script"
+        rows = sum(result.news) - result.news[2] if result.news else result.broken_by
+        self.step(job, kind, result.path + news, rows, result.seconds)
+
+    def note(self, job: str, text: str) -> None:
+        """Something about a job that a person should look at, though it did not fail."""
+        self._print(f"{job}: {text}", wrong=True)
+
+    def warn(self, text: str) -> None:
+        self._print(f"warning: {text}", wrong=True)
+
+    def error(self, error: EltError | str) -> None:
+        self._print(f"error: {error}", wrong=True)
+
+    @contextmanager
+    def staging(self) -> Iterator[StagingProgress]:
+        """Bars for as long as exports are staged; only on a terminal that somebody watches."""
+        if self.quiet or not self.out.isatty():
+            yield StagingProgress(self, None)
+            return
+        from rich import console, progress
+
+        with progress.Progress(
+            progress.TextColumn(f"{{task.description:<{self.width}}}"),
+            progress.BarColumn(),
+            progress.TextColumn("{task.completed:,.0f} rows"),
+            progress.TimeElapsedColumn(),
+            console=console.Console(file=self.out),
+            transient=True,
+        ) as self._bars:
+            try:
+                yield StagingProgress(self, self._bars)
+            finally:
+                self._bars = None
+
+    def summary(self, name: str, records: Sequence[JobRecord], error: EltError | None = None) -> None:
+        """The last line: what was published, what failed and why, what was held back."""
+        for record in records:
+            if record.status == "failed":
+                self._print(f"{record.job} failed: {record.error}", wrong=True)
+        if error is not None:
+            self.error(error)
+        seconds = f"{time.monotonic() - self._began:.1f} s"
+        by_status = {
+            status: [record for record in records if record.status == status]
+            for status in ("published", "failed", "held back")
+        }
+        parts = [f"{_count(len(by_status['published']), 'job')} published"] if records else []
+        if failed := by_status["failed"]:
+            reasons = ", ".join(f"{record.job} ({str(record.error).splitlines()[0]})" for record in failed)
+            parts.append(f"{len(failed)} failed: {reasons}")
+        if held := by_status["held back"]:
+            parts.append(f"{len(held)} held back: {', '.join(record.job for record in held)}")
+        if error is not None:
+            parts.append(f"stopped: {str(error).splitlines()[0]}")
+        wrong = error is not None or bool(failed)
+        self._print(f"{name}: {', '.join(parts) or 'nothing to do'}, {seconds}", wrong=wrong)
+
+    def _print(self, text: str, *, wrong: bool = False) -> None:
+        if self.quiet and not wrong:
+            return
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            return
+        stream = self.err if wrong else self.out
+        encoding = stream.encoding or "ascii"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,346 @@
+"""PostgreSQL connections: how a run connects, its one lock, its transactions, and who is in the way.
+
+Nothing here knows of jobs. Facts behind the settings: PostgreSQL's manual, chapters "Client Connection Defaults" and
+"Explicit Locking", and what was tried on servers 15 to 18.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+from psycopg2.extensions import connection as Connection
+
+from lib.credentials import postgres_password
+from lib.errors import BusyError, DatabaseError, EltError, SettingsError
+from lib.settings import Settings, postgres_keywords
+from lib.stop import Stop, start_thread
+
+#: pg_locks shows the run lock as classid = LOCK[0], objid = LOCK[1] of the target database: "elt", 1
+LOCK = (0x656C74, 1)
+OLDEST_SERVER = 150000
+
+#: What every session of a run sets, whatever the role's or the server's defaults are. A pooler refuses `options=`, hence SET.
+SESSION = """
+    SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0;
+    SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6;
+    SET search_path = public; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET client_min_messages = notice;
+    SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed';
+"""
+
+#: Repeated before each script, for a plain SET of an earlier one would outlive it. pg_temp stays out of the path, so it is first.
+TRANSACTION = """
+    SET LOCAL search_path = public; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD';
+    SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';
+    SET LOCAL standard_conforming_strings = on; SET LOCAL check_function_bodies = on; SET LOCAL row_security = on;
+    SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off;
+    SET LOCAL work_mem = '64MB'; SET LOCAL default_tablespace = '';
+"""
+
+
+class LockTimeout(DatabaseError):
+    """Somebody held a lock for too long, or a deadlock was resolved against us: trying again may succeed."""
+
+
+class ConnectionLost(DatabaseError):
+    """The server or the network went away: nothing more can be done on this connection."""
+
+
+def explain(error: psycopg2.Error) -> str:
+    """PostgreSQL's message with its detail and hint, a line each; without the statement, which the caller knows better."""
+    lines = [error.diag.message_primary or str(error).strip().splitlines()[0] if str(error).strip() else "no message"]
+    lines += [text for text in (error.diag.message_detail, error.diag.message_hint) if text]
+    return "\n    ".join(lines)
+
+
+def translate(error: psycopg2.Error, what: str, kind: type[EltError] = DatabaseError, remedy: str = "") -> EltError:
+    """Our error for the driver's: `kind`, unless waiting or the connection is the cause."""
+    message = f"{what}: {explain(error)}" + (f"\n    {remedy}" if remedy else "")
+    if error.pgcode in ("55P03", "40P01", "40001"):
+        return LockTimeout(message)
+    if error.pgcode in ("57P01", "57P02", "57P03") or (
+        error.pgcode is None and isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError))
+    ):
+        return ConnectionLost(
+            f"{message}\n    PostgreSQL went away. What it held before this run is still there; run again once it is up."
+        )
+    return kind(message)
+
+
+@contextmanager
+def translated(what: str, kind: type[EltError] = DatabaseError) -> Iterator[None]:
+    """Let no error of the driver out: ours says what was being done."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        raise translate(error, what, kind) from error
+
+
+@dataclass(frozen=True)
+class Database:
+    """The one database that the settings name."""
+
+    settings: Settings
+    stop: Stop = field(default_factory=Stop)
+    #: libpq keywords that win over the settings: an embedded server's address
+    keywords: dict[str, str] = field(default_factory=dict)
+
+    def connect(self, purpose: str, *, stoppable: bool = True) -> Connection:
+        """An autocommit session with every setting that a run relies on.
+
+        purpose is shown in pg_stat_activity. A stop cancels what the session runs, unless `stoppable` is off.
+        Raises DatabaseError where the server cannot be reached, SettingsError where it cannot serve.
+        """
+        keywords = {**postgres_keywords(self.settings), **self.keywords}
+        password = postgres_password(self.settings, keywords.get("user") or os.environ.get("PGUSER"))
+        if password is not None:
+            keywords["password"] = password.reveal()
+        try:
+            connection = psycopg2.connect(
+                **{
+                    "connect_timeout": "10",
+                    "keepalives_idle": "60",
+                    "keepalives_interval": "10",
+                    "keepalives_count": "6",
+                }
+                | keywords,
+                client_encoding="UTF8",
+                application_name=purpose,
+            )
+        except psycopg2.Error as error:
+            raise DatabaseError(
+                f"cannot connect to PostgreSQL: {str(error).strip()}\n    {_connect_hint(str(error))}"
+            ) from None
+        connection.autocommit = True
+        try:
+            _refuse_unfit(connection)
+            with connection.cursor() as cursor:
+                cursor.execute(SESSION)
+                if connection.server_version >= 170000:
+                    cursor.execute("SET transaction_timeout = 0")
+            _notice_dead_clients(connection)
+        except (psycopg2.Error, EltError):
+            connection.close()
+            raise
+        if stoppable:
+            self.stop.watch(_canceller(connection))
+        return connection
+
+
+def _canceller(connection: Connection) -> Callable[[], None]:
+    def cancel() -> None:
+        try:
+            connection.cancel()
+        except psycopg2.Error:
+            return
+
+    return cancel
+
+
+def _connect_hint(message: str) -> str:
+    if "password authentication failed" in message or "no password supplied" in message:
+        return "Set the password: python main.py credentials set postgres"
+    if "does not exist" in message:
+        return "See [postgres] in elt_settings.toml; python main.py check --online shows what was tried."
+    return "Is the server up, and are host and port in elt_settings.toml right?"
+
+
+def _refuse_unfit(connection: Connection) -> None:
+    if connection.server_version < OLDEST_SERVER:
+        raise SettingsError(f"PostgreSQL {connection.server_version // 10000} is too old: 15 or newer is needed")
+    ((pid, encoding, standby),) = query(
+        connection, "SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery()"
+    )
+    if pid != connection.info.backend_pid:
+        raise SettingsError(
+            "a connection pooler in transaction mode stands between us and PostgreSQL, where a run lock means nothing:"
+            " connect to PostgreSQL itself (host and port in elt_settings.toml)"
+        )
+    if encoding != "UTF8":
+        raise SettingsError(
+            f"database {connection.info.dbname} has encoding {encoding}; Keboola's text needs a UTF8 one: CREATE DATABASE .. ENCODING 'UTF8' TEMPLATE template0"
+        )
+    if standby:
+        raise SettingsError(f"{address(connection)} is a standby and cannot be written to: connect to the primary")
+
+
+def _notice_dead_clients(connection: Connection) -> None:
+    """Without this a killed run keeps its lock until its statement ends. Not every server platform can do it."""
+    try:
+        execute(connection, "SET client_connection_check_interval = '1s'")
+    except psycopg2.errors.InvalidParameterValue:
+        return
+
+
+def query(
+    connection: Connection, sql: str, arguments: tuple[object, ...] | dict[str, object] | None = None
+) -> list[tuple]:
+    """The rows of one statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, arguments)
+        return cursor.fetchall()
+
+
+def execute(connection: Connection, sql: str, arguments: tuple[object, ...] | dict[str, object] | None = None) -> int:
+    """Run one statement and return the number of rows that it touched."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, arguments)
+        return cursor.rowcount
+
+
+def keep_alive(connection: Connection) -> None:
+    """A sign of life on an idle session, for firewalls; raises ConnectionLost early where it is gone."""
+    with translated("the connection that holds the run lock"):
+        query(connection, "SELECT 1")
+
+
+def address(connection: Connection) -> str:
+    """Which database this is, for people: never with a secret."""
+    info = connection.info
+    place = info.host if (info.host or "").startswith("/") else f"{info.host or 'localhost'}:{info.port}"
+    major, minor = divmod(info.server_version, 10000)
+    return f"PostgreSQL {major}.{minor}, database {info.dbname} on {place} as {info.user}"
+
+
+# ---- the run lock -------------------------------------------------------------------------------------------------
+
+
+def run_name(now: datetime) -> str:
+    """The application_name of the session that holds the lock: all that another role may see of it, 63 bytes at most."""
+    host = socket.gethostname().split(".")[0].encode("ascii", "replace").decode()[:20]
+    return f"elt pid {os.getpid()} on {host} since {now:%Y-%m-%d %H:%M:%SZ}"
+
+
+def take_run_lock(connection: Connection, wait: Callable[[float], None] | None = None) -> None:
+    """Take the session lock that makes this the only run in this database.
+
+    Without `wait` a held lock raises BusyError that says who holds it; with it (a pause in seconds) the lock is asked
+    for once a second. A blocking pg_advisory_lock() would hold a snapshot and keep VACUUM from its work.
+    """
+    while not query(connection, "SELECT pg_try_advisory_lock(%s, %s)", LOCK)[0][0]:
+        if wait is None:
+            raise BusyError(
+                f"another run is at work here: {_lock_holder(connection)}. Nothing was done."
+                " Wait for it, or queue behind it with --wait."
+            )
+        wait(1.0)
+
+
+def _lock_holder(connection: Connection) -> str:
+    rows = query(
+        connection,
+        """
+        SELECT activity.application_name, activity.usename, holder.pid
+        FROM pg_locks AS holder
+        JOIN pg_stat_activity AS activity USING (pid)
+        WHERE holder.locktype = 'advisory' AND holder.granted
+          AND holder.classid = %s AND holder.objid = %s AND holder.objsubid = 2
+          AND holder.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        """,
+        LOCK,
+    )
+    if not rows:
+        return "it ended just now"
+    name, user, backend = rows[0]
+    return f"{name} (PostgreSQL backend {backend}, role {user})"
+
+
+def holds_run_lock(connection: Connection) -> bool:
+    """Whether this very session still holds the lock; asked inside the publish transaction."""
+    return query(
+        connection,
+        """
+        SELECT EXISTS (
+            SELECT FROM pg_locks
+            WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()
+              AND classid = %s AND objid = %s AND objsubid = 2
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        )
+        """,
+        LOCK,
+    )[0][0]
+
+
+# ---- transactions ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def transaction(connection: Connection, *, lock_timeout: float) -> Iterator[None]:
+    """READ COMMITTED READ WRITE with the run's settings; lock_timeout in seconds. Rolled back on any exception.
+
+    lock_timeout must exceed deadlock_timeout (1 s): an autovacuum in the way gives up only after that.
+    """
+    execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+    try:
+        reset(connection, lock_timeout=lock_timeout)
+        yield
+        execute(connection, "COMMIT")
+    finally:
+        # also reached when COMMIT itself failed, or the connection is gone
+        if not connection.closed and connection.info.transaction_status != TRANSACTION_STATUS_IDLE:
+            try:
+                execute(connection, "ROLLBACK")
+            except psycopg2.Error:
+                connection.close()
+
+
+def reset(connection: Connection, *, lock_timeout: float) -> None:
+    """Give the transaction the run's own settings again."""
+    execute(connection, f"{TRANSACTION} SET LOCAL lock_timeout = '{round(lock_timeout * 1000)}ms'")
+
+
+# ---- who is in the way ----------------------------------------------------------------------------------------------
+
+BLOCKERS = """
+    SELECT blocker.pid, blocker.usename, blocker.application_name, blocker.state,
+           to_char(blocker.xact_start AT TIME ZONE 'UTC', 'HH24:MI:SS'),
+           (SELECT waiting.relation::regclass::text FROM pg_locks AS waiting
+            WHERE waiting.pid = %(pid)s AND NOT waiting.granted LIMIT 1)
+    FROM pg_stat_activity AS blocker
+    WHERE blocker.pid = ANY (pg_blocking_pids(%(pid)s))
+    ORDER BY blocker.pid
+"""
+
+
+class BlockerWatch:
+    """Asks on a connection of its own who blocks a session, while it waits; afterwards nobody knows."""
+
+    def __init__(self, connection: Connection, pid: int, *, every: float = 0.5) -> None:
+        self._connection = connection
+        self._pid = pid
+        self._every = every
+        self._done = Stop()
+        self._found = ""
+
+    def __enter__(self) -> BlockerWatch:
+        self._thread = start_thread(self._watch, "blockers")
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._done.request()
+        self._thread.exception(timeout=10)
+
+    def last_seen(self) -> str:
+        """Who was in the way last, as a sentence; empty when nobody was seen."""
+        return self._found
+
+    def _watch(self) -> None:
+        while not self._done.requested:
+            rows = query(self._connection, BLOCKERS, {"pid": self._pid})
+            if rows:
+                self._found = "; ".join(map(_blocker, rows))
+            self._done.wait(self._every)
+
+
+def _blocker(row: tuple) -> str:
+    pid, user, application, state, since, relation = row
+    who = ", ".join(
+        text for text in (user, application, state, since and f"transaction open since {since} UTC") if text
+    )
+    return f"backend {pid} ({who}) holds {relation or 'a lock'}; to end it: SELECT pg_terminate_backend({pid});"

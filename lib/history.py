@@ -1,0 +1,183 @@
+"""Schema elt: installs it, and records in it what each run did and which definitions hold.
+
+What was published is recorded on the publishing connection, inside the publish transaction; what failed, on another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+from psycopg2.extras import execute_values
+
+from lib.database import Connection, execute, query, transaction, translate
+from lib.errors import DatabaseError
+from lib.registry import Script
+from lib.transformer import ScriptResult
+
+#: installed in this order; each file may run again over what an older one made
+FILES = ("history.sql", "publish_rows.sql", "add_column.sql")
+FOLDER = Path(__file__).parent / "elt"
+SCHEMAS = ("elt", "elt_staging", "bronze", "silver", "gold")
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One row of elt.job_runs; seconds as floats, rows None where nothing was loaded."""
+
+    job: str
+    status: str
+    rows_loaded: int | None = None
+    rows_before: int | None = None
+    source_version: str | None = None
+    accepted_shrink: bool = False
+    stage_seconds: float | None = None
+    publish_seconds: float | None = None
+    error: str | None = None
+    scripts: tuple[ScriptResult, ...] = ()
+
+
+# ---- installing -----------------------------------------------------------------------------------------------------
+
+
+def install(connection: Connection) -> None:
+    """Bring schema elt and the layers' schemas up to date; takes no lock when there is nothing to do.
+
+    Called under the run lock: two CREATE OR REPLACE at once fail with "tuple concurrently updated".
+    Raises DatabaseError with the GRANT to run where a right is missing.
+    """
+    texts = {name: (FOLDER / name).read_text(encoding="utf-8") for name in FILES}
+    mark = f"Keboola ELT: history and helpers, version {hashlib.md5(''.join(texts.values()).encode()).hexdigest()}"
+    try:
+        for schema in SCHEMAS:
+            if query(connection, "SELECT to_regnamespace(%s)", (schema,))[0][0] is None:
+                execute(connection, f"CREATE SCHEMA {schema}")
+        if query(connection, "SELECT obj_description(to_regnamespace('elt'), 'pg_namespace')")[0][0] == mark:
+            return
+        with transaction(connection, lock_timeout=5):
+            for text in texts.values():
+                execute(connection, text)
+            execute(connection, "COMMENT ON SCHEMA elt IS %s", (mark,))
+    except psycopg2.errors.InsufficientPrivilege as error:
+        role, database = query(connection, "SELECT current_user, current_database()")[0]
+        raise DatabaseError(
+            f"{str(error).strip().splitlines()[0]}. Let the role create the pipeline's schemas,"
+            f" as an administrator:\n    GRANT CREATE ON DATABASE {database} TO {role};"
+            f"\n    or, where the schemas exist: ALTER SCHEMA {' / '.join(SCHEMAS)} OWNER TO {role};"
+        ) from None
+    except psycopg2.Error as error:
+        raise translate(error, "cannot install schema elt") from error
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------------
+
+
+def begin_run(connection: Connection, jobs: Sequence[str], process: str) -> int:
+    """A new run's number. Runs still called running are lost, for we hold the lock."""
+    execute(
+        connection,
+        "UPDATE elt.runs SET status = 'lost', finished_at = now(), error = coalesce(error, 'the process ended without a word')"
+        " WHERE status = 'running'",
+    )
+    return query(
+        connection,
+        "INSERT INTO elt.runs (status, started_at, jobs, process) VALUES ('running', now(), %s, %s) RETURNING run_id",
+        (list(jobs), process),
+    )[0][0]
+
+
+def name_source(connection: Connection, run_id: int, source: str) -> None:
+    execute(connection, "UPDATE elt.runs SET source = %s WHERE run_id = %s", (source, run_id))
+
+
+def end_run(connection: Connection, run_id: int, status: str, error: str | None = None) -> None:
+    """Also called inside the publish transaction, so that a run is never called lost whose data are there."""
+    execute(
+        connection,
+        "UPDATE elt.runs SET status = %s, finished_at = clock_timestamp(), error = %s WHERE run_id = %s",
+        (status, error, run_id),
+    )
+
+
+def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord]) -> None:
+    """Write one row per job, and one per script that it ran."""
+    for record in records:
+        execute(
+            connection,
+            """
+            INSERT INTO elt.job_runs (
+                run_id, job, status, recorded_at, rows_loaded, rows_before, source_version, accepted_shrink,
+                stage_seconds, publish_seconds, error
+            ) VALUES (%s, %s, %s, clock_timestamp(), %s, %s, %s, %s, round(%s::numeric, 3), round(%s::numeric, 3), %s)
+            """,
+            (
+                run_id,
+                record.job,
+                record.status,
+                record.rows_loaded,
+                record.rows_before,
+                record.source_version,
+                record.accepted_shrink,
+                record.stage_seconds,
+                record.publish_seconds,
+                record.error,
+            ),
+        )
+        rows = [
+            (run_id, record.job, result.path, round(result.seconds, 3), *(result.news or (None,) * 4), result.broken_by)
+            for result in record.scripts
+        ]
+        with connection.cursor() as cursor:
+            execute_values(cursor, "INSERT INTO elt.script_runs VALUES %s", rows) if rows else None
+
+
+def loaded_versions(connection: Connection) -> dict[str, str]:
+    """For each job that ever loaded: what its source table was when it was last published."""
+    return dict(
+        query(
+            connection,
+            "SELECT DISTINCT ON (job) job, source_version FROM elt.job_runs"
+            " WHERE status = 'published' AND source_version IS NOT NULL ORDER BY job, run_id DESC",
+        )
+    )
+
+
+# ---- definitions ----------------------------------------------------------------------------------------------------
+
+VIEW_MD5 = (
+    "(SELECT md5(pg_get_viewdef(oid)) FROM pg_class WHERE oid = to_regclass(%(relation)s) AND relkind IN ('v', 'm'))"
+)
+
+
+def is_applied(connection: Connection, script: Script) -> bool:
+    """Whether this very text was applied here, and what it made is still as it made it."""
+    return query(
+        connection,
+        f"""
+        SELECT EXISTS (
+            SELECT FROM elt.definitions
+            WHERE script = %(script)s
+              AND script_md5 = md5(%(text)s)
+              AND to_regclass(%(relation)s) IS NOT NULL
+              AND view_md5 IS NOT DISTINCT FROM {VIEW_MD5}
+        )
+        """,
+        {"script": script.path, "text": script.text, "relation": script.relation},
+    )[0][0]
+
+
+def record_definition(connection: Connection, run_id: int, script: Script) -> None:
+    """Remember a script that has just been applied, in the same savepoint."""
+    execute(
+        connection,
+        f"""
+        INSERT INTO elt.definitions VALUES (%(script)s, md5(%(text)s), {VIEW_MD5}, %(run_id)s, clock_timestamp())
+        ON CONFLICT (script) DO UPDATE
+        SET script_md5 = excluded.script_md5, view_md5 = excluded.view_md5,
+            run_id = excluded.run_id, applied_at = excluded.applied_at
+        """,
+        {"script": script.path, "text": script.text, "relation": script.relation, "run_id": run_id},
+    )

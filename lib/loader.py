@@ -1,0 +1,282 @@
+"""Slices into staging by COPY, staged rows into bronze by DELETE and INSERT: never TRUNCATE, which readers would notice."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import psycopg2
+from psycopg2 import sql
+
+from lib.database import Connection, execute, query, translate
+from lib.errors import EltError, LoadError
+from lib.extractors import Slice, SourceTable
+from lib.registry import Load
+
+#: bytes that one read of a COPY asks for
+BLOCK = 256 * 1024
+#: PostgreSQL: "Identifiers and Key Words"; a longer name would be cut without an error
+LONGEST_NAME = 63
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A table that only this run reads: all text, unlogged, named after run and job."""
+
+    name: str
+    #: names as they land, in the export's order
+    columns: tuple[str, ...]
+    has_nulls: bool
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier("elt_staging", self.name)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of a bronze table; `notes` are for people: columns that came or went."""
+
+    rows: int
+    rows_before: int
+    notes: tuple[str, ...]
+
+
+# ---- staging --------------------------------------------------------------------------------------------------------
+
+
+def landing_columns(table: SourceTable) -> tuple[str, ...]:
+    """Column names as they land: lower-cased and reduced to [a-z0-9_].
+
+    Raises LoadError that names both where two names meet, and each that PostgreSQL would cut.
+    """
+    landed: dict[str, str] = {}
+    for column in table.columns:
+        name = re.sub(r"[^a-z0-9_]", "_", column.lower())
+        if name in landed:
+            raise LoadError(
+                f"{table.id}: columns {landed[name]!r} and {column!r} would both land as {name!r}; rename one in Keboola"
+            )
+        if len(name) > LONGEST_NAME:
+            raise LoadError(
+                f"{table.id}: column {column!r} has {len(name)} characters, PostgreSQL keeps {LONGEST_NAME}; rename it in Keboola"
+            )
+        landed[name] = column
+    if not landed:
+        raise LoadError(f"{table.id}: the table has no columns")
+    return tuple(landed)
+
+
+def sweep_staging(connection: Connection) -> None:
+    """Drop what runs before this one left behind; called under the run lock, so nobody needs it."""
+    for (name,) in query(connection, "SELECT tablename FROM pg_tables WHERE schemaname = 'elt_staging'"):
+        drop_staging(connection, name)
+
+
+def drop_staging(connection: Connection, name: str) -> None:
+    """Drop one staging table; one that a dying COPY still holds is left to the next run's sweep."""
+    statement = sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier("elt_staging", name))
+    try:
+        execute(connection, "SET lock_timeout = '2s'")
+        execute(connection, statement)
+        execute(connection, "SET lock_timeout = 0")
+    except psycopg2.errors.LockNotAvailable:
+        execute(connection, "SET lock_timeout = 0")
+
+
+def create_staging(connection: Connection, name: str, table: SourceTable) -> Staging:
+    """An empty staging table for one export; an earlier try's is replaced."""
+    staging = Staging(name, landing_columns(table), table.has_nulls)
+    columns = sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(column)) for column in staging.columns)
+    drop_staging(connection, name)
+    try:
+        execute(connection, sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(staging.identifier, columns))
+    except psycopg2.Error as error:
+        raise translate(error, f"{table.id}: cannot make its staging table", LoadError) from error
+    return staging
+
+
+def copy_slice(connection: Connection, staging: Staging, piece: Slice, of: str) -> int:
+    """COPY one slice into staging, whole or not at all; returns the rows that PostgreSQL counted.
+
+    of: the source table, for messages.
+    In tables without NULLs an unquoted nothing is an empty string, hence FORCE_NOT_NULL (API note 7.5).
+    Raises LoadError with slice and line, or whatever reading the slice raised.
+    """
+    columns = sql.SQL(", ").join(map(sql.Identifier, staging.columns))
+    never_null = sql.SQL("") if staging.has_nulls else sql.SQL(", FORCE_NOT_NULL ({})").format(columns)
+    statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT csv{})").format(staging.identifier, columns, never_null)
+    with piece.open() as stream:
+        reader = _Reader(QuotedEndMarkers(stream) if len(staging.columns) == 1 else stream)
+        try:
+            with connection.cursor() as cursor:
+                cursor.copy_expert(statement.as_string(connection), reader, BLOCK)
+                return cursor.rowcount
+        except psycopg2.Error as error:
+            if reader.error is not None:
+                raise reader.error from None
+            what = f"{of}: slice {piece.number} ({piece.name}){_place(error)}"
+            raise translate(error, what, LoadError, _remedy(error)) from error
+
+
+class _Reader:
+    """What COPY reads from. The driver turns an exception of read() into its own error; here the first is kept."""
+
+    def __init__(self, stream: BinaryIO | QuotedEndMarkers) -> None:
+        self._stream = stream
+        self.error: EltError | None = None
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._stream.read(size)
+        except EltError as error:
+            self.error = error
+            raise
+
+
+class QuotedEndMarkers:
+    """A one-column CSV stream in which a bare `\\.` line is data.
+
+    Up to PostgreSQL 17, COPY takes an unquoted line of just these two characters for the end of the data, and what
+    follows is lost or refused (PostgreSQL 17: COPY, "CSV Format"). With more columns such a line cannot occur.
+    """
+
+    _MARKER = re.compile(rb"^\\\.(?=\r?\n|\r?\Z)", re.MULTILINE)
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._quoted = False
+        self._rest = b""
+        self._ready = b""
+
+    def read(self, size: int) -> bytes:
+        while not self._ready:
+            block = self._stream.read(size)
+            lines, newline, rest = (self._rest + block).rpartition(b"\n")
+            if not block:
+                self._ready, self._rest = self._quote(rest), b""
+                break
+            self._ready, self._rest = self._quote(lines + newline), rest
+        ready, self._ready = self._ready[:size], self._ready[size:]
+        return ready
+
+    def _quote(self, lines: bytes) -> bytes:
+        """Put quotes around each bare marker; text between quotes is left as it is."""
+        if b"\\." not in lines:
+            self._quoted ^= lines.count(b'"') % 2 == 1
+            return lines
+        pieces = lines.split(b"\n")
+        for number, line in enumerate(pieces):
+            if not self._quoted and line.rstrip(b"\r") == b"\\.":
+                pieces[number] = line.replace(b"\\.", b'"\\."')
+            self._quoted ^= line.count(b'"') % 2 == 1
+        return b"\n".join(pieces)
+
+
+def _place(error: psycopg2.Error) -> str:
+    """Line and column that COPY was at. The context's copy of the row stays out: it can be megabytes."""
+    found = re.search(r"line (\d+)(?:, column ([^:]+))?", error.diag.context or "")
+    if not found:
+        return ""
+    return f", line {found[1]}" + (f", column {found[2]}" if found[2] else "")
+
+
+def _remedy(error: psycopg2.Error) -> str:
+    if error.pgcode != "22021":
+        return ""
+    cause = "PostgreSQL's text holds no NUL byte" if "0x00" in str(error) else "these bytes are no UTF-8"
+    return f"{cause}: mend the value in Keboola. The rows loaded before stay."
+
+
+# ---- bronze ---------------------------------------------------------------------------------------------------------
+
+
+def publish_bronze(
+    connection: Connection, load: Load, staging: Staging, source: SourceTable, rows_staged: int, *, accept_shrink: bool
+) -> Loaded:
+    """Replace the rows of a bronze table by the staged ones, columns matched by name, inside the caller's transaction.
+
+    Raises LoadError where a guard of the registry speaks up, or staging no longer holds what COPY counted.
+    """
+    notes, columns = _match_columns(connection, load, staging, source)
+    target = sql.Identifier(load.schema, load.name)
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    try:
+        rows_before = execute(connection, sql.SQL("DELETE FROM {}").format(target))
+        _guard(load, rows_before, rows_staged, accept_shrink)
+        rows = execute(
+            connection,
+            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, names, names, staging.identifier),
+        )
+        execute(connection, sql.SQL("ANALYZE {}").format(target))
+    except psycopg2.Error as error:
+        raise translate(error, f"cannot load {load.table}", LoadError) from error
+    if rows != rows_staged:
+        raise LoadError(
+            f"{load.table}: {rows_staged:,} rows were staged, {rows:,} arrived;"
+            " the server was restarted meanwhile, or a trigger drops rows. Nothing was changed; run again."
+        )
+    return Loaded(rows, rows_before, notes)
+
+
+def _guard(load: Load, rows_before: int, rows: int, accepted: bool) -> None:
+    if accepted:
+        return
+    if rows < load.min_rows:
+        raise LoadError(
+            f"{load.table}: the export has {rows:,} rows, min_rows is {load.min_rows:,}."
+            f" The {rows_before:,} rows loaded before stay. Is the table in Keboola complete?"
+            " If so: --accept-shrink with the job's name, once"
+        )
+    if rows < rows_before * (1 - load.max_shrink_percent / 100):
+        raise LoadError(
+            f"{load.table}: the export has {rows:,} rows, {rows_before:,} were loaded before:"
+            f" {100 - 100 * rows / rows_before:.0f} % fewer, max_shrink_percent is {load.max_shrink_percent:g}."
+            " The rows loaded before stay. If the new number is right: --accept-shrink with the job's name, once"
+        )
+
+
+def _match_columns(
+    connection: Connection, load: Load, staging: Staging, source: SourceTable
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Notes on columns that only one side has, and the columns that both have."""
+    try:
+        present = query(
+            connection,
+            "SELECT attname, atthasdef OR attidentity <> '' FROM pg_attribute"
+            " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+            (f'"{load.schema}"."{load.name}"',),
+        )
+    except psycopg2.Error as error:
+        raise translate(error, f"cannot look at {load.table}", LoadError) from error
+    script = f"sql_scripts/bronze/{load.name}.sql"
+    if not present:
+        raise LoadError(f"{load.table} does not exist: let {script} create it, and name that script in `transform`")
+    bronze = {name for name, _ in present}
+    shared = tuple(name for name in staging.columns if name in bronze)
+    if not shared:
+        raise LoadError(f"{load.table} and {source.id} have no column in common: is it the right table?")
+    added = [
+        f"{source.id} has a column that {load.table} lacks; it was left out. To load it, add to {script}:"
+        f" SELECT elt.add_column('{load.table}', '{name}', 'text');"
+        for name in staging.columns
+        if name not in bronze
+    ]
+    gone = [
+        f"{source.id} no longer has the column {name!r}: it is NULL in {load.table}"
+        for name, fills_itself in present
+        if name not in staging.columns and not fills_itself
+    ]
+    return tuple(added + gone), shared
+
+
+def vacuum(connection: Connection, tables: list[str]) -> list[str]:
+    """VACUUM and ANALYZE tables after the commit; returns what PostgreSQL had to say.
+
+    TRUNCATE false: a truncating VACUUM makes readers wait. SKIP_LOCKED: somebody else's lock is no reason to wait.
+    """
+    del connection.notices[:]
+    for table in tables:
+        execute(connection, f"VACUUM (ANALYZE, TRUNCATE false, SKIP_LOCKED) {table}")
+    return [notice.strip() for notice in connection.notices if notice.startswith("WARNING")]

@@ -1,0 +1,282 @@
+"""The publish transaction: staged rows into bronze, then silver, gold and checks; a group whole or not at all.
+
+Inside a group, jobs run in dependency order: bronze definitions, load, silver. Changed gold definitions come after the
+last silver script, because they lock readers out of their view until the commit; then the checks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from lib import history
+from lib.database import Connection, LockTimeout, execute, holds_run_lock, query, reset, transaction, translated
+from lib.errors import CheckFailed, DatabaseError, EltError, LoadError, ScriptError
+from lib.history import JobRecord
+from lib.loader import publish_bronze
+from lib.registry import Job, Script
+from lib.stager import Staged
+from lib.transformer import ScriptResult, replacement_help, run_check, run_script
+
+
+@dataclass(frozen=True)
+class Published:
+    """What one publish transaction did. `locked` are the relations that readers had to wait for, with seconds."""
+
+    records: tuple[JobRecord, ...]
+    #: qualified names of the tables that were written
+    written: tuple[str, ...]
+    locked: tuple[tuple[str, str, float], ...]
+    notes: tuple[tuple[str, str], ...]
+    #: the last group-level lock timeout, when that is why a group failed
+    blocked: LockTimeout | None = None
+
+
+class _JobFailed(Exception):
+    """Which job of a group failed; only the group's savepoint catches it."""
+
+    def __init__(self, job: Job, error: EltError) -> None:
+        super().__init__(str(error))
+        self.job = job
+        self.error = error
+
+
+@dataclass
+class Publisher:
+    """Publishes groups on the connection that holds the run lock."""
+
+    connection: Connection
+    run_id: int
+    staged: Mapping[str, Staged]
+    accept_shrink: frozenset[str]
+    #: seconds; see database.transaction
+    lock_timeout: float
+    check_stop: Callable[[], None]
+    told: Callable[[str, ScriptResult], None] = lambda job, result: None
+    loaded: Callable[[str, str, int, float], None] = lambda job, table, rows, seconds: None
+    _records: dict[str, JobRecord] = field(default_factory=dict)
+    _notes: list[tuple[str, str]] = field(default_factory=list)
+    _locked: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def publish(self, groups: Sequence[Sequence[Job]], earlier: Mapping[str, EltError], *, last_try: bool) -> Published:
+        """Publish every group that has no job in `earlier`, in one transaction.
+
+        Raises LockTimeout while there are tries left, so that the whole publish is repeated; on the last try the
+        group that met it fails alone. Raises DatabaseError where the run lock is no longer ours.
+        """
+        failed: dict[str, EltError] = dict(earlier)
+        blocked = None
+        self._locked, self._notes = {}, []
+        records: list[JobRecord] = []
+        with translated("publish"), transaction(self.connection, lock_timeout=self.lock_timeout):
+            if not holds_run_lock(self.connection):
+                raise DatabaseError(
+                    "this run no longer holds the run lock, so another may be at work: nothing was published. Run again."
+                )
+            known = self._published_relations()
+            for group in groups:
+                if any(job.name in failed for job in group):
+                    records += given_up(group, failed)
+                    continue
+                try:
+                    records += self._publish_group(group, known)
+                except _JobFailed as failure:
+                    if isinstance(failure.error, LockTimeout):
+                        blocked = failure.error
+                        if not last_try:
+                            raise failure.error from failure
+                    failed[failure.job.name] = failure.error
+                    records += given_up(group, failed)
+            written = self._written()
+            history.end_run(self.connection, self.run_id, "failed" if failed else "done")
+        ended = time.monotonic()
+        locked = tuple((relation, script, ended - since) for relation, (script, since) in self._locked.items())
+        return Published(tuple(records), written, locked, tuple(self._notes), blocked)
+
+    # ---- one group --------------------------------------------------------------------------------------------------
+
+    def _publish_group(self, group: Sequence[Job], known: list[int]) -> list[JobRecord]:
+        locked, notes = dict(self._locked), list(self._notes)
+        execute(self.connection, "SAVEPOINT elt_group")
+        try:
+            return self._publish_jobs(group, known)
+        except _JobFailed:
+            self._locked, self._notes = locked, notes
+            if not self.connection.closed:
+                execute(self.connection, "ROLLBACK TO SAVEPOINT elt_group; RELEASE SAVEPOINT elt_group")
+            raise
+
+    def _publish_jobs(self, group: Sequence[Job], known: list[int]) -> list[JobRecord]:
+        self._records = {job.name: JobRecord(job.name, "published") for job in group}
+        for step in (self._load_and_refine, self._define_gold, self._run_checks, self._settle):
+            for job in group:
+                began = time.monotonic()
+                try:
+                    with translated(job.name, ScriptError):
+                        step(job, known)
+                except (ScriptError, LoadError, CheckFailed, LockTimeout) as error:
+                    self.check_stop()
+                    raise _JobFailed(job, error) from error
+                record = self._records[job.name]
+                seconds = (record.publish_seconds or 0.0) + time.monotonic() - began
+                self._records[job.name] = replace(record, publish_seconds=seconds)
+        records = list(self._records.values())
+        history.record_jobs(self.connection, self.run_id, records)
+        execute(self.connection, "RELEASE SAVEPOINT elt_group")
+        return records
+
+    def _load_and_refine(self, job: Job, known: list[int]) -> None:
+        staged = self.staged.get(job.name)
+        self._lock_targets(job, staged is not None)
+        if staged is not None:
+            for script in job.transform:
+                if script.layer == "bronze":
+                    self._define(job, script, known)
+            self._load(job, staged)
+        for script in job.transform:
+            if script.layer == "silver":
+                self._run(job, script, known)
+        execute(self.connection, "DISCARD TEMP")
+
+    def _define_gold(self, job: Job, known: list[int]) -> None:
+        for script in job.transform:
+            if script.layer == "gold":
+                self._define(job, script, known)
+
+    def _run_checks(self, job: Job, _known: list[int]) -> None:
+        for check in job.checks:
+            self._reset()
+            result = run_check(self.connection, check)
+            self._keep(job, result)
+            if result.broken_by:
+                self._notes.append(
+                    (job.name, f"{check.script.path}: {result.broken_by:,} rows break this claim (warning)")
+                )
+
+    def _settle(self, _job: Job, _known: list[int]) -> None:
+        """Deferred constraints speak here, where a job can be named, and not at COMMIT."""
+        execute(self.connection, "SET CONSTRAINTS ALL IMMEDIATE")
+
+    # ---- steps ------------------------------------------------------------------------------------------------------
+
+    def _lock_targets(self, job: Job, loads: bool) -> None:
+        """Keep other writers and index builders away from the start: a later upgrade of a lock would deadlock with them."""
+        self._reset()
+        targets = [job.load.table] if loads and job.load else []
+        targets += [script.relation for script in job.transform if script.layer == "silver"]
+        for (table,) in query(
+            self.connection,
+            "SELECT oid::regclass::text FROM pg_class WHERE oid = ANY (SELECT to_regclass(name) FROM unnest(%s) AS name)"
+            " AND relkind IN ('r', 'p')",
+            (targets,),
+        ):
+            execute(self.connection, f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
+
+    def _define(self, job: Job, script: Script, known: list[int]) -> None:
+        """Apply a definition that is new here, or that somebody dropped or replaced."""
+        self._reset()
+        if history.is_applied(self.connection, script):
+            return
+        execute(self.connection, "SAVEPOINT elt_definition")
+        try:
+            result = run_script(self.connection, script)
+        except ScriptError as error:
+            execute(self.connection, "ROLLBACK TO SAVEPOINT elt_definition")
+            raise ScriptError(f"{error}{replacement_help(self.connection, script, error)}") from error
+        execute(self.connection, "RELEASE SAVEPOINT elt_definition")
+        history.record_definition(self.connection, self.run_id, script)
+        self._look_at_locks(script, known)
+        self._keep(job, result)
+
+    def _load(self, job: Job, staged: Staged) -> None:
+        began = time.monotonic()
+        self._reset()
+        accepted = job.name in self.accept_shrink
+        loaded = publish_bronze(
+            self.connection, job.load, staged.staging, staged.source, staged.rows, accept_shrink=accepted
+        )
+        self._notes += [(job.name, note) for note in loaded.notes]
+        self._records[job.name] = replace(
+            self._records[job.name],
+            rows_loaded=loaded.rows,
+            rows_before=loaded.rows_before,
+            source_version=staged.source.version,
+            accepted_shrink=accepted,
+            stage_seconds=staged.seconds,
+        )
+        self.loaded(job.name, job.load.table, loaded.rows, time.monotonic() - began)
+
+    def _run(self, job: Job, script: Script, known: list[int]) -> None:
+        self._reset()
+        before = self._changes()
+        result = run_script(self.connection, script)
+        self._analyze(before)
+        self._look_at_locks(script, known)
+        self._keep(job, result)
+
+    def _keep(self, job: Job, result: ScriptResult) -> None:
+        record = self._records[job.name]
+        self._records[job.name] = replace(record, scripts=(*record.scripts, result))
+        self.told(job.name, result)
+
+    def _reset(self) -> None:
+        self.check_stop()
+        reset(self.connection, lock_timeout=self.lock_timeout)
+
+    # ---- what the transaction did so far ----------------------------------------------------------------------------
+
+    def _published_relations(self) -> list[int]:
+        """What readers could already see; what this transaction makes itself nobody waits for."""
+        rows = query(
+            self.connection,
+            "SELECT oid FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm') AND relnamespace = ANY (ARRAY["
+            "to_regnamespace('bronze'), to_regnamespace('silver'), to_regnamespace('gold')]::oid[])",
+        )
+        return [oid for (oid,) in rows]
+
+    def _look_at_locks(self, script: Script, known: list[int]) -> None:
+        """Remember each published relation that readers cannot read from now on, and the script that did it."""
+        now = time.monotonic()
+        for (relation,) in query(
+            self.connection,
+            "SELECT DISTINCT relation::regclass::text FROM pg_locks WHERE pid = pg_backend_pid() AND granted"
+            " AND mode = 'AccessExclusiveLock' AND relation = ANY (%s::oid[])",
+            (known,),
+        ):
+            self._locked.setdefault(relation, (script.path, now))
+
+    def _changes(self) -> dict[str, int]:
+        """Rows that this transaction inserted, updated and deleted so far, by table."""
+        return dict(
+            query(
+                self.connection,
+                "SELECT format('%I.%I', schemaname, relname), n_tup_ins + n_tup_upd + n_tup_del"
+                " FROM pg_stat_xact_user_tables"
+                " WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND schemaname !~ '^(pg_temp|elt)'",
+            )
+        )
+
+    def _analyze(self, before: Mapping[str, int]) -> None:
+        """Fresh statistics, for the next script, on each table that a script changed by more than a tenth."""
+        changed = {table: rows - before.get(table, 0) for table, rows in self._changes().items()}
+        for table, rows in changed.items():
+            ((known,),) = query(self.connection, "SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (table,))
+            if rows > max(known, 0) / 10:
+                execute(self.connection, f"ANALYZE {table}")
+
+    def _written(self) -> tuple[str, ...]:
+        return tuple(sorted(self._changes()))
+
+
+def given_up(group: Sequence[Job], failed: Mapping[str, EltError]) -> list[JobRecord]:
+    """Records of a group that stays as it was: the failed jobs with their errors, the others held back by them."""
+    culprits = ", ".join(job.name for job in group if job.name in failed)
+    return [
+        (
+            JobRecord(job.name, "failed", error=str(failed[job.name]))
+            if job.name in failed
+            else JobRecord(job.name, "held back", error=f"{culprits} failed, and a group publishes whole or not at all")
+        )
+        for job in group
+    ]

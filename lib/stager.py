@@ -1,0 +1,232 @@
+"""Exports into staging: all are asked for at once, and the slices of all flow through one pool of connections.
+
+Tables of one group must be of one moment: they are looked at before the first export is asked for and after the last
+row is staged; where one moved meanwhile, the group is exported again.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Lock
+
+from lib.database import Connection, Database, keep_alive
+from lib.errors import EltError, ExtractError, LoadError
+from lib.extractors import Extractor, Slice, SourceTable
+from lib.loader import Staging, copy_slice, create_staging
+from lib.registry import Job
+from lib.stop import start_thread
+
+#: how often a group may be exported whose tables move meanwhile
+TRIES = 3
+#: seconds between two signs of life on the connection that holds the run lock
+KEEP_ALIVE = 30.0
+
+
+@dataclass(frozen=True)
+class Staged:
+    """One job's export, whole in its staging table."""
+
+    staging: Staging
+    source: SourceTable
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Who is told what happens while staging; all are called from several threads."""
+
+    #: job, slices, rows as the source counts them: the export is ready
+    exported: Callable[[str, int, int | None], None] = lambda job, slices, rows: None
+    #: job, rows: one more slice is in staging
+    copied: Callable[[str, int], None] = lambda job, rows: None
+    #: job, rows, seconds: the last slice is in
+    staged: Callable[[str, int, float], None] = lambda job, rows, seconds: None
+    #: job, text: something a person should know
+    note: Callable[[str, str], None] = lambda job, text: None
+
+
+@dataclass
+class _Export:
+    """An export on its way; `rows` grows under the stager's lock."""
+
+    job: Job
+    staging: Staging
+    source: SourceTable
+    #: what the extractor's `finish` needs
+    ticket: object
+    began: float
+    slices_left: int = -1
+    rows: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Stager:
+    """Stages the jobs of some groups. `connection` holds the run lock and is kept alive meanwhile."""
+
+    database: Database
+    extractor: Extractor
+    connection: Connection
+    run_id: int
+    parallel: int
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self._lock = Lock()
+        self._queue: queue.SimpleQueue[tuple[_Export, Slice] | None] = queue.SimpleQueue()
+        self._failed: dict[str, EltError] = {}
+
+    def stage(
+        self, groups: Sequence[Sequence[Job]], watched: Mapping[str, Sequence[SourceTable]]
+    ) -> tuple[dict[str, Staged], dict[str, EltError]]:
+        """Stage all jobs of all groups; returns what is staged and what failed, by job.
+
+        watched: by the first job of a group, further source tables that must not move meanwhile.
+        A group with a failed job is given up; the others go on. Raises what ends the whole run: a refused
+        token, a database that went away, a stop.
+        """
+        staged: dict[str, Staged] = {}
+        pending = list(groups)
+        for attempt in range(1, TRIES + 1):
+            staged |= self._stage_once(pending)
+            moved = {
+                group[0].name: self._moved(group, staged, watched) for group in pending if not self._has_failed(group)
+            }
+            pending = [group for group in pending if moved.get(group[0].name)]
+            for group in pending:
+                names = ", ".join(moved[group[0].name])
+                text = f"{names} changed in the source while it was exported"
+                if attempt < TRIES:
+                    self.progress.note(group[0].name, f"{text}: exporting the group again")
+                else:
+                    self._failed[group[0].name] = ExtractError(
+                        f"{text}, {TRIES} times. Run again when the source is at rest; the rows loaded before stay."
+                    )
+            if not pending:
+                break
+        return staged, self._failed
+
+    def _has_failed(self, group: Sequence[Job]) -> bool:
+        return any(job.name in self._failed for job in group)
+
+    def _moved(
+        self, group: Sequence[Job], staged: Mapping[str, Staged], watched: Mapping[str, Sequence[SourceTable]]
+    ) -> list[str]:
+        """Source tables of a group that are no longer what they were when its first export was asked for."""
+        before = [staged[job.name].source for job in group] + list(watched.get(group[0].name, ()))
+        with self._blame(group[0]):
+            return [table.id for table in before if self.extractor.table(table.id).version != table.version]
+        return []
+
+    @contextmanager
+    def _blame(self, job: Job) -> Iterator[None]:
+        """A failure to extract or load is this job's, and the run goes on; the first one counts."""
+        try:
+            yield
+        except (ExtractError, LoadError) as error:
+            self._failed.setdefault(job.name, error)
+
+    # ---- one pass ---------------------------------------------------------------------------------------------------
+
+    def _stage_once(self, groups: Sequence[Sequence[Job]]) -> dict[str, Staged]:
+        exports = [export for group in groups for export in self._start_group(group)]
+        finishing = [start_thread(partial(self._finish, export), f"export {export.job.name}") for export in exports]
+        copying = [start_thread(self._copy_slices, f"copy {number}") for number in range(self.parallel)]
+        self._await(finishing, copying)
+        for export in exports:
+            with self._blame(export.job):
+                self._compare_counts(export)
+        return {
+            export.job.name: Staged(export.staging, export.source, export.rows, export.seconds)
+            for export in exports
+            if export.job.name not in self._failed
+        }
+
+    def _start_group(self, group: Sequence[Job]) -> list[_Export]:
+        """Look at every table of the group, then ask for every export."""
+        began = time.monotonic()
+        sources: dict[str, SourceTable] = {}
+        exports: list[_Export] = []
+        for job in group:
+            with self._blame(job):
+                sources[job.name] = self.extractor.table(job.extract.table)
+        for job in group if len(sources) == len(group) else ():
+            with self._blame(job):
+                source = sources[job.name]
+                staging = create_staging(self.connection, f"r{self.run_id}_{job.name}", source)
+                exports.append(_Export(job, staging, source, self.extractor.start(source), began))
+        return exports
+
+    def _finish(self, export: _Export) -> None:
+        """Wait for one export and hand its slices to the pool."""
+        with self._blame(export.job):
+            slices = self.extractor.finish(export.ticket).slices
+            export.slices_left = len(slices)
+            self.progress.exported(export.job.name, len(slices), export.source.rows)
+            for piece in slices:
+                self._queue.put((export, piece))
+            if not slices:
+                self._report(export)
+
+    def _copy_slices(self) -> None:
+        """One connection of the pool: copy slices until there are no more."""
+        connection = self.database.connect(f"elt run {self.run_id} copy")
+        try:
+            while (item := self._queue.get()) is not None:
+                self.database.stop.check()
+                export, piece = item
+                if export.job.name not in self._failed:
+                    with self._blame(export.job):
+                        self._copy_slice(connection, export, piece)
+        finally:
+            connection.close()
+
+    def _copy_slice(self, connection: Connection, export: _Export, piece: Slice) -> None:
+        rows = copy_slice(connection, export.staging, piece, export.source.id)
+        self.progress.copied(export.job.name, rows)
+        with self._lock:
+            export.rows += rows
+            export.slices_left -= 1
+            last = export.slices_left == 0
+        if last:
+            self._report(export)
+
+    def _report(self, export: _Export) -> None:
+        export.seconds = time.monotonic() - export.began
+        self.progress.staged(export.job.name, export.rows, export.seconds)
+
+    def _compare_counts(self, export: _Export) -> None:
+        """Rows staged against the source's own count, where it can be compared."""
+        if export.job.name in self._failed or export.source.rows in (None, export.rows):
+            return
+        if self.extractor.table(export.source.id).version != export.source.version:
+            return  # it moved: exported again, or given up, as a group
+        raise ExtractError(
+            f"{export.source.id}: the source counts {export.source.rows:,} rows, its export held {export.rows:,}."
+            " The rows loaded before stay; run again, and tell Keboola's support if it stays so."
+        )
+
+    def _await(self, finishing: list[Future[None]], copying: list[Future[None]]) -> None:
+        """Wait for threads, keep the lock's connection alive, and let what ends the run end it."""
+        pending = {*finishing, *copying}
+        last_sign = time.monotonic()
+        told = False
+        while pending:
+            if not told and all(future.done() for future in finishing):
+                told = True
+                for _ in copying:
+                    self._queue.put(None)
+            done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            self.database.stop.check()
+            if time.monotonic() - last_sign > KEEP_ALIVE:
+                keep_alive(self.connection)
+                last_sign = time.monotonic()
