@@ -23,6 +23,8 @@ from lib.embedded import INSTALLS, Server
 for name in [name for name in os.environ if name.startswith(("PG", "KEBOOLA_", "POSTGRES_"))]:
     del os.environ[name]
 
+pytest_plugins = ("project",)
+
 REMOVE_AFTERWARDS = """
 import shutil, sys
 from pathlib import Path

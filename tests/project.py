@@ -1,0 +1,135 @@
+"""A small project for tests of whole runs: its own folder, the sandbox as Keboola, a fresh database.
+
+Two groups: a and b of one, joined by `both`; c alone. Every table has columns id and v; silver keeps them typed.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from conftest import Database as TestDatabase
+from lib.console import Console
+from lib.credentials import Secret
+from lib.database import Database
+from lib.runner import Options, Patience, Run, RunResult, make_plan, read_project
+from lib.settings import Settings
+from lib.stop import Stop
+from sandbox.keboola_server import KeboolaServer
+
+#: no test waits longer for a lock than it must; deadlock_timeout is 1 s
+IMPATIENT = Patience(lock_timeout=0.2, tries=2, pause=0.0)
+
+BRONZE = """
+CREATE TABLE IF NOT EXISTS bronze.{name} (id text, v text);
+COMMENT ON TABLE bronze.{name} IS 'As received.';
+"""
+SILVER = """
+CREATE TABLE IF NOT EXISTS silver.{name} (id integer PRIMARY KEY, v text);
+DROP TABLE IF EXISTS pg_temp.{name}_now;
+CREATE TEMP TABLE {name}_now AS SELECT id::integer AS id, v FROM bronze.{name};
+SELECT * FROM elt.publish_rows('silver.{name}', '{name}_now');
+"""
+GOLD = """
+CREATE OR REPLACE VIEW gold.both AS
+SELECT a.id, a.v AS a, b.v AS b FROM silver.a AS a FULL JOIN silver.b AS b USING (id);
+COMMENT ON VIEW gold.both IS 'a and b side by side.';
+"""
+CHECK = "SELECT id, a, b FROM gold.both WHERE a IS DISTINCT FROM b;"
+
+
+def loading(name: str) -> dict[str, object]:
+    """A registry entry that loads one table."""
+    return {
+        "extract": {"keboola_table": f"in.c-main.{name}"},
+        "load": {"table": f"bronze.{name}"},
+        "transform": [f"bronze/{name}.sql", f"silver/{name}.sql"],
+    }
+
+
+class Project:
+    """What a test holds: files to change, tables to put, runs to do, rows to look at."""
+
+    def __init__(self, root: Path, database: TestDatabase, keboola: KeboolaServer) -> None:
+        self.root = root
+        self.database = database
+        self.keboola = keboola
+        self.settings = Settings(root=root, keboola_url=keboola.url, keboola_token=Secret(keboola.token), parallel=2)
+        self.registry: dict[str, object] = {
+            "a": loading("a"),
+            "b": loading("b"),
+            "both": {"depends_on": ["a", "b"], "transform": ["gold/both.sql"], "checks": ["checks/same.sql"]},
+            "c": loading("c"),
+        }
+        for name in ("a", "b", "c"):
+            self.script(f"bronze/{name}.sql", BRONZE.format(name=name))
+            self.script(f"silver/{name}.sql", SILVER.format(name=name))
+        self.script("gold/both.sql", GOLD)
+        self.script("checks/same.sql", CHECK)
+        self.output = ""
+
+    def script(self, path: str, text: str) -> None:
+        """Write one SQL script."""
+        file = self.root / "sql_scripts" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+    def put(self, name: str, rows: Iterable[Sequence[str | None]], columns: Sequence[str] = ("id", "v"), **how) -> None:
+        """Give Keboola's table in.c-main.<name> these rows."""
+        self.keboola.put_table(f"in.c-main.{name}", columns=list(columns), rows=list(rows), **how)
+
+    def put_day(self, day: str, count: int = 10) -> None:
+        """Every table holds this day: rows 1..count, v = day."""
+        for name in ("a", "b", "c"):
+            self.put(name, [(str(number), day) for number in range(1, count + 1)])
+
+    def run(self, *names: str, stop: Stop | None = None, **options) -> RunResult:
+        """A run in this process; what it printed is kept in `output`."""
+        (self.root / "elt_jobs.json").write_text(json.dumps(self.registry, indent=2))
+        plan = make_plan(read_project(self.root), names)
+        stream = io.StringIO()
+        console = Console(out=stream, err=stream, width=6)
+        opened = Database(self.settings, stop or Stop(), self.database.connect_args)
+        options.setdefault("patience", IMPATIENT)
+        environ = os.environ | self.keboola.store_environment
+        result = Run(plan, self.settings, opened, console, Options(**options), environ).run()
+        console.summary("run", result.records, result.error)
+        self.output = stream.getvalue()
+        return result
+
+    def rows(self, relation: str) -> list[tuple]:
+        """What a reader sees, in order."""
+        return self.database.sql(f"SELECT * FROM {relation} ORDER BY 1")
+
+    def day(self, relation: str) -> str:
+        """The one day that a relation holds; fails when it holds a mix."""
+        ((days,),) = self.database.sql(f"SELECT array_agg(DISTINCT v ORDER BY v) FROM {relation}")
+        assert days is not None and len(days) == 1, f"{relation} holds {days}"
+        return days[0]
+
+    @property
+    def last_line(self) -> str:
+        return self.output.splitlines()[-1]
+
+
+class Calendar:
+    """A clock that moves one second whenever it is looked at: two states of a table never carry the same time."""
+
+    def __init__(self) -> None:
+        self._now = itertools.count(1_767_225_600)
+
+    def __call__(self) -> float:
+        return next(self._now)
+
+
+@pytest.fixture
+def project(database: TestDatabase, tmp_path: Path) -> Iterator[Project]:
+    """A project with an empty database on PostgreSQL 18; tables are put by the test."""
+    with KeboolaServer(polls=0, clock=Calendar()) as keboola:
+        yield Project(tmp_path, database, keboola)
