@@ -18,7 +18,7 @@ import requests
 from isal import isal_zlib
 
 from lib.errors import ExtractError
-from lib.extractors.http import NETWORK_ERRORS, Failure, Http, Retries, is_transient, words_of
+from lib.extractors.http import CUT, NETWORK_ERRORS, Failure, Http, Retries, is_transient
 from lib.extractors.stores import Location
 
 #: bytes asked from the connection, and the most that one step of gunzip gives
@@ -75,7 +75,7 @@ class ObjectBytes:
                 if self._total is None:
                     self._total = self._position
                     break
-                failure = Failure(self._at("the connection was cut"))
+                failure = Failure(self._at(CUT))
             self.close()
             self._retries.wait(failure)
         self.close()
@@ -157,7 +157,7 @@ class ObjectBytes:
             count -= len(data)
 
     def _refused(self, response: requests.Response, why: str) -> ExtractError:
-        said = "" if response.ok else f" ({words_of(response)})"
+        said = "" if response.ok else f" ({self._http.words_of(response)})"
         response.close()
         return ExtractError(f"{self._what}: {why}{said}")
 

@@ -6,6 +6,7 @@ A URL may be presigned and a header holds a token, so neither is ever part of a 
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import re
@@ -38,12 +39,13 @@ HIGHEST_DELAY = 30.0
 LONGEST_RETRY_AFTER = 300.0
 #: the longest announced maintenance that is waited out, in seconds
 LONGEST_MAINTENANCE = 4 * 3600.0
+CUT = "the connection was cut"
 #: a wait from this many seconds on is worth a line
 WORTH_A_LINE = 10.0
 
 _QUERY = re.compile(r"\?\S+=\S*")
 _XML_CODE = re.compile(r"<Code>(\w+)</Code>")
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_LOOPBACK = re.compile(r"localhost|::1|127(\.\d+){3}")
 
 # urllib3 writes whole URLs, presigned ones too, into its warnings and debug lines
 logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -65,7 +67,7 @@ class Call:
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     auth: Auth = field(default=no_auth, repr=False)
-    json: object = None
+    body: object = None
     stream: bool = False
     tries: int = TRIES
 
@@ -81,10 +83,11 @@ class Http:
         now: Callable[[], float],
         report: Callable[[str], None],
         connections: int,
+        secret: str,
         timeout: tuple[float, float] = TIMEOUT,
     ) -> None:
         self.pause, self.clock, self.now, self.report = pause, clock, now, report
-        self._timeout = timeout
+        self._secret, self._timeout = secret, timeout
         # urllib3's pools are thread-safe, a requests.Session is not: one pool, and a session for each call,
         # which also means that no cookie lives longer than its answer
         self._adapter = HTTPAdapter(pool_maxsize=connections)
@@ -120,12 +123,12 @@ class Http:
             call.url,
             headers={"User-Agent": "keboola-postgres-elt", "Accept-Encoding": "gzip", **call.headers},
             auth=call.auth,
-            json=call.json,
+            json=call.body,
             stream=call.stream,
             timeout=self._timeout,
             allow_redirects=False,
             # a proxy from the environment is what the user wants, except for this very machine
-            proxies={"no_proxy": host} if host in _LOOPBACK else None,
+            proxies={"no_proxy": host} if _LOOPBACK.fullmatch(host) else None,
         )
 
     def explain(self, error: BaseException) -> str:
@@ -136,11 +139,31 @@ class Http:
             return f"nothing came for {self._timeout[1]:g} s"
         if certificate := _cause(error, ssl.SSLCertVerificationError):
             return f"the server's TLS certificate is refused: {certificate.verify_message}"
-        if cause := _cause(error, OSError):
-            return (cause.strerror or type(cause).__name__).lower()
+        if isinstance(error, requests.exceptions.ProxyError):
+            return "the proxy named in the environment does not pass the request on"
+        if (cause := _cause(error, OSError)) and cause.strerror:
+            return cause.strerror.lower()
         if isinstance(error, (requests.ConnectionError, urllib3.exceptions.ProtocolError)):
-            return "the connection was cut"
+            return CUT
         return f"the request failed ({type(error).__name__})"
+
+    def words_of(self, response: requests.Response) -> str:
+        """What a refusal says of itself: Keboola's error, code and exceptionId (API note 8.1), or a store's error code.
+
+        Of a store's XML the code alone: the rest repeats what was signed.
+        """
+        said = f"HTTP {response.status_code}"
+        body = json_of(response)
+        error = body.get("error")
+        message = error.get("message") if isinstance(error, dict) else error
+        if message:
+            return self.scrub(f"{said} {message}{handle_of(body)}")
+        code = _XML_CODE.search(text_of(response)[:2000])
+        return f"{said} {code[1]}" if code else said
+
+    def scrub(self, text: str) -> str:
+        """Somebody else's text without our secret and without the query of a URL."""
+        return _QUERY.sub("?...", text.replace(self._secret, "***"))
 
     def _read_failure(self, response: requests.Response) -> Failure:
         """What a transient status says of itself, and of when to come back."""
@@ -149,8 +172,9 @@ class Http:
         if response.status_code == 503 and body.get("status") == "maintenance":
             end = parse_time(body.get("estimatedEndTime"))
             until = end if end is not None else self.now() + (after or 60.0)
-            return Failure(f"maintenance: {body.get('reason') or 'no reason given'}", after=after, maintenance=until)
-        return Failure(words_of(response), after=after)
+            why = self.scrub(f"maintenance: {body.get('reason') or 'no reason given'}")
+            return Failure(why, after=after, maintenance=until)
+        return Failure(self.words_of(response), after=after)
 
 
 @dataclass(frozen=True)
@@ -174,19 +198,20 @@ class Retries:
         self.reset()
 
     def reset(self) -> None:
-        """There was progress: count anew."""
+        """There was progress: count anew, from the next failure on."""
         self._failed = 0
-        self._since = self._http.clock()
 
     def wait(self, failure: Failure) -> None:
         """Pause before the next try. Raises ExtractError where there is none, and whatever the pause raises."""
         if failure.maintenance is not None and failure.maintenance > self._http.now():
             self._wait_out(failure, failure.maintenance)
             return
-        self._failed += 1
-        spent = self._http.clock() - self._since
         if not failure.retry:
             raise ExtractError(f"{self._what}: {failure.why}")
+        if self._failed == 0:
+            self._since = self._http.clock()
+        self._failed += 1
+        spent = self._http.clock() - self._since
         delay = min(FIRST_DELAY * 2 ** (self._failed - 1), HIGHEST_DELAY) * random.uniform(0.75, 1.25)
         if failure.after is not None:
             delay = max(delay, min(failure.after, LONGEST_RETRY_AFTER))
@@ -208,11 +233,8 @@ class Retries:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed later; a refused certificate or an impossible URL will not."""
-    if _cause(error, ssl.SSLCertVerificationError):
-        return False
-    lasting = (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema)
-    return not isinstance(error, lasting)
+    """Whether the same request may succeed later; a refused certificate, an impossible URL or header will not."""
+    return not isinstance(error, ValueError) and not _cause(error, ssl.SSLCertVerificationError)
 
 
 def _cause(error: BaseException | None, kind: type) -> BaseException | None:
@@ -225,31 +247,27 @@ def _cause(error: BaseException | None, kind: type) -> BaseException | None:
     return found
 
 
+def text_of(response: requests.Response) -> str:
+    """The body, or nothing where it cannot be read."""
+    with suppress(*NETWORK_ERRORS):
+        return response.text
+    return ""
+
+
 def json_of(response: requests.Response) -> dict[str, object]:
     """The JSON object in a body, or an empty one."""
-    with suppress(ValueError, *NETWORK_ERRORS):
-        body = response.json()
+    with suppress(ValueError):
+        body = json.loads(text_of(response))
         return body if isinstance(body, dict) else {}
     return {}
 
 
-def words_of(response: requests.Response) -> str:
-    """What a refusal says of itself: Keboola's error, code and exceptionId (API note 8.1), or a store's error code.
-
-    Of a store's XML the code alone: the rest repeats what was signed.
-    """
-    said = f"HTTP {response.status_code}"
-    body = json_of(response)
-    error = body.get("error")
-    message = error.get("message") if isinstance(error, dict) else error
-    if message:
-        said += f" {_QUERY.sub('?...', str(message))}"
-    elif code := _XML_CODE.search(response.text[:2000]):
-        said += f" {code[1]}"
-    details = [str(body["code"])] if body.get("code") else []
-    if body.get("exceptionId"):
-        details.append(f"exceptionId {body['exceptionId']}")
-    return said + (f" ({', '.join(details)})" if details else "")
+def handle_of(error: Mapping[str, object]) -> str:
+    """What Keboola's support wants to be told: ` (code, exceptionId)`, as far as there is."""
+    code, exception_id = error.get("code"), error.get("exceptionId")
+    details = [str(code)] if code else []
+    details += [f"exceptionId {exception_id}"] if exception_id else []
+    return f" ({', '.join(details)})" if details else ""
 
 
 def retry_after(header: str | None, now: float) -> float | None:

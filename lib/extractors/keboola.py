@@ -6,11 +6,13 @@ Owns the API's calls and what its refusals mean to a person. The API token goes 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote, urlsplit
@@ -20,7 +22,7 @@ import requests
 from lib.errors import CredentialError, ExtractError
 from lib.extractors import Export, Slice, SourceTable
 from lib.extractors.cloud_slices import open_object
-from lib.extractors.http import TIMEOUT, TRIES, Call, Http, json_of, words_of
+from lib.extractors.http import TIMEOUT, TRIES, Call, Http, handle_of, json_of, text_of
 from lib.extractors.stores import Location, locate
 
 #: seconds before the first poll of a job; each wait is longer, up to the highest (API note, section 5)
@@ -44,8 +46,10 @@ class StartedExport:
     table: SourceTable
     #: the job as the API described it at the start
     job: Mapping[str, object]
-    #: clock seconds
-    at: float
+
+
+class FileGone(ExtractError):
+    """An exported file, which Keboola keeps for two days, does not exist any more."""
 
 
 class KeboolaExtractor:
@@ -73,16 +77,24 @@ class KeboolaExtractor:
         self._api = url.rstrip("/") + "/v2/storage/"
         self._host = urlsplit(url).netloc.rpartition("@")[2]
         self._token, self._run_id = token, run_id
-        self._environ, self._deadline = environ, deadline
-        self._http = Http(pause=pause, clock=clock, now=now, report=report, connections=parallel + 1, timeout=timeout)
+        self.environ, self._deadline = environ, deadline
+        self.http = Http(
+            pause=pause,
+            clock=clock,
+            now=now,
+            report=report,
+            connections=parallel + 1,
+            secret=token.reveal(),
+            timeout=timeout,
+        )
 
     def close(self) -> None:
         """Close idle connections."""
-        self._http.close()
+        self.http.close()
 
     def describe(self) -> str:
         """The project's name, at which stack, and whose token: `GET tokens/verify`."""
-        token = self._get("tokens/verify", f"Keboola at {self._host}")
+        token = self.get("tokens/verify", f"Keboola at {self._host}")
         owner = token.get("owner") or {}
         return (
             f"Keboola project {owner.get('name')!r} ({owner.get('id')}) at {self._host},"
@@ -91,7 +103,7 @@ class KeboolaExtractor:
 
     def table(self, table_id: str) -> SourceTable:
         """The table's detail. Raises ExtractError where it is missing (with near names) or may not be read."""
-        detail = self._get(f"tables/{quote(table_id, safe='')}", f"table {table_id}", table_id)
+        detail = self.get(f"tables/{quote(table_id, safe='')}", f"table {table_id}", table_id)
         columns = detail.get("columns")
         if not isinstance(columns, list) or not columns:
             raise ExtractError(f"table {table_id}: Keboola names no columns")
@@ -109,57 +121,60 @@ class KeboolaExtractor:
         what = f"export of {table.id}"
         body = {"columns": ",".join(table.columns), "gzip": True}
         path = f"tables/{quote(table.id, safe='')}/export-async"
-        response = self._send(path, what, method="POST", json=body, tries=EXPORT_TRIES)
-        return StartedExport(table, self._answer(response, what, table.id), self._http.clock())
+        response = self._send(path, what, method="POST", body=body, tries=EXPORT_TRIES)
+        return StartedExport(table, self._answer(response, what, table.id))
 
     def finish(self, started: StartedExport) -> Export:
-        """Wait for the export's job, then read its manifest.
+        """Wait for the export's job, then read its manifest. A file that is gone is exported anew, once.
 
         Raises ExtractError with the job's id where the job fails, is cancelled or does not end before the deadline."""
-        job = self._finished(started)
-        what = f"export of {started.table.id} (job {job.get('id')})"
+        try:
+            return self._finish(started)
+        except FileGone as error:
+            # Keboola may answer from its cache with a file at the end of its two days (API note 4.3)
+            self.http.report(f"{error}; exporting again")
+        return self._finish(self.start(started.table))
+
+    def _finish(self, started: StartedExport) -> Export:
+        job, what = self._finished(started.job, started.table), _name_of(started.job, started.table)
         try:
             file_id = int(job["results"]["file"]["id"])
         except (KeyError, TypeError, ValueError):
             file_id = None
         if file_id is None:
             raise ExtractError(f"{what}: succeeded, but names no file")
-        file = _File(self, file_id, what)
-        return Export(started.table, file.slices(started.table.columns))
+        return Export(started.table, ExportedFile(self, file_id, what).slices(started.table.columns))
 
-    def _finished(self, started: StartedExport) -> Mapping[str, object]:
+    def _finished(self, job: Mapping[str, object], table: SourceTable) -> Mapping[str, object]:
         """The job once its status is `success`."""
-        job, delay = started.job, FIRST_POLL
-        what = f"export of {started.table.id} (job {job.get('id')})"
+        what, began, delay = _name_of(job, table), self.http.clock(), FIRST_POLL
         while job.get("status") != "success":
             status = job.get("status")
-            if status == "error":
-                raise ExtractError(f"{what} failed: {_job_error(job)}")
-            if status in ("cancelled", "terminated"):
-                raise ExtractError(f"{what} was {status} in Keboola: {_job_error(job)}")
+            if status in ("error", "cancelled", "terminated"):
+                ended = "failed" if status == "error" else f"was {status} in Keboola"
+                raise ExtractError(f"{what} {ended}: {self.http.scrub(_job_error(job))}")
             # whatever else the API calls it, it has not ended (API note, section 5)
-            waited = self._http.clock() - started.at
+            waited = self.http.clock() - began
             if waited > self._deadline:
-                raise ExtractError(
-                    f"{what}: still {status!r} after {waited / 60:.0f} minutes; look at the job in Keboola"
-                )
-            self._http.pause(delay * random.uniform(0.9, 1.1))
+                raise ExtractError(f"{what}: still {status!r} after {waited / 60:.0f} minutes; look at it in Keboola")
+            self.http.pause(delay * random.uniform(0.9, 1.1))
             delay = min(delay * POLL_GROWTH, HIGHEST_POLL)
-            job = self._get(f"jobs/{job.get('id')}", what)
+            job = self.get(f"jobs/{job.get('id')}", what)
         return job
 
-    def _get(self, path: str, what: str, table_id: str = "") -> Mapping[str, object]:
+    def get(self, path: str, what: str, table_id: str = "") -> Mapping[str, object]:
+        """The API's answer to a GET; the table, where one is asked for, is named in refusals."""
         return self._answer(self._send(path, what), what, table_id)
 
     def _send(
-        self, path: str, what: str, method: str = "GET", json: object = None, tries: int = TRIES
+        self, path: str, what: str, method: str = "GET", body: object = None, tries: int = TRIES
     ) -> requests.Response:
         headers = {"X-StorageApi-Token": self._token.reveal(), "X-KBC-RunId": self._run_id}
-        return self._http.send(Call(what, self._api + path, method, headers, json=json, tries=tries))
+        return self.http.send(Call(what, self._api + path, method, headers, body=body, tries=tries))
 
     def _answer(self, response: requests.Response, what: str, table_id: str) -> Mapping[str, object]:
         """The JSON object of a good answer; raises what a refusal means."""
-        said = words_of(response).replace(self._token.reveal(), "***") if not response.ok else ""
+        said = self.http.words_of(response) if not response.ok else ""
         status = response.status_code
         if status == 401:
             raise CredentialError(
@@ -169,6 +184,8 @@ class KeboolaExtractor:
         if status == 403:
             bucket = f"bucket {table_id.rpartition('.')[0]}" if table_id else "the table's bucket"
             raise ExtractError(f"{what}: {said}. Give the token read permission for {bucket} in Keboola")
+        if status == 404 and json_of(response).get("code") == "storage.files.notFound":
+            raise FileGone(f"{what}: {said}")
         if status == 404 and table_id:
             raise ExtractError(f"{what}: {said}. {self._near(table_id)}")
         if 300 <= status < 400:
@@ -184,21 +201,19 @@ class KeboolaExtractor:
         """What the bucket, or else the whole project, has under a similar name."""
         bucket = table_id.rpartition(".")[0]
         for path in (f"buckets/{quote(bucket, safe='')}/tables", "tables"):
-            response = self._send(path, f"tables like {table_id}")
-            tables = response.json() if response.ok else []
-            names = sorted(str(table.get("id")) for table in tables)
+            names = _ids(self._send(path, f"tables like {table_id}"))
             if names:
                 near = difflib.get_close_matches(table_id, names, n=3)
                 return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(names[:5])}"
         return "The token sees no tables at all"
 
 
-class _File:
-    """One exported file: where its objects are, with credentials that are replaced in time; shared by its readers."""
+class ExportedFile:
+    """Where an export's objects are, with credentials that are replaced in time; shared by the readers of its slices."""
 
     def __init__(self, extractor: KeboolaExtractor, file_id: int, what: str) -> None:
         self._extractor, self._id, self._what = extractor, file_id, what
-        self._http = extractor._http
+        self._http = extractor.http
         self._lock = threading.Lock()
         self._fetch()
 
@@ -219,7 +234,7 @@ class _File:
             raise ExtractError(f"{self._what}: the file is {file_type}; only csv can be read")
         if not self._detail.get("isSliced"):
             return (self._slice(1, self._location.key, columns),)
-        keys = [self._location.key_of(url) for url in self._entries()]
+        keys = [self._location.key_of(url, self._what) for url in self._entries()]
         # BigQuery's manifest lists whatever lies below the key, perhaps itself (API note 7.8)
         keys = [key for key in keys if not key.endswith("manifest")]
         if len(set(keys)) < len(keys):
@@ -235,23 +250,39 @@ class _File:
 
     def _entries(self) -> list[str]:
         """The URLs in the manifest, which is fetched by its presigned URL alone."""
-        response = self._http.send(Call(f"{self._what}, manifest", self._detail["url"]))
-        if response.status_code in (401, 403, 404):
+        response = self._manifest()
+        if response.status_code in (401, 403):
             self._http.pause(1.0)
             self.renew(self._location)
-            response = self._http.send(Call(f"{self._what}, manifest", self._detail["url"]))
+            response = self._manifest()
+        if response.status_code == 404:
+            raise FileGone(f"{self._what}: the manifest is gone")
         if response.status_code != 200:
-            raise ExtractError(f"{self._what}: the manifest cannot be read: {words_of(response)}")
+            raise ExtractError(f"{self._what}: the manifest cannot be read: {self._http.words_of(response)}")
         try:
             return [str(entry["url"]) for entry in json_of(response)["entries"]]
         except (KeyError, TypeError):
             reason = f"{self._what}: the manifest is not a list of entries"
         raise ExtractError(reason)
 
+    def _manifest(self) -> requests.Response:
+        return self._http.send(Call(f"{self._what}, manifest", str(self._detail.get("url"))))
+
     def _fetch(self) -> None:
         asked_at = self._http.now()
-        self._detail = self._extractor._get(f"files/{self._id}?federationToken=1", self._what)
-        self._location = locate(self._detail, asked_at, self._extractor._environ)
+        self._detail = self._extractor.get(f"files/{self._id}?federationToken=1", self._what)
+        self._location = locate(self._detail, asked_at, self._extractor.environ, self._what)
+
+
+def _name_of(job: Mapping[str, object], table: SourceTable) -> str:
+    return f"export of {table.id} (job {job.get('id')})"
+
+
+def _ids(response: requests.Response) -> list[str]:
+    """The `id` of each object in a list, or nothing where the answer is something else."""
+    with suppress(ValueError, TypeError, KeyError):
+        return sorted(item["id"] for item in json.loads(text_of(response)))
+    return []
 
 
 def _comparable_rows(detail: Mapping[str, object]) -> int | None:
@@ -262,11 +293,5 @@ def _comparable_rows(detail: Mapping[str, object]) -> int | None:
 
 
 def _job_error(job: Mapping[str, object]) -> str:
-    """The job's own words, with code and exceptionId."""
     error = job.get("error")
-    if not isinstance(error, dict):
-        return "no reason given"
-    details = [str(error["code"])] if error.get("code") else []
-    if error.get("exceptionId"):
-        details.append(f"exceptionId {error['exceptionId']}")
-    return str(error.get("message") or "no message") + (f" ({', '.join(details)})" if details else "")
+    return f"{error.get('message')}{handle_of(error)}" if isinstance(error, dict) else "no reason given"

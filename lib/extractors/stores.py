@@ -48,32 +48,32 @@ class Location:
             stream=True,
         )
 
-    def key_of(self, entry_url: str) -> str:
-        """The key that a manifest entry names. Raises ExtractError for one that is not of this file."""
+    def key_of(self, entry_url: str, what: str) -> str:
+        """The key that a manifest entry names. Raises ExtractError, about `what`, for one that is not of this file."""
         match = self.entry.match(entry_url)
         key = entry_url[match.end() :] if match else ""
         # a URL's dot segments would lead elsewhere
         if not match or not key.startswith(self.key) or {".", ".."} & set(key.split("/")):
             shown = entry_url.partition("?")[0]
-            raise ExtractError(f"the manifest names {shown}, which is not part of {self.key} in {self.bucket}")
+            raise ExtractError(f"{what}: the manifest names {shown}, which is not part of {self.key} in {self.bucket}")
         return key
 
 
-def locate(detail: Mapping[str, object], now: float, environ: Mapping[str, str]) -> Location:
+def locate(detail: Mapping[str, object], now: float, environ: Mapping[str, str], what: str) -> Location:
     """The location in a file detail that was asked for with federationToken.
 
     `now` is the time of the request, in epoch seconds. `environ` may hold the ecosystem's own variables for another
     endpoint: AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL), STORAGE_EMULATOR_HOST. Azure's is in the SAS string.
-    Raises ExtractError for a provider or a detail that is not understood.
+    Raises ExtractError, about `what`, for a provider or a detail that is not understood.
     """
     providers = {"aws": _amazon, "azure": _azure, "gcp": _google}
     provider = detail.get("provider")
     if provider not in providers:
-        raise ExtractError(f"the file lies at {provider!r}; only {', '.join(providers)} are known")
+        raise ExtractError(f"{what}: the file lies at {provider!r}; only {', '.join(providers)} are known")
     try:
         return providers[provider](detail, now, environ)
     except (KeyError, TypeError, AttributeError, ValueError):
-        reason = f"the file's detail lacks what a download from {provider} needs (place or credentials)"
+        reason = f"{what}: the file's detail lacks what a download from {provider} needs (place or credentials)"
     raise ExtractError(reason)
 
 
