@@ -157,7 +157,7 @@ class ObjectBytes:
             count -= len(data)
 
     def _refused(self, response: requests.Response, why: str) -> ExtractError:
-        said = "" if response.ok else f" ({self._http.words_of(response)})"
+        said = "" if response.status_code < 300 else f" ({self._http.words_of(response)})"
         response.close()
         return ExtractError(f"{self._what}: {why}{said}")
 
@@ -206,9 +206,8 @@ class SliceStream(io.RawIOBase):
     def _next(self) -> bytes:
         """The next piece of CSV."""
         if self._plain is None:
-            self._pending = self._source.read(RAW_PIECE)
-            while 0 < len(self._pending) < len(_PARQUET) and (more := self._source.read(RAW_PIECE)):
-                self._pending += more
+            while len(self._pending) < len(_PARQUET) and self._refill():
+                pass
             if self._pending.startswith(_PARQUET):
                 raise ExtractError(f"{self._what} is a Parquet file; only CSV can be read")
             self._plain = not self._pending.startswith(_GZIP)
@@ -219,17 +218,17 @@ class SliceStream(io.RawIOBase):
 
     def _gunzip(self) -> bytes:
         while True:
-            if not self._pending:
-                self._pending = self._source.read(RAW_PIECE)
-                if not self._pending:
-                    if self._member is not None:
-                        raise ExtractError(f"{self._what}: the gzip data end early")
-                    return b""
+            if not self._pending and not self._refill():
+                if self._member is not None:
+                    raise ExtractError(f"{self._what}: the gzip data end early")
+                return b""
             if self._member is None:
                 # RFC 1952: members follow each other; zero bytes may fill up the end
                 self._pending = self._pending.lstrip(b"\0")
-                if not self._pending:
+                if not self._pending or (len(self._pending) < len(_GZIP) and self._refill()):
                     continue
+                if not self._pending.startswith(_GZIP):
+                    raise ExtractError(f"{self._what}: the gzip data are damaged")
                 self._member = isal_zlib.decompressobj(31)
             try:
                 data = self._member.decompress(self._pending, CSV_PIECE)
@@ -244,6 +243,12 @@ class SliceStream(io.RawIOBase):
             if data:
                 return data
 
+    def _refill(self) -> bool:
+        """More stored bytes behind the pending ones; False at the end of the object."""
+        more = self._source.read(RAW_PIECE)
+        self._pending += more
+        return bool(more)
+
     def _after_header(self, columns: tuple[str, ...]) -> bytes:
         """Whatever follows the first record, which must name the columns (API note 7.3)."""
         head = b""
@@ -256,7 +261,10 @@ class SliceStream(io.RawIOBase):
         if not line:
             return b""
         text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
-        names = next(csv.reader(io.StringIO(text, newline="")), [])
+        try:
+            names = next(csv.reader(io.StringIO(text, newline="")), [])
+        except csv.Error:  # a field longer than any name
+            names = []
         if tuple(names) != columns:
             raise ExtractError(f"{self._what} begins with {text[:200]!r} where its header line was expected")
         return head[len(line) :]
