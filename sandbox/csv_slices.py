@@ -5,6 +5,7 @@ Owns the bytes (API note, section 7) and knows nothing of HTTP. Memory does not 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -65,21 +66,20 @@ def encode(
     """
     folder.mkdir(parents=True, exist_ok=True)
     text_of = _text_writer(quoting, typed)
-    files = [_SliceFile(folder / f"{number:06d}", gzipped) for number in range(slices)]
     count = csv_bytes = 0
-    if header is not None:
-        csv_bytes += files[0].write(_quoted([header]).encode())
-    for file, chunk in zip(itertools.cycle(files), _growing_chunks(rows, slices)):
-        _check(chunk, width, typed, first=count + 1)
-        csv_bytes += file.write(text_of(chunk).encode("utf-8", "surrogateescape"))
-        count += len(chunk)
-    if count == 0 and header is None:
-        kept = [] if quoting == "snowflake" else [Piece(*_empty_file(folder / "empty"))]
-        for file in files:
-            file.close()
-        return Encoded(0, 0, tuple(kept))
-    written = [(file.used or quoting == "bigquery", file.close()) for file in files]
-    return Encoded(count, csv_bytes, tuple(piece for is_kept, piece in written if is_kept))
+    with contextlib.ExitStack() as open_files:
+        files = [open_files.enter_context(_SliceFile(folder / f"{number:06d}", gzipped)) for number in range(slices)]
+        if header is not None:
+            csv_bytes += files[0].write(_quoted([header]).encode())
+        for file, chunk in zip(itertools.cycle(files), _growing_chunks(rows, slices)):
+            _check(chunk, width, typed, first=count + 1)
+            csv_bytes += file.write(text_of(chunk).encode("utf-8", "surrogateescape"))
+            count += len(chunk)
+        if quoting == "bigquery":
+            kept = files if csv_bytes else files[:1]
+        else:
+            kept = [file for file in files if file.used]
+        return Encoded(count, csv_bytes, tuple(file.finish(empty=not csv_bytes) for file in kept))
 
 
 class _SliceFile:
@@ -97,21 +97,21 @@ class _SliceFile:
         self._put(self._gzip.compress(data) if self._gzip else data)
         return len(data)
 
-    def close(self) -> Piece:
-        if self._gzip:
+    def finish(self, empty: bool) -> Piece:
+        """The slice as it is on disk; `empty` leaves a file of 0 bytes, without gzip's frame."""
+        if self._gzip and not empty:
             self._put(self._gzip.flush())
-        size = self._file.tell()
+        return Piece(self._path, self._file.tell(), self._md5.digest())
+
+    def __enter__(self) -> _SliceFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._file.close()
-        return Piece(self._path, size, self._md5.digest())
 
     def _put(self, data: bytes) -> None:
         self._md5.update(data)
         self._file.write(data)
-
-
-def _empty_file(path: Path) -> tuple[Path, int, bytes]:
-    path.touch()
-    return path, 0, hashlib.md5(b"", usedforsecurity=False).digest()
 
 
 def _growing_chunks(rows: Iterable[Row], slices: int) -> Iterator[list[Row]]:

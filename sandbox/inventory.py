@@ -215,7 +215,7 @@ def _stock_rows(warehouses: Sequence[Texts], day: int, changing: float, number: 
     if blemish:
         rows[0] = _blemished(rows[0], seed, blemish)
     if blemish == "stock without product":
-        rows.append((*rows[0][:-1], _link(b"gone %d" % number)))
+        rows.append((*rows[0][:-1], _link(b"gone %d %d" % (number, product.step))))
     return rows
 
 

@@ -9,19 +9,21 @@ This module owns the sockets; what is answered is in `storage_api` and `object_s
 
 from __future__ import annotations
 
-import itertools
+import json
 import shutil
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 
 from sandbox.csv_slices import QUOTINGS, Row
+from sandbox.faults import Fault, Faults, spoil
 from sandbox.messages import Request, Response
 from sandbox.object_store import ObjectStore, serve
 from sandbox.storage_api import StorageApi, kind_of
@@ -29,6 +31,15 @@ from sandbox.store_access import Clock, GoogleStore, Presigner
 from sandbox.tables import Encoding, Table
 
 Rows = Iterable[Row] | Callable[[], Iterable[Row]]
+#: what a status fault says where it names no body
+_REFUSALS = {
+    401: ("authError", "Invalid Credentials"),
+    403: ("forbidden", "Access denied"),
+    404: ("notFound", "No such object"),
+    412: ("conditionNotMet", "Precondition failed"),
+    429: ("rateLimitExceeded", "Too many requests"),
+    503: ("backendError", "Service unavailable"),
+}
 _SECRET_HEADERS = {"x-storageapi-token", "authorization", "x-amz-security-token"}
 
 
@@ -76,9 +87,10 @@ class KeboolaServer:
             raise ValueError(f"quoting is one of {', '.join(QUOTINGS)}, not {quoting}")
         self.token = token
         self.requests: list[LoggedRequest] = []
+        self.faults = Faults()
         self._clock = clock
         self._folder = Path(tempfile.mkdtemp(prefix="keboola-sandbox-"))
-        self._http = _HttpServer(("127.0.0.1", 0), self._answer)
+        self._http = _HttpServer(("127.0.0.1", 0), self._answer, self.faults.stall)
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         self._encoding = Encoding(self._folder, slices, quoting, sliced)
         self._store = ObjectStore()
@@ -108,6 +120,7 @@ class KeboolaServer:
         """Stop serving, cut what is open, delete the slices."""
         self._http.shutdown()
         self._http.close_all()
+        self.faults.release()
         self._thread.join()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -148,6 +161,11 @@ class KeboolaServer:
         table.encoded(table.default_shape())
         self._api.tables[table_id] = table
 
+    def row_count(self, table_id: str) -> int:
+        """How many rows a table holds now."""
+        table = self._api.tables[table_id]
+        return table.encoded(table.default_shape()).rows
+
     def delete_table(self, table_id: str) -> None:
         """Drop a table; the files of its exports stay."""
         del self._api.tables[table_id]
@@ -163,9 +181,36 @@ class KeboolaServer:
         parameters = request.parameters() if is_api else {}
         logged = LoggedRequest(kind or "unknown", request.method, request.path, headers, parameters)
         self.requests.append(logged)
-        response = self._api.answer(request) if is_api else self._read_object(request)
+        fault = self.faults.pick(logged.kind, request.path)
+        if fault is None:
+            response = self._answer_well(request, is_api)
+        else:
+            response = self._answer_badly(request, is_api, fault)
         logged.status = response.status
         return response
+
+    def _answer_well(self, request: Request, is_api: bool) -> Response:
+        return self._api.answer(request) if is_api else self._read_object(request)
+
+    def _answer_badly(self, request: Request, is_api: bool, fault: Fault) -> Response:
+        if fault.do:
+            fault.do()
+        if fault.action == "status":
+            extra = {"Retry-After": fault.retry_after} if fault.retry_after else {}
+            if fault.body:
+                return Response(fault.status, extra, fault.body.encode())
+            refuse = self._api.refuse if is_api else partial(self._style.refuse, request=request)
+            code, message = _REFUSALS.get(fault.status, ("internalError", "Internal error"))
+            response = refuse(fault.status, code, message)
+            response.headers |= extra
+            return response
+        if fault.action == "whole":
+            headers = {name: value for name, value in request.headers.items() if not name.endswith("range")}
+            request = replace(request, headers=headers)
+        response = self._answer_well(request, is_api)
+        if fault.action == "job" and response.status == 202:
+            self._api.jobs[json.loads(response.data)["id"]].outcome = fault.outcome
+        return spoil(response, fault)
 
     def _read_object(self, request: Request) -> Response:
         target = self._style.target(request)
@@ -191,9 +236,11 @@ class _HttpServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], answer: Callable[[Request], Response]) -> None:
+    def __init__(
+        self, address: tuple[str, int], answer: Callable[[Request], Response], stall: Callable[[], None]
+    ) -> None:
         super().__init__(address, _Handler)
-        self.answer = answer
+        self.answer, self.stall = answer, stall
         self._open: set[socket.socket] = set()
 
     def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
@@ -232,18 +279,34 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
     def _send(self, response: Response) -> None:
+        if response.stall_at == -1:
+            self.server.stall()
+        if response.cut_at == -1:
+            self.close_connection = True
+            return
         self.send_response(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(response.length))
         self.end_headers()
-        if self.command == "HEAD" or not response.length:
+        if self.command == "HEAD":
+            return
+        end = response.length if response.cut_at is None else response.cut_at
+        begin = 0
+        if response.stall_at is not None and response.stall_at >= 0:
+            self._send_body(response, begin, response.stall_at)
+            begin = response.stall_at
+            self.server.stall()
+        self._send_body(response, begin, end)
+        self.close_connection |= response.cut_at is not None
+
+    def _send_body(self, response: Response, begin: int, end: int) -> None:
+        if begin >= end:
             return
         if response.path is None:
-            self.wfile.write(response.data)
+            self.wfile.write(response.data[begin:end])
         else:
             with response.path.open("rb") as file:
-                self.connection.sendfile(file, response.start, response.length)
+                self.connection.sendfile(file, response.start + begin, end - begin)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing on stderr: `KeboolaServer.requests` is the log."""

@@ -45,10 +45,22 @@ class Response:
     path: Path | None = None
     start: int = 0
     length: int = 0
+    #: faults: the body's byte at which the connection closes, or waits; -1: before the response
+    cut_at: int | None = None
+    stall_at: int | None = None
 
     def __post_init__(self) -> None:
         if self.path is None:
             self.length = len(self.data)
+        self.headers.setdefault("Content-Length", str(self.length))
+
+    def body(self, begin: int, end: int) -> bytes:
+        """This part of the body."""
+        if self.path is None:
+            return self.data[begin:end]
+        with self.path.open("rb") as file:
+            file.seek(self.start + begin)
+            return file.read(end - begin)
 
 
 def json_response(value: object, status: int = 200) -> Response:

@@ -54,8 +54,6 @@ class StorageApi:
         self.tables: dict[str, Table] = {}
         self.jobs: dict[int, Job] = {}
         self.files: dict[int, File] = {}
-        #: outcome of the next jobs, set by faults
-        self.outcomes: list[str] = []
         self._token, self._url, self._style, self._store = token, url, style, store
         self._presigner, self._clock, self._polls, self._region = presigner, clock, polls, region
         self._token_buckets = token_buckets
@@ -139,10 +137,9 @@ class StorageApi:
         self._exports[key] = file_id
         if run_id and run_id not in self.files[file_id].run_ids:
             self.files[file_id].run_ids.append(run_id)
-        outcome = self.outcomes.pop(0) if self.outcomes else "success"
-        job = Job(next(self._ids), table, shape, self._polls, self._clock(), run_id, file_id, hit, outcome)
+        job = Job(next(self._ids), table, shape, self._polls, self._clock(), run_id, file_id, hit)
         self.jobs[job.id] = job
-        return json_response(self._job_fields(job, "waiting"), 202)
+        return json_response(self._job_fields(job, "waiting" if job.polls_left else self._status(job)), 202)
 
     def _shape(self, table: Table, parameters: dict[str, object]) -> Shape:
         unknown = [name for name in _UNKNOWN if parameters.get(name)]

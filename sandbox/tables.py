@@ -88,13 +88,6 @@ class Table:
         places = [self.columns.index(column) for column in shape.columns]
         return ([row[place] for place in places] for row in rows)
 
-    def forget(self) -> None:
-        """Delete what was written, once nobody can ask for it."""
-        for encoded in self._encoded.values():
-            for piece in encoded.pieces:
-                piece.path.unlink()
-        self._encoded.clear()
-
 
 def api_time(epoch: float) -> str:
     """`2025-03-04T05:06:07+0100`."""
