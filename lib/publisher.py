@@ -109,7 +109,7 @@ class Publisher:
 
     def _publish_jobs(self, group: Sequence[Job], known: list[int]) -> list[JobRecord]:
         self._records = {job.name: JobRecord(job.name, "published") for job in group}
-        for step in (self._load_and_refine, self._define_gold, self._run_checks, self._settle):
+        for step in (self._load_and_refine, self._define_gold, self._run_checks):
             for job in group:
                 began = time.monotonic()
                 try:
@@ -137,6 +137,8 @@ class Publisher:
         for script in job.transform:
             if script.layer == "silver":
                 self._run(job, script, known)
+        # deferred constraints speak here, where a job can be named, and not at COMMIT
+        execute(self.connection, "SET CONSTRAINTS ALL IMMEDIATE")
         execute(self.connection, "DISCARD TEMP")
 
     def _define_gold(self, job: Job, known: list[int]) -> None:
@@ -154,10 +156,6 @@ class Publisher:
                     (job.name, f"{check.script.path}: {result.broken_by:,} rows break this claim (warning)")
                 )
 
-    def _settle(self, _job: Job, _known: list[int]) -> None:
-        """Deferred constraints speak here, where a job can be named, and not at COMMIT."""
-        execute(self.connection, "SET CONSTRAINTS ALL IMMEDIATE")
-
     # ---- steps ------------------------------------------------------------------------------------------------------
 
     def _lock_targets(self, job: Job, loads: bool) -> None:
@@ -167,7 +165,7 @@ class Publisher:
         targets += [script.relation for script in job.transform if script.layer == "silver"]
         for (table,) in query(
             self.connection,
-            "SELECT oid::regclass::text FROM pg_class WHERE oid = ANY (SELECT to_regclass(name) FROM unnest(%s) AS name)"
+            "SELECT oid::regclass::text FROM pg_class WHERE oid = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)"
             " AND relkind IN ('r', 'p')",
             (targets,),
         ):
