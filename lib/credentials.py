@@ -1,7 +1,8 @@
 """Secrets: where each one is looked up, in which order, and how it is set, shown and deleted.
 
-The order: the environment, the file that a *_FILE variable names, keyring, the project's own file below .elt/secrets
-(what `credentials set` writes where no keyring is), and for PostgreSQL finally whatever libpq finds (.pgpass).
+The order: the environment, the file that a *_FILE variable names, the project's own file below .elt/secrets, keyring,
+and for PostgreSQL finally whatever libpq finds (.pgpass). The own file is what `credentials set` writes where there is
+no keyring; it comes first, and a later `set` that reaches a keyring deletes it, so that the last `set` always wins.
 An empty variable counts as unset: crontabs and compose files write `KEBOOLA_TOKEN=` for "none".
 
 keyring runs in a process of its own, without a terminal and with a time limit, because its backends may prompt, hang
@@ -125,28 +126,24 @@ def set_secret(
     name: str,
     value: str,
     user: str | None = None,
-    to_file: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> str:
     """Store the secret `keboola` or `postgres` and say where, and what still wins over it.
 
-    It goes to keyring; where there is none, or `to_file` (cron cannot reach a desktop's keyring), to a file that only
-    its owner can read. Raises CredentialError.
+    It goes to keyring, or where that does not work to a file that only its owner can read. Raises CredentialError.
     """
     wanted = _wanted(name, settings, user, environ)
     _checked(value, wanted, "what was typed")
     if wanted.account is None:
         raise CredentialError("nobody says which PostgreSQL user it is: write user = ... into elt_settings.toml first")
-    place, why = "", "as you asked"
-    if not to_file:
-        try:
-            answer = _keyring("set", wanted, environ, value)
-            # some backends accept everything and keep nothing, so what counts is what comes back
-            place, why = (answer.place, "") if answer.value == value else ("", "".join(answer.tried))
-        except _KeyringError as error:
-            why = str(error)
+    try:
+        answer = _keyring("set", wanted, environ, value)
+        # some backends accept everything and keep nothing, so what counts is what comes back
+        place, why = answer.place if answer.value == value else "", "".join(answer.tried)
+    except _KeyringError as error:
+        place, why = "", str(error)
     if place:
-        # an older copy would be what cron reads
+        # an older copy would win
         wanted.own_file.unlink(missing_ok=True)
     else:
         _write_own_file(wanted.own_file, value)
@@ -229,22 +226,24 @@ def _find(wanted: _Wanted, environ: Mapping[str, str]) -> _Found:
     tried.append(f"{variable}: {'empty' if variable in environ else 'not set'}")
     if wanted.account is None:
         return _Found(None, "", (*tried, "keyring: not asked, nobody says which user"))
+    value = _read_file(wanted.own_file, wanted, str(wanted.own_file))
+    if value is not None:
+        return _Found(value, str(wanted.own_file), ())
+    tried.append(f"{wanted.own_file}: no such file")
     try:
         answer = _keyring("get", wanted, environ)
-        if answer.value is not None:
-            return _Found(_checked(answer.value, wanted, answer.place), answer.place, ())
-        tried += answer.tried
     except _KeyringError as error:
-        tried.append(str(error))
-    value = _read_file(wanted.own_file, wanted, str(wanted.own_file))
-    return _Found(value, str(wanted.own_file), (*tried, f"{wanted.own_file}: no such file"))
+        return _Found(None, "", (*tried, str(error)))
+    if answer.value is not None:
+        _checked(answer.value, wanted, answer.place)
+    return _Found(answer.value, answer.place, (*tried, *answer.tried))
 
 
 def _missing_token(found: _Found) -> str:
     places = "\n".join(f"  {text}" for text in found.tried)
     return (
         f"there is no Keboola token. Tried:\n{places}\nSet it with: python main.py credentials set keboola\n"
-        "(for cron, which cannot reach a desktop's keyring: python main.py credentials set keboola --file)"
+        "(cron cannot reach a desktop's keyring: let KEBOOLA_TOKEN_FILE in the crontab name a file with the token)"
     )
 
 
