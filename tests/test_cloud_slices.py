@@ -8,10 +8,8 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 
-
 import pytest
 from scripted_server import ScriptedServer
-
 
 from lib.errors import Cancelled, ExtractError
 from lib.extractors.cloud_slices import open_object
