@@ -245,7 +245,7 @@ def test_an_ordinary_day_locks_no_reader_out_and_a_changed_view_is_reported(proj
     assert "readers waited" not in project.output
     project.script("gold/both.sql", project_gold("Other words."))
     project.run()
-    assert "gold/both.sql changed gold."both": its readers waited for up to 0." in project.output
+    assert 'gold/both.sql changed gold."both": its readers waited for up to 0.' in project.output
 
 
 def test_an_unchanged_gold_script_takes_no_lock_on_its_view(project: Project) -> None:
@@ -291,7 +291,9 @@ def test_a_view_that_cannot_be_replaced_names_its_dependants_and_the_commands(pr
     project.run()
     project.database.sql("CREATE VIEW public.of_a_colleague AS SELECT a FROM gold.both")
     project.database.sql("GRANT SELECT ON gold.both TO PUBLIC")
-    project.script("gold/both.sql", "CREATE OR REPLACE VIEW gold.both AS SELECT id AS first, v AS a, v AS b FROM silver.a;")
+    project.script(
+        "gold/both.sql", "CREATE OR REPLACE VIEW gold.both AS SELECT id AS first, v AS a, v AS b FROM silver.a;"
+    )
     assert project.run().exit_code == 1
     assert 'gold/both.sql:1: cannot change name of view column "id" to "first"' in project.last_line
     assert 'DROP VIEW of_a_colleague, gold."both";' in project.output
