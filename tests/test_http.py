@@ -62,7 +62,7 @@ def sender() -> Iterator[Sender]:
 
 def test_a_dead_server_is_asked_six_times(sender: Sender, server: ScriptedServer) -> None:
     server.close()
-    with pytest.raises(ExtractError, match="^table x: connection refused; gave up after 6 tries in 3. s$"):
+    with pytest.raises(ExtractError, match=r"^table x: connection refused; gave up after 6 tries in \d+ s$"):
         sender.http.send(Call("table x", server.url))
     assert sender.waits == pytest.approx([1, 2, 4, 8, 16], rel=0.26)
     assert sender.lines == [] or "trying again" in sender.lines[0]
