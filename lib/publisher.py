@@ -74,6 +74,8 @@ class Publisher:
                 raise DatabaseError(
                     "this run no longer holds the run lock, so another may be at work: nothing was published. Run again."
                 )
+            # deferred constraints speak where a job and a line can be named, and not at COMMIT
+            execute(self.connection, "SET CONSTRAINTS ALL IMMEDIATE")
             known = self._published_relations()
             for group in groups:
                 if any(job.name in failed for job in group):
@@ -137,8 +139,6 @@ class Publisher:
         for script in job.transform:
             if script.layer == "silver":
                 self._run(job, script, known)
-        # deferred constraints speak here, where a job can be named, and not at COMMIT
-        execute(self.connection, "SET CONSTRAINTS ALL IMMEDIATE")
         execute(self.connection, "DISCARD TEMP")
 
     def _define_gold(self, job: Job, known: list[int]) -> None:
