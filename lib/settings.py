@@ -1,4 +1,4 @@
-"""elt_settings.toml and the environment become one frozen Settings, or every mistake in them by file and line.
+"""elt_settings.toml becomes one frozen Settings, or every mistake in it by file and line.
 
 This module knows where things are, never who we are: secrets belong to lib.credentials. What the file leaves out of
 [postgres] is left to libpq, which reads PGHOST, PGSERVICE and the rest of its own variables by itself.
@@ -59,11 +59,13 @@ class Settings:
     #: never read from the file: the demo and tests bring their own
     keboola_token: Secret | None = None
     postgres_password: Secret | None = None
+    #: below root; the demo has one of its own
+    state_folder: str = ".elt"
 
     @property
     def state(self) -> Path:
         """The folder for everything the project keeps on this machine; git ignores it."""
-        return self.root / ".elt"
+        return self.root / self.state_folder
 
     @property
     def zone(self) -> tzinfo:
@@ -71,7 +73,7 @@ class Settings:
         return timezone.utc if self.time_zone == "UTC" else zoneinfo.ZoneInfo(self.time_zone)
 
 
-def read_settings(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings:
+def read_settings(root: Path = ROOT) -> Settings:
     """Read root/elt_settings.toml; a missing file says nothing, and so does one with every line commented out.
 
     Raises SettingsError with every mistake, one a line, each with file:line.
@@ -97,7 +99,7 @@ def read_settings(root: Path = ROOT, environ: Mapping[str, str] = os.environ) ->
             except ValueError as error:
                 line = places.get((section, key)) or places.get((section, ""), 1)
                 mistakes.append((line, f"[{section}] {key} {error}"))
-    mistakes += _conflicts(values, places)
+    mistakes += _conflicts(found.get("postgres"), places)
     if mistakes:
         raise SettingsError("\n".join(f"{FILE_NAME}:{line}: {text}" for line, text in sorted(mistakes)))
     postgres = Postgres(**{key: values[key] for key in _SECTIONS["postgres"] if key in values})
@@ -242,26 +244,23 @@ def did_you_mean(word: str, known: object) -> str:
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
-def _conflicts(values: dict[str, object], places: dict[tuple[str, str], int]) -> list[tuple[int, str]]:
+def _conflicts(postgres: object, places: dict[tuple[str, str], int]) -> list[tuple[int, str]]:
     """Three ways to name a database, and only one of them can be meant."""
-    direct = [key for key in ("host", "port", "dbname", "user", "sslmode") if key in values]
-    way = "embedded" if values.get("embedded") else "service"
-    others = [*direct, *(["service"] if way == "embedded" and "service" in values else [])]
-    if way not in values or not others:
+    if not isinstance(postgres, dict):
         return []
-    line = places.get(("postgres", way)) or places.get(("postgres", ""), 1)
-    written = "embedded = true" if way == "embedded" else "service"
-    return [
-        (
-            line,
-            f"[postgres] {written} and {', '.join(others)} name two databases: keep one way, put a # before the other",
-        )
-    ]
+    others = [key for key in ("host", "port", "dbname", "user", "sslmode") if key in postgres]
+    way = "service"
+    if postgres.get("embedded", False) is not False:
+        way, others = "embedded", [*others, *(["service"] if "service" in postgres else [])]
+    if way not in postgres or not others:
+        return []
+    text = f"[postgres] {way} and {', '.join(others)} name two databases: keep one way, put a # before the other"
+    return [(places.get(("postgres", way)) or places.get(("postgres", ""), 1), text)]
 
 
 def _unknown_key(section: str, key: str) -> str:
     if re.search("pass|pwd|token|secret|credential", key, re.IGNORECASE):
-        name = "keboola" if section == "keboola" else "postgres"
+        name = "keboola" if section == "keboola" or "token" in key.lower() else "postgres"
         return f"must not be here: secrets never go into this file. Remove the line and type: python main.py credentials set {name}"
     home = [other for other, keys in _SECTIONS.items() if key in keys]
     if home:
@@ -279,13 +278,20 @@ def _unknown_section(section: str, keys: object) -> str:
     if home:
         return f"{section} must stand below a line [{home[0]}]"
     if not isinstance(keys, dict) and re.search("pass|pwd|token|secret", section, re.IGNORECASE):
-        return f"{section} {_unknown_key('keboola' if 'token' in section.lower() else 'postgres', section)}"
+        return f"{section} {_unknown_key('', section)}"
     hint = did_you_mean(section, _SECTIONS) or f"; known: {', '.join(f'[{name}]' for name in _SECTIONS)}"
     return f"{f'section [{section}]' if isinstance(keys, dict) else section} is unknown{hint}"
 
 
 def _kind(value: object) -> str:
-    kinds = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a section"}
+    kinds = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number with a point",
+        str: "text",
+        list: "a list",
+        dict: "a section",
+    }
     return kinds.get(type(value), "a date or time")
 
 
