@@ -1,0 +1,279 @@
+-- silver.data_quality_issues: one row per thing that silver could not hold, changed, or misses.
+-- Reads bronze.products, bronze.products_inventory_locations, silver.products, silver.stock_levels.
+-- A row that silver cannot hold is listed once; what is wrong with its values no longer matters then.
+
+CREATE TABLE IF NOT EXISTS silver.data_quality_issues (
+    rule           text   NOT NULL,
+    row_key        text   NOT NULL,
+    column_name    text   NOT NULL,
+    occurrence     bigint NOT NULL,
+    severity       text   NOT NULL CHECK (severity IN ('error', 'warning', 'info')),
+    job            text   NOT NULL,
+    value_received text,
+    value_used     text,
+    explanation    text   NOT NULL,
+    PRIMARY KEY (rule, row_key, column_name, occurrence)
+);
+
+COMMENT ON TABLE silver.data_quality_issues IS
+    'One row per thing of the current load that silver could not hold, changed, or misses.';
+COMMENT ON COLUMN silver.data_quality_issues.rule IS 'What is wrong, in one word.';
+COMMENT ON COLUMN silver.data_quality_issues.row_key IS
+    'Which row: SKU; SKU / warehouse; link / warehouse for stock without product; name for a product without SKU.';
+COMMENT ON COLUMN silver.data_quality_issues.column_name IS 'Column of the bronze table that job loads.';
+COMMENT ON COLUMN silver.data_quality_issues.occurrence IS 'Counts the issues of one rule, row and column from 1.';
+COMMENT ON COLUMN silver.data_quality_issues.severity IS
+    'error: a row or number was left out; warning: a value was changed or is doubtful; info: something is missing that may be.';
+COMMENT ON COLUMN silver.data_quality_issues.job IS 'The job that loaded the row.';
+COMMENT ON COLUMN silver.data_quality_issues.value_received IS 'The value, or for a duplicate product the row, as received.';
+COMMENT ON COLUMN silver.data_quality_issues.value_used IS 'What silver holds in its place; NULL: nothing.';
+COMMENT ON COLUMN silver.data_quality_issues.explanation IS 'What the rule means and what was done.';
+
+DROP TABLE IF EXISTS pg_temp.data_quality_issues_now;
+CREATE TEMP TABLE data_quality_issues_now AS
+WITH
+
+rules (rule, severity, job, explanation) AS (
+    VALUES
+        ('missing_sku', 'error', 'products', 'A product without SKU is left out.'),
+        ('duplicate_sku', 'error', 'products', 'Another row of this SKU is used: an active one, else the smallest text.'),
+        ('is_active_is_neither', 'warning', 'products', 'Neither 1 nor empty; only true counts as active.'),
+        ('invalid_measure', 'warning', 'products', 'No number above 0, so it is unknown.'),
+        ('unknown_unit', 'warning', 'products', 'Not one of in, cm, mm, m or oz, lb, g, kg, so the measure is unknown.'),
+        ('missing_weight', 'info', 'products', 'The weight is unknown.'),
+        ('missing_dimensions', 'info', 'products', 'Length, width or height is unknown.'),
+        ('product_without_stock', 'info', 'products', 'No warehouse has a row of this product; its stock is 0.'),
+        ('stock_without_product', 'error', 'products_inventory_locations', 'No product with a SKU has this link, so the row is left out.'),
+        ('duplicate_stock_row', 'error', 'products_inventory_locations', 'The link names this warehouse twice; the row with the highest quantities is used.'),
+        ('quantity_is_no_number', 'error', 'products_inventory_locations', 'Counts as 0.'),
+        ('missing_warehouse', 'warning', 'products_inventory_locations', 'Counts as stock of the warehouse unknown.'),
+        ('negative_quantity', 'warning', 'products_inventory_locations', 'Used as it is.'),
+        ('on_hand_above_available', 'warning', 'products_inventory_locations', 'More on hand than available; set to quantity_available.')
+),
+
+-- Products: every row, and its place among the rows of its SKU, ranked as in silver/products.sql.
+product_rows AS (
+    SELECT
+        *,
+        elt.to_text(sku) AS product_sku,
+        products::text AS row_text,
+        row_number() OVER (
+            PARTITION BY elt.to_text(sku)
+            ORDER BY
+                coalesce(lower(elt.to_text(is_active)) IN ('1', 'true'), false) DESC,
+                products::text COLLATE "C"
+        ) AS place
+    FROM bronze.products
+),
+
+doubtful_products AS (
+    SELECT
+        product_rows.*,
+        products.is_active AS is_active_used,
+        products.has_dimensions,
+        products.weight_g,
+        coalesce(products.length_cm, products.width_cm, products.height_cm) AS any_dimension_cm
+    FROM product_rows
+    INNER JOIN silver.products ON products.product_sku = product_rows.product_sku
+    WHERE place = 1
+        AND (
+            products.weight_g IS NULL
+            OR NOT products.has_dimensions
+            OR elt.to_text(product_rows.is_active) <> '1'
+        )
+),
+
+-- Stock: only rows that silver.stock_levels does not hold exactly as received, ranked as in silver/stock_levels.sql.
+links AS (
+    SELECT
+        inventory_locations AS link_id,
+        min(elt.to_text(sku)) AS product_sku
+    FROM bronze.products
+    WHERE inventory_locations <> ''
+    GROUP BY inventory_locations
+),
+
+doubtful_stock AS MATERIALIZED (
+    SELECT
+        stock.*,
+        links.product_sku,
+        coalesce(elt.to_text(warehouse_id), 'unknown') AS warehouse
+    FROM bronze.products_inventory_locations AS stock
+    LEFT JOIN links ON links.link_id = json_parentid
+    WHERE links.product_sku IS NULL
+        OR elt.to_text(warehouse_id) IS NULL
+        OR (
+            elt.to_number(quantity_available) >= 0
+            AND elt.to_number(quantity_on_hand) >= 0
+            AND elt.to_number(quarantined_quantity) >= 0
+            AND elt.to_number(quantity_unavailable) >= 0
+        ) IS NOT TRUE
+        OR (links.product_sku, coalesce(elt.to_text(warehouse_id), 'unknown')) IN (
+            SELECT product_sku, warehouse_id FROM silver.stock_levels WHERE bronze_row_count > 1
+        )
+),
+
+typed_stock AS (
+    SELECT
+        *,
+        elt.to_number(quantity_available) AS available,
+        elt.to_number(quantity_on_hand) AS on_hand,
+        elt.to_number(quarantined_quantity) AS quarantined,
+        elt.to_number(quantity_unavailable) AS unavailable
+    FROM doubtful_stock
+),
+
+ranked_stock AS (
+    SELECT
+        *,
+        row_number() OVER (
+            PARTITION BY json_parentid, warehouse
+            ORDER BY
+                coalesce(available, 0) DESC,
+                on_hand DESC NULLS LAST,
+                coalesce(quarantined, 0) DESC,
+                coalesce(unavailable, 0) DESC,
+                elt.to_text(warehouse_name) COLLATE "C",
+                elt.to_text(warehouse_identifier) COLLATE "C",
+                typed_stock::text COLLATE "C"
+        ) AS place
+    FROM typed_stock
+),
+
+used_stock AS (
+    SELECT *, product_sku || ' / ' || warehouse AS row_key
+    FROM ranked_stock
+    WHERE product_sku IS NOT NULL AND (place = 1 OR warehouse = 'unknown')
+),
+
+used_quantities AS (
+    SELECT row_key, quantities.*
+    FROM used_stock
+    CROSS JOIN LATERAL (
+        VALUES
+            ('quantity_available', quantity_available, available, coalesce(available, 0)),
+            ('quantity_on_hand', quantity_on_hand, on_hand, least(coalesce(on_hand, 0), coalesce(available, 0))),
+            ('quarantined_quantity', quarantined_quantity, quarantined, coalesce(quarantined, 0)),
+            ('quantity_unavailable', quantity_unavailable, unavailable, coalesce(unavailable, 0))
+    ) AS quantities (column_name, value_received, number_received, number_used)
+),
+
+issues (rule, row_key, column_name, value_received, value_used) AS (
+    SELECT 'missing_sku', coalesce(elt.to_text(name), 'no name'), 'sku', sku, NULL
+    FROM product_rows
+    WHERE product_sku IS NULL
+
+    UNION ALL
+    SELECT 'duplicate_sku', product_sku, 'sku', row_text, NULL
+    FROM product_rows
+    WHERE product_sku IS NOT NULL AND place > 1
+
+    UNION ALL
+    SELECT 'is_active_is_neither', product_sku, 'is_active', is_active, is_active_used::text
+    FROM doubtful_products
+    WHERE elt.to_text(is_active) <> '1'
+
+    UNION ALL
+    SELECT 'invalid_measure', product_sku, measures.column_name, measures.value_received, NULL
+    FROM doubtful_products
+    CROSS JOIN LATERAL (
+        VALUES
+            ('weight_value', weight_value),
+            ('dimensions_length', dimensions_length),
+            ('dimensions_width', dimensions_width),
+            ('dimensions_height', dimensions_height)
+    ) AS measures (column_name, value_received)
+    WHERE elt.to_text(measures.value_received) IS NOT NULL
+        AND NOT coalesce(elt.to_number(measures.value_received) > 0, false)
+
+    UNION ALL
+    SELECT 'unknown_unit', product_sku, 'weight_unit', weight_unit, NULL
+    FROM doubtful_products
+    WHERE weight_g IS NULL AND elt.to_number(weight_value) > 0
+
+    UNION ALL
+    SELECT 'unknown_unit', product_sku, 'dimensions_unit', dimensions_unit, NULL
+    FROM doubtful_products
+    WHERE any_dimension_cm IS NULL
+        AND greatest(
+            elt.to_number(dimensions_length), elt.to_number(dimensions_width), elt.to_number(dimensions_height)
+        ) > 0
+
+    UNION ALL
+    SELECT 'missing_weight', product_sku, 'weight_value', weight_value, NULL
+    FROM doubtful_products
+    WHERE weight_g IS NULL
+
+    UNION ALL
+    SELECT
+        'missing_dimensions',
+        product_sku,
+        'dimensions_length, dimensions_width, dimensions_height',
+        concat(dimensions_length, ' x ', dimensions_width, ' x ', dimensions_height, ' ', dimensions_unit),
+        NULL
+    FROM doubtful_products
+    WHERE NOT has_dimensions
+
+    UNION ALL
+    SELECT 'product_without_stock', product_sku, 'inventory_locations', NULL, NULL
+    FROM silver.products
+    WHERE NOT EXISTS (SELECT FROM silver.stock_levels WHERE stock_levels.product_sku = products.product_sku)
+
+    UNION ALL
+    SELECT
+        'stock_without_product',
+        concat_ws(' / ', coalesce(elt.to_text(json_parentid), 'no link'), warehouse),
+        'quantity_available',
+        quantity_available,
+        NULL
+    FROM ranked_stock
+    WHERE product_sku IS NULL
+
+    UNION ALL
+    SELECT 'duplicate_stock_row', product_sku || ' / ' || warehouse, 'quantity_available', quantity_available, NULL
+    FROM ranked_stock
+    WHERE product_sku IS NOT NULL AND place > 1 AND warehouse <> 'unknown'
+
+    UNION ALL
+    SELECT 'missing_warehouse', row_key, 'warehouse_id', warehouse_id, warehouse
+    FROM used_stock
+    WHERE elt.to_text(warehouse_id) IS NULL
+
+    UNION ALL
+    SELECT 'quantity_is_no_number', row_key, column_name, value_received, number_used::text
+    FROM used_quantities
+    WHERE number_received IS NULL
+
+    UNION ALL
+    SELECT 'negative_quantity', row_key, column_name, value_received, number_used::text
+    FROM used_quantities
+    WHERE number_received < 0
+
+    UNION ALL
+    SELECT
+        'on_hand_above_available',
+        product_sku || ' / ' || warehouse_id,
+        'quantity_on_hand',
+        quantity_on_hand_received::text,
+        quantity_on_hand::text
+    FROM silver.stock_levels
+    WHERE quantity_on_hand_received > quantity_on_hand
+)
+
+SELECT
+    rules.rule,
+    left(issues.row_key, 200) AS row_key,
+    issues.column_name,
+    row_number() OVER (
+        PARTITION BY rules.rule, left(issues.row_key, 200), issues.column_name
+        ORDER BY issues.value_received COLLATE "C", issues.value_used COLLATE "C"
+    ) AS occurrence,
+    rules.severity,
+    rules.job,
+    issues.value_received,
+    issues.value_used,
+    rules.explanation
+FROM issues
+INNER JOIN rules ON rules.rule = issues.rule;
+
+SELECT * FROM elt.publish_rows('silver.data_quality_issues', 'data_quality_issues_now');

@@ -1,0 +1,18 @@
+-- silver.stock_thresholds: one row per product type, and '*' for every other type.  Analysts edit it; no load overwrites it.
+--
+--     INSERT INTO silver.stock_thresholds (product_type, low_stock_threshold) VALUES ('cable', 20);
+
+CREATE TABLE IF NOT EXISTS silver.stock_thresholds (
+    product_type        text    PRIMARY KEY,
+    low_stock_threshold numeric NOT NULL CHECK (low_stock_threshold >= 0)
+);
+
+COMMENT ON TABLE silver.stock_thresholds IS
+    'One row per product type that has a threshold of its own. Edit it in psql: no load overwrites it, and gold follows at once.';
+COMMENT ON COLUMN silver.stock_thresholds.product_type IS 'As in silver.products; ''*'' holds for every type without a row.';
+COMMENT ON COLUMN silver.stock_thresholds.low_stock_threshold IS
+    'A total stock above 0 and up to this number is ''Low Stock''.';
+
+INSERT INTO silver.stock_thresholds (product_type, low_stock_threshold)
+VALUES ('*', 5)
+ON CONFLICT DO NOTHING;
