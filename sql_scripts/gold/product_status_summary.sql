@@ -1,0 +1,69 @@
+-- gold.product_status_summary: which products are active, how much of each is in stock, and is it enough?
+-- Reads silver.products, silver.stock_levels, silver.stock_thresholds.
+
+CREATE OR REPLACE VIEW gold.product_status_summary AS
+WITH
+
+stock AS (
+    SELECT
+        product_sku,
+        sum(quantity_available) AS total_stock,
+        sum(quantity_on_hand) AS quantity_on_hand,
+        sum(quarantined_quantity) AS quarantined_quantity,
+        sum(quantity_unavailable) AS quantity_unavailable,
+        count(*) AS warehouse_count
+    FROM silver.stock_levels
+    GROUP BY product_sku
+),
+
+-- A product without stock rows has a stock of 0.
+products AS (
+    SELECT
+        products.product_sku,
+        products.product_name,
+        products.product_type,
+        products.is_active,
+        coalesce(stock.total_stock, 0) AS total_stock,
+        coalesce(stock.quantity_on_hand, 0) AS quantity_on_hand,
+        coalesce(stock.quarantined_quantity, 0) AS quarantined_quantity,
+        coalesce(stock.quantity_unavailable, 0) AS quantity_unavailable,
+        coalesce(stock.warehouse_count, 0) AS warehouse_count,
+        coalesce(of_type.low_stock_threshold, of_all.low_stock_threshold) AS low_stock_threshold
+    FROM silver.products
+    LEFT JOIN stock ON stock.product_sku = products.product_sku
+    LEFT JOIN silver.stock_thresholds AS of_type ON of_type.product_type = products.product_type
+    LEFT JOIN silver.stock_thresholds AS of_all ON of_all.product_type = '*'
+)
+
+SELECT
+    product_sku,
+    product_name,
+    product_type,
+    CASE WHEN is_active THEN 'Active' ELSE 'Inactive' END AS product_status,
+    total_stock,
+    quantity_on_hand,
+    quarantined_quantity,
+    quantity_unavailable,
+    warehouse_count,
+    CASE
+        WHEN total_stock <= 0 THEN 'Out of Stock'
+        WHEN total_stock <= low_stock_threshold THEN 'Low Stock'
+        ELSE 'In Stock'
+    END AS stock_status
+FROM products;
+
+COMMENT ON VIEW gold.product_status_summary IS
+    'One row per product: is it active, how much of it is in stock across all warehouses, and is that enough?';
+COMMENT ON COLUMN gold.product_status_summary.product_sku IS 'Stock keeping unit.';
+COMMENT ON COLUMN gold.product_status_summary.product_name IS 'Name of the product.';
+COMMENT ON COLUMN gold.product_status_summary.product_type IS 'Kind of product.';
+COMMENT ON COLUMN gold.product_status_summary.product_status IS 'Active or Inactive.';
+COMMENT ON COLUMN gold.product_status_summary.total_stock IS 'Pieces that can be sold: quantity_available of all warehouses.';
+COMMENT ON COLUMN gold.product_status_summary.quantity_on_hand IS
+    'Pieces on the shelf, in no warehouse more than are available there.';
+COMMENT ON COLUMN gold.product_status_summary.quarantined_quantity IS 'Pieces held back for inspection.';
+COMMENT ON COLUMN gold.product_status_summary.quantity_unavailable IS 'Pieces that cannot be sold.';
+COMMENT ON COLUMN gold.product_status_summary.warehouse_count IS
+    'Warehouses that have a stock row of the product; an unknown one counts as one.';
+COMMENT ON COLUMN gold.product_status_summary.stock_status IS
+    'Out of Stock: total_stock is 0 or less; Low Stock: up to the threshold in silver.stock_thresholds; In Stock: above.';
