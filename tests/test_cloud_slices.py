@@ -199,7 +199,7 @@ def test_a_transient_status_is_tried_again(store: ScriptedServer, reader: Reader
     assert len(reader.waits) == 3
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", [400, 401, 403])
 def test_a_refused_credential_is_renewed_once(store: ScriptedServer, reader: Reader, status: int) -> None:
     store.script = [{"cut": 1000}, {"status": status, "body": b"<Error><Code>ExpiredToken</Code></Error>"}]
     assert reader.read() == CSV

@@ -18,7 +18,7 @@ import requests
 from isal import isal_zlib
 
 from lib.errors import ExtractError
-from lib.extractors.http import CUT, NETWORK_ERRORS, Failure, Http, Retries, is_transient
+from lib.extractors.http import CUT, NETWORK_ERRORS, Failure, Http, Retries, is_transient, text_of
 from lib.extractors.stores import Location
 
 #: bytes asked from the connection, and the most that one step of gunzip gives
@@ -32,6 +32,7 @@ LONGEST_HEADER = 1024 * 1024
 _GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
 _RECORD = re.compile(rb'(?:"[^"]*"|[^"\n])*\n')
+_S3_TOKEN = re.compile(r"<Code>\w*Token\w*</Code>")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
@@ -125,7 +126,7 @@ class ObjectBytes:
                 headers["If-Match"] = self._etag
         location = self._access.location()
         response = self._http.send(location.call(self._what, self._key, self._generation, headers))
-        if response.status_code in (401, 403):
+        if _refuses_credential(response):
             response.close()
             # a file can answer 403 for about a second after its creation (API note 6.3)
             self._http.pause(1.0)
@@ -160,6 +161,13 @@ class ObjectBytes:
         said = "" if response.status_code < 300 else f" ({self._http.words_of(response)})"
         response.close()
         return ExtractError(f"{self._what}: {why}{said}")
+
+
+def _refuses_credential(response: requests.Response) -> bool:
+    """Whether the store refuses the credential, perhaps because it has expired: S3 says that with 400."""
+    if response.status_code == 400:
+        return bool(_S3_TOKEN.search(text_of(response)[:2000]))
+    return response.status_code in (401, 403)
 
 
 class SliceStream(io.RawIOBase):

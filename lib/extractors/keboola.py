@@ -251,7 +251,7 @@ class ExportedFile:
     def _entries(self) -> list[str]:
         """The URLs in the manifest, which is fetched by its presigned URL alone."""
         response = self._manifest()
-        if response.status_code in (401, 403):
+        if response.status_code in (400, 401, 403):
             self._http.pause(1.0)
             self.renew(self._location)
             response = self._manifest()
