@@ -1,4 +1,4 @@
-"""What the Storage API says of a token, a bucket, a table, a job and a file (API note, sections 1.5, 2.2, 5 and 6.1)."""
+"""What the Storage API says of a token, a bucket, a table, a job and a file (API note 1.5, 2.2, 5 and 6.1)."""
 
 from __future__ import annotations
 

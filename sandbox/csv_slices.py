@@ -168,7 +168,7 @@ def _snowflake_value(value: object) -> str:
 
 
 def _bigquery_value(value: object) -> str:
-    """Quotes only where needed; an empty text needs them, since NULL is nothing (our choice: API note 12.3, point 3)."""
+    """Quotes only where needed; an empty text needs them, since NULL is nothing (our choice, see API note 12.3)."""
     text = _bare(value)
     if _NEEDS_QUOTES.search(text) or value == "":
         return '"' + text.replace('"', '""') + '"'

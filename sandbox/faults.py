@@ -30,7 +30,8 @@ class Fault:
     - `cut`: close the connection after `at`. `stall`: wait at `at` until released, then go on. `truncate`: end the body
       at `at` with a Content-Length that fits. `corrupt`: turn the byte at `at` over.
     - `length`: promise `at` bytes more than there are. `whole`: ignore the request's Range.
-    - `job`: the export's job ends as `outcome`: error, cancelled, terminated, anything unknown; "processing" never ends.
+    - `job`: the export's job ends as `outcome`: error, cancelled, terminated, anything unknown; "processing" never
+      ends.
 
     `at` is a number of body bytes (from the end where negative), a float the share of the body; None is before the
     first byte of the response.

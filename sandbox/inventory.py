@@ -1,4 +1,4 @@
-"""The inventory of an invented maker of hardware wallets: two tables of any size, for any day, with every known blemish.
+"""The inventory of an invented maker of hardware wallets: two tables of any size, for any day, with every blemish.
 
 The tables are those of design section 7 as generic-extractor writes them (API note, section 11). Each row follows from
 its product's number and the day alone, so that size needs no memory and two machines make the same bytes. Blemishes

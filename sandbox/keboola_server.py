@@ -27,19 +27,16 @@ from sandbox.faults import Fault, Faults, spoil
 from sandbox.messages import Request, Response
 from sandbox.object_store import ObjectStore, serve
 from sandbox.storage_api import StorageApi, kind_of
-from sandbox.store_access import Clock, GoogleStore, Presigner
+from sandbox.store_access import Clock, Presigner
+from sandbox.store_azure import AzureStore
+from sandbox.store_gcs import GoogleStore
+from sandbox.store_s3 import S3Store
 from sandbox.tables import Encoding, Table
 
 Rows = Iterable[Row] | Callable[[], Iterable[Row]]
 #: what a status fault says where it names no body
-_REFUSALS = {
-    401: ("authError", "Invalid Credentials"),
-    403: ("forbidden", "Access denied"),
-    404: ("notFound", "No such object"),
-    412: ("conditionNotMet", "Precondition failed"),
-    429: ("rateLimitExceeded", "Too many requests"),
-    503: ("backendError", "Service unavailable"),
-}
+_REASONS = {401: "unauthorized", 403: "forbidden", 404: "notFound", 412: "conditionNotMet", 429: "busy", 503: "busy"}
+_STYLES = {style.provider: style for style in (GoogleStore, S3Store, AzureStore)}
 _SECRET_HEADERS = {"x-storageapi-token", "authorization", "x-amz-security-token"}
 
 
@@ -61,8 +58,9 @@ class LoggedRequest:
 class KeboolaServer:
     """One project on one stack. Everything it holds is gone when it is closed.
 
-    - `quoting` "snowflake" or "bigquery": the dialect of the slices (API note 7.2); `slices`: into how many an export is
-      cut, `sliced` False: one object with a header line.
+    - `provider` "gcp", "aws" or "azure": where the slices lie, and how they are asked for.
+    - `quoting` "snowflake" or "bigquery": the dialect of the slices (API note 7.2).
+    - `slices`: into how many an export is cut; `sliced` False: one object with a header line.
     - `polls`: the look at a job that finds it done. `credential_seconds`: 3600 on GCP, 12 hours elsewhere, by default.
     - `token_buckets`: the buckets that the token may read, by default all. `clock` gives epoch seconds.
     - `key_prefix` begins every object's key; blanks, plus signs, `=` and unicode are welcome.
@@ -85,6 +83,8 @@ class KeboolaServer:
     ) -> None:
         if quoting not in QUOTINGS:
             raise ValueError(f"quoting is one of {', '.join(QUOTINGS)}, not {quoting}")
+        if provider not in _STYLES:
+            raise ValueError(f"provider is one of {', '.join(_STYLES)}, not {provider}")
         self.token = token
         self.requests: list[LoggedRequest] = []
         self.faults = Faults()
@@ -95,16 +95,17 @@ class KeboolaServer:
         self._encoding = Encoding(self._folder, slices, quoting, sliced)
         self._store = ObjectStore()
         self._presigner = Presigner(clock, url_seconds)
-        self._style = GoogleStore(self.url, clock, credential_seconds or 3600, key_prefix)
+        seconds = credential_seconds or (3600 if provider == "gcp" else 12 * 3600)
+        #: the cloud that the store plays
+        self.style = _STYLES[provider](self.url, clock, seconds, key_prefix)
         self._api = StorageApi(
             token=token,
             url=self.url,
-            style=self._style,
+            style=self.style,
             store=self._store,
             presigner=self._presigner,
             clock=clock,
             polls=polls,
-            region="europe-west3",
             token_buckets=token_buckets,
         )
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
@@ -127,7 +128,7 @@ class KeboolaServer:
     @property
     def store_environment(self) -> dict[str, str]:
         """The variables by which the ecosystem's clients find the object store (a copy for `os.environ`)."""
-        return self._style.environment()
+        return self.style.environment()
 
     def put_table(
         self,
@@ -172,7 +173,7 @@ class KeboolaServer:
 
     def expire_credentials(self) -> None:
         """Let every store credential given out so far expire now."""
-        self._style.expire_all()
+        self.style.expire_all()
 
     def _answer(self, request: Request) -> Response:
         is_api = request.path == "/v2/storage" or request.path.startswith("/v2/storage/")
@@ -199,9 +200,9 @@ class KeboolaServer:
             extra = {"Retry-After": fault.retry_after} if fault.retry_after else {}
             if fault.body:
                 return Response(fault.status, extra, fault.body.encode())
-            refuse = self._api.refuse if is_api else partial(self._style.refuse, request=request)
-            code, message = _REFUSALS.get(fault.status, ("internalError", "Internal error"))
-            response = refuse(fault.status, code, message)
+            refuse = self._api.refuse if is_api else partial(self.style.refuse, request=request)
+            reason = _REASONS.get(fault.status, "internalError")
+            response = refuse(fault.status, reason, f"The sandbox was told to answer {fault.status}")
             response.headers |= extra
             return response
         if fault.action == "whole":
@@ -213,22 +214,22 @@ class KeboolaServer:
         return spoil(response, fault)
 
     def _read_object(self, request: Request) -> Response:
-        target = self._style.target(request)
+        target = self.style.target(request)
         if target is None or request.method not in ("GET", "HEAD"):
-            return self._style.refuse(400, "invalid", "The sandbox only reads objects.", request)
+            return self.style.refuse(400, "InvalidRequest", "The sandbox only reads objects.", request)
         if self._presigner.is_presigned(request):
             if "authorization" in request.headers:
-                return self._style.refuse(400, "InvalidArgument", "Only one auth mechanism allowed", request)
+                return self.style.refuse(400, "InvalidArgument", "Only one auth mechanism allowed", request)
             if not self._presigner.allows(request):
-                return self._style.refuse(403, "forbidden", "Request has expired", request)
+                return self.style.refuse(403, "forbidden", "Request has expired", request)
         else:
-            refusal = self._style.refusal(request, target)
+            refusal = self.style.refusal(request, target)
             if refusal:
                 return refusal
         stored = self._store.get(target.bucket, target.key)
         if stored is None:
-            return self._style.refuse(404, "notFound", f"No such object: {target.bucket}/{target.key}", request)
-        return serve(stored, request, self._style.object_headers(stored))
+            return self.style.refuse(404, "notFound", f"No such object: {target.bucket}/{target.key}", request)
+        return serve(stored, request, self.style.object_headers(stored))
 
 
 class _HttpServer(ThreadingHTTPServer):

@@ -48,14 +48,13 @@ class StorageApi:
         presigner: Presigner,
         clock: Clock,
         polls: int,
-        region: str,
         token_buckets: tuple[str, ...] | None,
     ) -> None:
         self.tables: dict[str, Table] = {}
         self.jobs: dict[int, Job] = {}
         self.files: dict[int, File] = {}
         self._token, self._url, self._style, self._store = token, url, style, store
-        self._presigner, self._clock, self._polls, self._region = presigner, clock, polls, region
+        self._presigner, self._clock, self._polls = presigner, clock, polls
         self._token_buckets = token_buckets
         self._project = token.partition("-")[0]
         self._exports: dict[tuple[int, Shape], int] = {}
@@ -91,7 +90,9 @@ class StorageApi:
 
     def _verify(self, request: Request) -> Response:
         buckets = self._token_buckets if self._token_buckets is not None else sorted(self._buckets())
-        return json_response(answers.token(self._token, self._project, buckets, self._style.provider, self._region))
+        return json_response(
+            answers.token(self._token, self._project, buckets, self._style.provider, self._style.region)
+        )
 
     def _branches(self, request: Request) -> Response:
         return json_response([{"id": 1, "name": "Main", "description": "", "isDefault": True}])
@@ -221,7 +222,7 @@ class StorageApi:
         sliced = self._store.get(file.target.bucket, file.target.key) is None
         shown = Target(file.target.bucket, file.target.key + ("manifest" if sliced else ""))
         url = self._url + self._presigner.sign(self._style.path(shown))
-        fields = answers.file(file, sliced, url, self._style.provider, self._region)
+        fields = answers.file(file, sliced, url, self._style.provider, self._style.region)
         return fields | self._style.file_fields(file.target)
 
     def _bucket_fields(self, bucket: str) -> dict[str, object]:

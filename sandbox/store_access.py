@@ -1,27 +1,25 @@
-"""Who may read which object, and where: the clouds' URL styles, credentials and refusals (API note 6.1 to 6.3).
+"""Who may read which object: what every cloud's style of the store must offer, and presigned URLs (API note 6.1).
 
-Each style checks what its cloud checks: the bearer token, for the file's own prefix only, until it expires. A presigned
-URL carries its own proof and refuses a second one beside it, as the clouds do.
+The styles themselves are `store_gcs`, `store_s3` and `store_azure`.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
-import json
-import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Protocol
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import parse_qs
+from xml.sax.saxutils import escape
 
 from sandbox.messages import Request, Response
 from sandbox.object_store import StoredObject
 
 Clock = Callable[[], float]
+#: refusals that every cloud has a code of its own for
+REASONS = ("unauthorized", "forbidden", "notFound", "conditionNotMet", "busy", "internalError")
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,6 @@ class Grant:
     bucket: str
     prefix: str
     expires: float
-    secret: str = ""
-    session: str = ""
 
     def covers(self, target: Target) -> bool:
         return target.bucket == self.bucket and target.key.startswith(self.prefix)
@@ -50,6 +46,7 @@ class StoreStyle(Protocol):
     """One cloud's way of naming, granting, refusing and describing objects."""
 
     provider: str
+    region: str
 
     def place(self, project: str, table_id: str, file_id: int, file_name: str) -> Target:
         """Where an export keeps its file."""
@@ -75,8 +72,8 @@ class StoreStyle(Protocol):
     def refusal(self, request: Request, target: Target) -> Response | None:
         """None where the request's own credential allows the target."""
 
-    def refuse(self, status: int, code: str, message: str, request: Request) -> Response:
-        """An error as this cloud words it."""
+    def refuse(self, status: int, reason: str, message: str, request: Request) -> Response:
+        """An error as this cloud words it; `reason` is one of REASONS or the cloud's own code."""
 
     def object_headers(self, stored: StoredObject) -> dict[str, str]:
         """What this cloud says of an object beside the usual headers."""
@@ -85,84 +82,15 @@ class StoreStyle(Protocol):
         """Let every credential granted so far expire now."""
 
 
-class GoogleStore:
-    """Google Cloud Storage: JSON and XML style URLs, a bearer token."""
-
-    provider = "gcp"
-    _JSON = re.compile(r"(?:/download)?/storage/v1/b/([^/]+)/o/([^/]+)$")
-
-    def __init__(self, url: str, clock: Clock, lifetime: float, prefix: str) -> None:
-        self._url, self._clock, self._lifetime, self._prefix = url, clock, lifetime, prefix
-        self._grants: dict[str, Grant] = {}
-
-    def place(self, project: str, table_id: str, file_id: int, file_name: str) -> Target:
-        return Target("kbc-sandbox-files", export_key(self._prefix, project, table_id, file_name))
-
-    def entry_url(self, target: Target) -> str:
-        return f"gs://{target.bucket}/{target.key}"
-
-    def path(self, target: Target) -> str:
-        return f"/{target.bucket}/{quote(target.key)}"
-
-    def file_fields(self, target: Target) -> dict[str, object]:
-        return {"gcsPath": {"bucket": target.bucket, "key": target.key}}
-
-    def grant(self, target: Target) -> dict[str, object]:
-        token = "ya29." + secrets.token_urlsafe(48)
-        self._grants[token] = Grant(target.bucket, target.key, self._clock() + self._lifetime)
-        credentials = {
-            "access_token": token,
-            "expires_in": int(self._lifetime) - 1,
-            "token_type": "Bearer",
-            "projectId": "kbc-sandbox",
-        }
-        return {"gcsCredentials": credentials}
-
-    def environment(self) -> dict[str, str]:
-        return {"STORAGE_EMULATOR_HOST": self._url}
-
-    def target(self, request: Request) -> Target | None:
-        match = self._JSON.match(request.path)
-        bucket, _, key = match.expand(r"\1/\2").partition("/") if match else request.path[1:].partition("/")
-        return Target(unquote(bucket), unquote(key)) if key else None
-
-    def refusal(self, request: Request, target: Target) -> Response | None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        grant = self._grants.get(token) if scheme.lower() == "bearer" else None
-        if grant is None or grant.expires <= self._clock():
-            return self.refuse(401, "authError", "Invalid Credentials", request)
-        if not grant.covers(target):
-            return self.refuse(403, "forbidden", "Caller does not have storage.objects.get access.", request)
-        return None
-
-    def refuse(self, status: int, code: str, message: str, request: Request) -> Response:
-        if not self._JSON.match(request.path):
-            return xml_error(status, _XML_CODES.get(code, code), message)
-        errors = [{"message": message, "domain": "global", "reason": code}]
-        text = json.dumps({"error": {"code": status, "message": message, "errors": errors}})
-        return Response(status, {"Content-Type": "application/json; charset=UTF-8"}, text.encode())
-
-    def object_headers(self, stored: StoredObject) -> dict[str, str]:
-        return {
-            "x-goog-generation": str(stored.generation),
-            "x-goog-metageneration": "1",
-            "x-goog-hash": "md5=" + base64.b64encode(stored.md5).decode(),
-        }
-
-    def expire_all(self) -> None:
-        self._grants.clear()
-
-
 def export_key(prefix: str, project: str, table_id: str, file_name: str) -> str:
     """`exp-2/815/table-exports/in/c-shop/orders/99.csv.gz`."""
     return f"{prefix}/{project}/table-exports/{table_id.replace('.', '/')}/{file_name}"
 
 
-_XML_CODES = {"authError": "AuthenticationRequired", "forbidden": "AccessDenied", "notFound": "NoSuchKey"}
-
-
 def xml_error(status: int, code: str, message: str) -> Response:
-    text = f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    text = (
+        f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+    )
     return Response(status, {"Content-Type": "application/xml; charset=UTF-8"}, text.encode())
 
 
@@ -189,7 +117,3 @@ class Presigner:
         text = f"{path}\n{since}".encode()
         signature = hmac.new(self._key, text, hashlib.sha256).hexdigest()
         return f"X-Date={since}&X-Expires={int(self._lifetime)}&X-Signature={signature}"
-
-
-def iso_time(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

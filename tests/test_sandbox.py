@@ -10,11 +10,17 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import boto3
 import pytest
 import requests
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
+from azure.storage.blob import BlobServiceClient, ContainerClient, generate_container_sas
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
 from kbcstorage.client import Client
 
 from sandbox.faults import MAINTENANCE, Fault
@@ -95,7 +101,7 @@ def caller(keboola: KeboolaServer) -> Caller:
 # Keboola's client leaves its temporary folder to the garbage collector
 @pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
 @pytest.mark.parametrize("quoting", ["snowflake", "bigquery"])
-@pytest.mark.parametrize("provider", ["gcp"])
+@pytest.mark.parametrize("provider", ["gcp", "aws", "azure"])
 def test_keboolas_client_exports_what_the_table_holds(
     provider: str, quoting: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -435,6 +441,135 @@ def test_odd_keys_are_found() -> None:
     with KeboolaServer(key_prefix="exp 2/a+b=ü&%25") as keboola:
         keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
         assert sum(len(parsed(text)) for text in Caller(keboola).csv_slices()) == 300
+
+
+# --- the other two clouds
+
+
+@pytest.fixture(params=["aws", "azure"])
+def cloud(request: pytest.FixtureRequest, clock: Clock) -> Iterator[Caller]:
+    with KeboolaServer(provider=request.param, clock=clock, key_prefix="exp 2/a+b=ü&%25~") as keboola:
+        keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
+        yield Caller(keboola)
+
+
+def s3_client(keboola: KeboolaServer, file: dict, **changed: str | None) -> BaseClient:
+    """Amazon's own client with a file's credentials."""
+    credentials = file["credentials"]
+    arguments = {
+        "aws_access_key_id": credentials["AccessKeyId"],
+        "aws_secret_access_key": credentials["SecretAccessKey"],
+        "aws_session_token": credentials["SessionToken"],
+        "region_name": file["region"],
+    }
+    return boto3.client("s3", endpoint_url=keboola.store_environment["AWS_ENDPOINT_URL_S3"], **arguments | changed)
+
+
+def azure_container(file: dict, sas: str | None = None) -> ContainerClient:
+    """Azure's own client with a file's credentials."""
+    connection = file["absCredentials"]["SASConnectionString"]
+    if sas is not None:
+        connection = re.sub("(?<=SharedAccessSignature=).*", lambda match: sas, connection)
+    return BlobServiceClient.from_connection_string(connection).get_container_client(file["absPath"]["container"])
+
+
+def read_all(caller: Caller, file: dict) -> list[bytes]:
+    """Every slice, through the cloud's own client."""
+    if file["provider"] == "aws":
+        client = s3_client(caller.keboola, file)
+        places = [url.removeprefix("s3://").partition("/") for url in caller.slice_urls(file)]
+        return [client.get_object(Bucket=bucket, Key=key)["Body"].read() for bucket, _, key in places]
+    container = azure_container(file)
+    prefix = f"azure://kbcsandbox.blob.core.windows.net/{container.container_name}/"
+    names = [url.removeprefix(prefix) for url in caller.slice_urls(file)]
+    return [container.download_blob(name).readall() for name in names]
+
+
+def test_the_clouds_own_clients_read_odd_keys(cloud: Caller) -> None:
+    texts = [gzip.decompress(body) for body in read_all(cloud, cloud.export())]
+    assert sorted(row for text in texts for row in parsed(text)) == sorted(ROWS)
+
+
+@pytest.mark.parametrize("how", ["by age", "at once"])
+def test_credentials_expire_as_the_cloud_says_and_fresh_ones_work(cloud: Caller, clock: Clock, how: str) -> None:
+    file = cloud.export()
+    if how == "by age":
+        clock.now += 12 * 3600 + 1
+    else:
+        cloud.keboola.expire_credentials()
+    with pytest.raises((ClientError, ClientAuthenticationError)) as caught:
+        read_all(cloud, {**file, "url": cloud.export()["url"]})
+    if file["provider"] == "aws":
+        assert caught.value.response["Error"]["Code"] == "ExpiredToken"
+    else:
+        assert (caught.value.status_code, caught.value.error_code) == (403, "AuthenticationFailed")
+    assert len(read_all(cloud, cloud.export())) == 4
+
+
+@pytest.fixture
+def amazon(clock: Clock) -> Iterator[Caller]:
+    with KeboolaServer(provider="aws", clock=clock) as keboola:
+        keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
+        yield Caller(keboola)
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"aws_secret_access_key": "wrong"}, "SignatureDoesNotMatch"),
+        ({"aws_access_key_id": "ASIAUNKNOWN"}, "InvalidAccessKeyId"),
+        ({"aws_session_token": None}, "InvalidAccessKeyId"),
+        ({"aws_session_token": "wrong"}, "InvalidToken"),
+        ({"region_name": "us-east-1"}, "AuthorizationHeaderMalformed"),
+    ],
+)
+def test_s3_refuses_what_is_not_signed_right(amazon: Caller, changed: dict, code: str) -> None:
+    file = amazon.export()
+    bucket, _, key = amazon.slice_urls(file)[0].removeprefix("s3://").partition("/")
+    with pytest.raises(ClientError) as caught:
+        s3_client(amazon.keboola, file, **changed).get_object(Bucket=bucket, Key=key)
+    assert caught.value.response["Error"]["Code"] == code
+
+
+def test_s3_opens_nothing_to_a_stranger_nor_another_files_objects(amazon: Caller) -> None:
+    file, other = amazon.export(), amazon.export(columns="id")
+    bucket, _, key = amazon.slice_urls(file)[0].removeprefix("s3://").partition("/")
+    assert requests.get(f"{amazon.keboola.url}/{bucket}/{key}", timeout=10).status_code == 403
+    with pytest.raises(ClientError, match="AccessDenied"):
+        s3_client(amazon.keboola, other).get_object(Bucket=bucket, Key=key)
+    with pytest.raises(ClientError, match="NoSuchKey"):
+        s3_client(amazon.keboola, file).get_object(Bucket=bucket, Key=key + "x")
+
+
+def test_azures_own_signatures_are_accepted_and_no_others(clock: Clock) -> None:
+    with KeboolaServer(provider="azure", clock=clock) as keboola:
+        keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
+        file = Caller(keboola).export()
+        key = keboola.style.account_key
+        name = file["absPath"]["name"] + "manifest"
+
+        def signed(permission: str, account_key: str = key, container: str = file["absPath"]["container"]) -> str:
+            start = datetime.fromtimestamp(clock.now - 60, timezone.utc)
+            return generate_container_sas(
+                "kbcsandbox", container, account_key, permission=permission, start=start, expiry=start + timedelta(1)
+            )
+
+        assert b"entries" in azure_container(file, signed("rl")).download_blob(name).readall()
+        for sas, status in (
+            (signed("l"), 403),
+            (signed("rl", account_key=key[:-8] + "AAAAAA=="), 403),
+            (signed("rl", container="another"), 403),
+            (signed("rl").replace("sp=rl", "sp=rwl"), 403),
+            ("", 403),
+        ):
+            with pytest.raises(HttpResponseError) as caught:
+                azure_container(file, sas).download_blob(name)
+            assert caught.value.status_code == status
+
+
+def test_an_unknown_cloud_is_refused() -> None:
+    with pytest.raises(ValueError, match="provider is one of gcp, aws, azure, not oci"):
+        KeboolaServer(provider="oci")
 
 
 # --- faults
