@@ -98,6 +98,5 @@ def run_project(settings, jobs: Sequence[str], given: argparse.Namespace) -> int
     console = Console(quiet=given.quiet, zone=settings.zone, width=max(map(len, plan.jobs)))
     options = Options(given.wait, frozenset(given.accept_shrink))
     result = run_stoppable(lambda stop: Run(plan, settings, open_database(settings, stop), console, options).run())
-    name = "daily load" if set(plan.jobs) == set(registry.jobs) else "run"
-    console.summary(name, result.records, result.error)
+    console.summary("run" if jobs else "daily load", result.records, result.error)
     return result.exit_code

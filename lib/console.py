@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, tzinfo, timezone
+from datetime import datetime, timezone, tzinfo
+from decimal import Decimal
 from typing import TYPE_CHECKING, TextIO
 
 from lib.errors import EltError
@@ -60,6 +61,22 @@ class Console:
     def __post_init__(self) -> None:
         self._bars: Bars | None = None
         self._began = time.monotonic()
+
+    def text(self, text: str = "") -> None:
+        """Plain words, as they are."""
+        self._print(text)
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Rows under headers; a cell shows its first line, a number stands right."""
+        cells = [[_cell(value, self.zone) for value in row] for row in rows]
+        widths = [max(map(len, column)) for column in zip(headers, *cells)]
+        right = [any(isinstance(row[place], (int, Decimal)) for row in rows) for place in range(len(headers))]
+        for line in [list(headers), ["-" * width for width in widths], *cells]:
+            padded = [
+                text.rjust(width) if is_right else text.ljust(width)
+                for text, width, is_right in zip(line, widths, right)
+            ]
+            self._print("  ".join(padded).rstrip())
 
     def line(self, text: str) -> None:
         """Something worth knowing, with the time of day."""
@@ -146,6 +163,16 @@ class Console:
         stream = self.err if wrong else self.out
         encoding = stream.encoding or "ascii"
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+def _cell(value: object, zone: tzinfo) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{value.astimezone(zone):%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return (str(value).splitlines() or [""])[0][:100]
 
 
 def _count(number: int, noun: str) -> str:

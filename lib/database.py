@@ -91,16 +91,21 @@ class Database:
     #: libpq keywords that win over the settings: an embedded server's address
     keywords: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def address(self) -> dict[str, str | int]:
+        """libpq keywords, without a password; libpq adds the rest from its environment."""
+        return {**postgres_keywords(self.settings), **self.keywords}
+
     def connect(self, purpose: str, *, stoppable: bool = True) -> Connection:
         """An autocommit session with every setting that a run relies on.
 
         purpose is shown in pg_stat_activity. A stop cancels what the session runs, unless `stoppable` is off.
         Raises DatabaseError where the server cannot be reached, SettingsError where it cannot serve.
         """
-        keywords = {**postgres_keywords(self.settings), **self.keywords}
-        password = postgres_password(self.settings, keywords.get("user") or os.environ.get("PGUSER"))
+        keywords = self.address
+        password = postgres_password(self.settings, self.settings.postgres.user)
         if password is not None:
-            keywords["password"] = password.reveal()
+            keywords = keywords | {"password": password.reveal()}
         try:
             connection = psycopg2.connect(
                 **{

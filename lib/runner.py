@@ -9,7 +9,7 @@ after     staging dropped, written tables vacuumed, failures recorded, one summa
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -135,6 +135,26 @@ def open_database(settings: Settings, stop: Stop) -> Database:
     return Database(settings, stop, Server.start(settings.state / "postgres").connect_args())
 
 
+def make_extractor(
+    settings: Settings, run_id: str, stop: Stop, environ: Mapping[str, str], report: Callable[[str], None]
+) -> Extractor:
+    """The source of rows; run_id ties our calls together in Keboola's own logs.
+
+    Raises SettingsError or CredentialError where the project or its token is missing.
+    """
+    from lib.extractors.keboola import KeboolaExtractor
+
+    return KeboolaExtractor(
+        require_keboola(settings),
+        keboola_token(settings, environ),
+        run_id=run_id,
+        parallel=settings.parallel,
+        pause=stop.pause,
+        environ=environ,
+        report=report,
+    )
+
+
 # ---- run ------------------------------------------------------------------------------------------------------------
 
 
@@ -212,7 +232,7 @@ class Run:
         if not self.plan.loads:
             self.console.line(f"{address(connection)}, run {run_id}")
             return {}, {}
-        extractor = self._extractor(run_id)
+        extractor = make_extractor(self.settings, f"elt-{run_id}", self.stop, self.environ, self.console.line)
         source = extractor.describe()
         history.name_source(recorder, run_id, source)
         self.console.line(f"{source} -> {address(connection)}, run {run_id}")
@@ -233,19 +253,6 @@ class Run:
             )
             staged, failed = stager.stage([group for group in groups if group], watched)
         return staged, refused | failed
-
-    def _extractor(self, run_id: int) -> Extractor:
-        from lib.extractors.keboola import KeboolaExtractor
-
-        return KeboolaExtractor(
-            require_keboola(self.settings),
-            keboola_token(self.settings, self.environ),
-            run_id=f"elt-{run_id}",
-            parallel=self.settings.parallel,
-            pause=self.stop.pause,
-            environ=self.environ,
-            report=self.console.line,
-        )
 
     def _look_at_bystanders(
         self, extractor: Extractor, loaded: Mapping[str, str]

@@ -11,7 +11,7 @@ import os
 import re
 import tomllib
 import zoneinfo
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timezone, tzinfo
 from pathlib import Path
@@ -238,9 +238,11 @@ _SECTIONS: dict[str, dict[str, Callable[[object], object]]] = {
 }
 
 
-def did_you_mean(word: str, known: object) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the nearest known word, or nothing."""
-    nearest = difflib.get_close_matches(word, list(known), n=1)
+    known = list(known)
+    same = [name for name in known if name.lower() == word.lower()]
+    nearest = same or difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
