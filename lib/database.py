@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -140,10 +140,8 @@ class Database:
 
 def _canceller(connection: Connection) -> Callable[[], None]:
     def cancel() -> None:
-        try:
+        with suppress(psycopg2.Error):
             connection.cancel()
-        except psycopg2.Error:
-            return
 
     return cancel
 
@@ -177,10 +175,8 @@ def _refuse_unfit(connection: Connection) -> None:
 
 def _notice_dead_clients(connection: Connection) -> None:
     """Without this a killed run keeps its lock until its statement ends. Not every server platform can do it."""
-    try:
+    with suppress(psycopg2.errors.InvalidParameterValue):
         execute(connection, "SET client_connection_check_interval = '1s'")
-    except psycopg2.errors.InvalidParameterValue:
-        return
 
 
 def query(
@@ -235,6 +231,12 @@ def take_run_lock(connection: Connection, wait: Callable[[float], None] | None =
                 " Wait for it, or queue behind it with --wait."
             )
         wait(1.0)
+
+
+def release_run_lock(connection: Connection) -> None:
+    """Free the lock before the session is closed, which the server notices a moment later: too late for the next run."""
+    with suppress(psycopg2.Error):
+        execute(connection, "SELECT pg_advisory_unlock_all()")
 
 
 def _lock_holder(connection: Connection) -> str:

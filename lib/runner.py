@@ -23,6 +23,7 @@ from lib.database import (
     Database,
     LockTimeout,
     address,
+    release_run_lock,
     run_name,
     take_run_lock,
     translated,
@@ -186,6 +187,7 @@ class Run:
                 finally:
                     recorder.close()
             finally:
+                release_run_lock(connection)
                 connection.close()
 
     def _recorded(self, connection: Connection, recorder: Connection) -> RunResult:
