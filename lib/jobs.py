@@ -152,6 +152,8 @@ class ScriptFolder:
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
             raise ValueError(f"is not UTF-8 text (line {line} of the script): save it as UTF-8") from None
+        if "\0" in text:
+            raise ValueError(f"holds a NUL byte (line {text.count(chr(10), 0, text.index(chr(0))) + 1} of the script)")
         if not text.strip():
             raise ValueError("is empty")
         return text

@@ -130,8 +130,9 @@ class _Reader:
         try:
             value, self.end = scanstring(self.text, start + 1, True)
         except JSONDecodeError as error:
-            what = "text that is not closed with a double quote" if "ontrol character" in error.msg else error.msg
-            raise self.error(what, start if "ontrol character" in error.msg else error.pos) from None
+            if "Unterminated" in error.msg or self.text[error.pos : error.pos + 1] == "\n":
+                raise self.error("text that is not closed with a double quote", start) from None
+            raise self.error(error.msg.removesuffix(" at"), error.pos) from None
         return value
 
     def skip(self, position: int) -> int:
