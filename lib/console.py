@@ -134,9 +134,9 @@ class Console:
     def summary(self, name: str, records: Sequence[JobRecord], error: EltError | None = None) -> None:
         """The last line: what was published, what failed and why, what was held back."""
         for record in records:
-            if record.status == "failed":
+            if record.status == "failed" and "\n" in record.error:
                 self._print(f"{record.job} failed: {record.error}", wrong=True)
-        if error is not None:
+        if error is not None and "\n" in str(error):
             self.error(error)
         seconds = f"{time.monotonic() - self._began:.1f} s"
         by_status = {

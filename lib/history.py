@@ -18,8 +18,7 @@ from lib.errors import DatabaseError
 from lib.registry import Script
 from lib.transformer import ScriptResult
 
-#: installed in this order; each file may run again over what an older one made
-FILES = ("history.sql", "publish_rows.sql", "add_column.sql")
+#: every file in it is installed, in the order of their names; each may run again over what an older one made
 FOLDER = Path(__file__).parent / "elt"
 SCHEMAS = ("elt", "elt_staging", "bronze", "silver", "gold")
 
@@ -49,8 +48,8 @@ def install(connection: Connection) -> None:
     Called under the run lock: two CREATE OR REPLACE at once fail with "tuple concurrently updated".
     Raises DatabaseError with the GRANT to run where a right is missing.
     """
-    texts = {name: (FOLDER / name).read_text(encoding="utf-8") for name in FILES}
-    mark = f"Keboola ELT: history and helpers, version {hashlib.md5(''.join(texts.values()).encode()).hexdigest()}"
+    texts = [file.read_text(encoding="utf-8") for file in sorted(FOLDER.glob("*.sql"))]
+    mark = f"Keboola ELT: history and helpers, version {hashlib.md5(''.join(texts).encode()).hexdigest()}"
     try:
         for schema in SCHEMAS:
             if query(connection, "SELECT to_regnamespace(%s)", (schema,))[0][0] is None:
@@ -58,7 +57,7 @@ def install(connection: Connection) -> None:
         if query(connection, "SELECT obj_description(to_regnamespace('elt'), 'pg_namespace')")[0][0] == mark:
             return
         with transaction(connection, lock_timeout=5):
-            for text in texts.values():
+            for text in texts:
                 execute(connection, text)
             execute(connection, "COMMENT ON SCHEMA elt IS %s", (mark,))
     except psycopg2.errors.InsufficientPrivilege as error:

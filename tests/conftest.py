@@ -17,13 +17,14 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 
-from lib.embedded import INSTALLS, Server
+from lib.embedded import Server
+from lib.wheel import INSTALLS
 
 # what the developer has set for his own work is no business of the tests
 for name in [name for name in os.environ if name.startswith(("PG", "KEBOOLA_", "POSTGRES_"))]:
     del os.environ[name]
 
-pytest_plugins = ("project",)
+pytest_plugins = ("project", "checkout")
 
 REMOVE_AFTERWARDS = """
 import shutil, sys

@@ -1,0 +1,129 @@
+"""The scripts as cron and a person run them: processes of their own, with an empty environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from checkout import TOKEN, Checkout, Morning
+from sandbox.faults import Fault
+from sandbox.inventory import put_inventory
+
+SUMMARY = "SELECT * FROM gold.product_status_summary ORDER BY product_sku"
+
+
+def test_the_daily_load_under_cron_gives_the_same_rows_as_anywhere(morning: Morning, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    under_cron = morning.run("elt_daily_load.py", cwd=elsewhere)
+    assert under_cron.returncode == 0, under_cron.stdout
+    assert re.fullmatch(r"daily load: 3 jobs published, \d+\.\d s", under_cron.stdout.splitlines()[-1])
+    assert "\x1b" not in under_cron.stdout
+    assert list(elsewhere.iterdir()) == []
+    rows = morning.database.sql(SUMMARY)
+    assert len(rows) > 40
+    at_a_desk = morning.run("elt_daily_load.py", environ=dict(os.environ) | morning.environ, cwd=morning.folder)
+    assert at_a_desk.returncode == 0, at_a_desk.stdout
+    assert morning.database.sql(SUMMARY) == rows
+
+
+def test_a_quiet_load_says_nothing_when_all_is_well_and_everything_when_not(morning: Morning) -> None:
+    assert morning.run("elt_daily_load.py", "--quiet").stdout == ""
+    put_inventory(morning.keboola, day=2)
+    morning.keboola.delete_table("in.c-interview_de.products")
+    failed = morning.run("elt_daily_load.py", "--quiet")
+    assert failed.returncode == 1
+    assert "1 failed: products (" in failed.stdout.splitlines()[-1]
+
+
+def test_a_second_run_at_the_same_time_exits_75_and_names_the_first(morning: Morning) -> None:
+    morning.keboola.faults.add(Fault("slice", "stall"))
+    with morning.start("elt_daily_load.py") as first:
+        assert morning.keboola.faults.stalled.wait(30)
+        second = morning.run("elt_daily_load.py")
+        assert second.returncode == 75
+        assert re.search(rf"elt pid {first.pid} on \S+ since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\dZ", second.stdout)
+        assert "Nothing was done" in second.stdout
+        morning.keboola.faults.release()
+        output, _ = first.communicate(timeout=60)
+    assert first.returncode == 0, output
+
+
+def test_the_script_for_one_job_runs_its_list_and_names_on_the_command_line_win(morning: Morning) -> None:
+    assert morning.run("elt_daily_load.py").returncode == 0
+    listed = morning.run("elt_run_job.py")
+    assert listed.returncode == 0, listed.stdout
+    jobs_run = "SELECT job FROM elt.job_runs WHERE run_id = (SELECT max(run_id) FROM elt.runs) AND rows_loaded > 0"
+    assert morning.database.sql(jobs_run) == [("products",)]
+    assert morning.run("elt_run_job.py", "products_inventory_locations").returncode == 0
+    assert morning.database.sql(jobs_run) == [("products_inventory_locations",)]
+
+
+def test_one_job_after_keboola_moved_on_is_refused_with_the_command_that_works(morning: Morning) -> None:
+    assert morning.run("elt_daily_load.py").returncode == 0
+    put_inventory(morning.keboola, day=200)
+    before = morning.database.sql(SUMMARY)
+    refused = morning.run("elt_run_job.py", "products")
+    assert refused.returncode == 1
+    remedy = re.search(r"python (elt_run_job\.py (?:\w+ ?)+)", refused.stdout)
+    assert remedy and morning.database.sql(SUMMARY) == before
+    repaired = morning.run(*remedy[1].split())
+    assert repaired.returncode == 0, repaired.stdout
+    assert morning.database.sql(SUMMARY) != before
+
+
+def test_an_unknown_job_suggests_the_nearest(morning: Morning) -> None:
+    mistyped = morning.run("elt_run_job.py", "prodcts")
+    assert mistyped.returncode == 2
+    assert mistyped.stdout.startswith("error: no job is named 'prodcts'; did you mean 'products'?")
+
+
+def test_nothing_set_up_is_told_what_to_write_and_offered_the_demo(checkout: Checkout) -> None:
+    nothing = checkout.run("elt_daily_load.py")
+    assert nothing.returncode == 2
+    assert "[postgres]" in nothing.stdout and "python main.py demo" in nothing.stdout
+    assert "Traceback" not in nothing.stdout
+
+
+def test_missing_packages_name_the_interpreter_and_the_command(checkout: Checkout) -> None:
+    bare = checkout.run("elt_daily_load.py", environ={"PGHOST": "x"}, flags=("-S",))
+    assert bare.returncode == 2
+    assert "is not installed for" in bare.stdout and "-m pip install -r requirements.txt" in bare.stdout
+
+
+def test_a_refused_token_ends_the_run_with_one_message(morning: Morning) -> None:
+    refused = morning.run("elt_daily_load.py", environ={"KEBOOLA_TOKEN": "815-4711-mistyped"})
+    assert refused.returncode == 2
+    assert "401" in refused.stdout or "token" in refused.stdout
+    assert "mistyped" not in refused.stdout and "Traceback" not in refused.stdout
+
+
+def test_a_database_that_cannot_be_reached_ends_the_run_with_one_message(morning: Morning) -> None:
+    morning.settings(f'[keboola]\nurl = "{morning.keboola.url}"\n[postgres]\nhost = "127.0.0.1"\nport = 1\n')
+    lost = morning.run("elt_daily_load.py")
+    assert lost.returncode == 1
+    assert "cannot connect to PostgreSQL" in lost.stdout and "port 1" in lost.stdout
+
+
+def test_no_secret_is_seen_in_output_arguments_or_history(morning: Morning) -> None:
+    morning.keboola.faults.add(Fault("slice", "status", status=403, nth=None))
+    with morning.start("elt_daily_load.py") as process:
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    history = morning.database.sql("SELECT concat(runs, job_runs) FROM elt.runs LEFT JOIN elt.job_runs USING (run_id)")
+    for text in (output, str(history)):
+        assert TOKEN not in text and "aVerySecret" not in text
+
+
+@pytest.mark.parametrize("words", [("elt_daily_load.py",), ("elt_run_job.py",), ("main.py", "run")])
+def test_every_door_has_help_with_an_example(checkout: Checkout, words: tuple[str, ...]) -> None:
+    helped = checkout.run(*words, "--help")
+    assert helped.returncode == 0
+    assert "example" in helped.stdout and "--accept-shrink" in helped.stdout
+
+
+def test_the_doors_stay_thin(checkout: Checkout) -> None:
+    for name in ("elt_daily_load.py", "elt_run_job.py"):
+        assert len((checkout.folder / name).read_text().splitlines()) <= 25
