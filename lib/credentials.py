@@ -34,6 +34,8 @@ ALONE_SECONDS, ATTENDED_SECONDS = 5.0, 60.0
 #: a secret is one line; a larger file is something else
 MAX_FILE_BYTES = 65_536
 
+#: what keyring's documentation says to name in PYTHON_KEYRING_BACKEND where no keyring is wanted
+_NO_BACKEND = ("keyring.backends.fail.Keyring", "keyring.backends.null.Keyring")
 _KEYRING_PROCESS = """
 import json, sys
 import keyring, keyring.errors
@@ -322,6 +324,8 @@ def ask_keyring(task: dict[str, str | None], environ: Mapping[str, str], seconds
 
     The process belongs to a session of its own: it has no terminal to prompt on, and all it started ends with it.
     """
+    if environ.get("PYTHON_KEYRING_BACKEND") in _NO_BACKEND:
+        return {"backend": None, "value": None}
     # -P: a keyring.py in the working directory is not keyring
     command = [sys.executable, "-P", "-c", _KEYRING_PROCESS]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
