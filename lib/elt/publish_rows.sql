@@ -123,6 +123,29 @@ COMMENT ON FUNCTION elt._refuse_rows(text, text, text) IS
     'Internal to elt.publish_rows: raises where a query has rows and shows the first three.';
 
 
+-- NULL equals nothing, so it meets no row; a key that is there twice meets one row twice.
+CREATE OR REPLACE FUNCTION elt._refuse_bad_keys(rows text, keys text, cannot text)
+RETURNS void
+LANGUAGE plpgsql
+AS $function$
+BEGIN
+    PERFORM elt._refuse_rows(
+        format('SELECT * FROM %s WHERE num_nulls(%s) > 0', rows, keys),
+        format('%s: the source has NULL in the primary key (%s)', cannot, keys),
+        'not_null_violation'
+    );
+    PERFORM elt._refuse_rows(
+        format('SELECT %1$s FROM %2$s GROUP BY %1$s HAVING count(*) > 1 ORDER BY %1$s', keys, rows),
+        format('%s: the primary key (%s) is not unique in the source', cannot, keys),
+        'unique_violation'
+    );
+END
+$function$;
+
+COMMENT ON FUNCTION elt._refuse_bad_keys(text, text, text) IS
+    'Internal to elt.publish_rows: raises where keys are NULL or not unique.';
+
+
 -- Run one INSERT, UPDATE or DELETE that must touch a known number of rows: a trigger or a rule that swallows some would
 -- otherwise go unseen.
 CREATE OR REPLACE FUNCTION elt._change_rows(expected bigint, target regclass, statement text)
@@ -206,7 +229,10 @@ BEGIN
     -- 2. Columns.  One that the target lacks is a typo or news: ignored, it would go stale unseen.  Those that the
     --    source lacks (surrogate keys, notes) keep their values.
 
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = target AND indisprimary) THEN
+    -- A key WITHOUT OVERLAPS (18) compares by overlap.
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.pg_index WHERE indrelid = target AND indisprimary AND NOT indisexclusion
+    ) THEN
         SELECT string_agg(quote_ident(pg_attribute.attname), ', ' ORDER BY pg_attribute.attnum)
         INTO problem
         FROM pg_catalog.pg_index
@@ -313,11 +339,6 @@ BEGIN
 
     EXECUTE format('SELECT count(*) FROM %s', new_rows) INTO source_rows;
 
-    PERFORM elt._refuse_rows(
-        format('SELECT %s FROM %s WHERE num_nulls(%s) > 0', columns, new_rows, keys),
-        format('%s: NULL in the primary key (%s)', cannot, keys),
-        'not_null_violation'
-    );
     IF scope <> 'true' THEN
         PERFORM elt._refuse_rows(
             format(
@@ -343,12 +364,8 @@ BEGIN
                     target, columns, s_columns, new_rows, keys
                 )
             );
-        EXCEPTION WHEN unique_violation THEN
-            PERFORM elt._refuse_rows(
-                format('SELECT %1$s FROM %2$s GROUP BY %1$s HAVING count(*) > 1 ORDER BY %1$s', keys, new_rows),
-                format('%s: the primary key (%s) is not unique in the source', cannot, keys),
-                'unique_violation'
-            );
+        EXCEPTION WHEN unique_violation OR not_null_violation THEN
+            PERFORM elt._refuse_bad_keys(new_rows, keys, cannot);
             RAISE;  -- some other constraint
         END;
         inserted := source_rows;
@@ -391,16 +408,13 @@ BEGIN
         INTO inserted, updated, deleted;
         EXECUTE format(E'SELECT count(*) FROM %s WHERE (%s\n)', target, scope) INTO target_rows;
 
-        -- A key that is twice in the source meets its target row twice, or is new twice.
-        PERFORM elt._refuse_rows(
-            format(
-                'SELECT %1$s FROM %2$s %3$s GROUP BY %1$s HAVING count(*) > 1 ORDER BY %1$s',
-                keys,
-                CASE WHEN source_rows = target_rows - deleted + inserted THEN diff ELSE new_rows END,
-                CASE WHEN source_rows = target_rows - deleted + inserted THEN 'WHERE _elt_op = ''i''' END
-            ),
-            format('%s: the primary key (%s) is not unique in the source', cannot, keys),
-            'unique_violation'
+        -- Only a key that is twice in the source can have met a target row twice.
+        IF source_rows <> target_rows - deleted + inserted THEN
+            PERFORM elt._refuse_bad_keys(new_rows, keys, cannot);
+            RAISE EXCEPTION '%: primary key (%) is not unique in the target; do tables inherit from it?', cannot, keys;
+        END IF;
+        PERFORM elt._refuse_bad_keys(
+            format('(SELECT %s FROM %s WHERE _elt_op = ''i'') AS s', columns, diff), keys, cannot
         );
         IF scope <> 'true' THEN
             PERFORM elt._refuse_rows(
@@ -417,6 +431,14 @@ BEGIN
     --    in which a unique value can move from one key to another.
 
         IF deleted > 0 THEN
+            SELECT string_agg(conrelid::regclass::text, ', ')
+            INTO problem
+            FROM pg_catalog.pg_constraint
+            WHERE confrelid = target AND confdeltype IN ('c', 'n', 'd');  -- CASCADE, SET NULL, SET DEFAULT
+
+            IF problem IS NOT NULL THEN
+                RAISE WARNING '% rows leave %, and ON DELETE of its foreign key changes %', deleted, target, problem;
+            END IF;
             PERFORM elt._change_rows(
                 deleted,
                 target,
