@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from extraction import COLUMNS, ROWS, TABLE, Plain, Time, export, extractor_of, rows_of
+from kbcstorage.client import Client
 
-from lib.errors import Cancelled, CredentialError, ExtractError
-from lib.extractors import Export
-from lib.extractors.keboola import KeboolaExtractor
-from sandbox.faults import Fault
+from lib.errors import CredentialError, ExtractError
 from sandbox.keboola_server import KeboolaServer
 
-TABLE = "in.c-shop.orders"
-COLUMNS = ("id", "note")
-ROWS = [(str(number), f'note "{number}"\nnaïve 🦊') for number in range(100)]
-
-
-class Plain:
-    """A secret that needs no keyring."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        return self._text
-
-
-class Time:
-    """A clock that moves when somebody waits."""
-
-    def __init__(self) -> None:
-        self.waits: list[float] = []
-        self.lines: list[str] = []
-        self.at = 1_800_000_000.0
-
-    def pause(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        self.at += seconds
-
-    def now(self) -> float:
-        return self.at
+PROVIDERS = ["gcp", "aws", "azure"]
 
 
 @pytest.fixture
@@ -57,34 +26,6 @@ def keboola() -> Iterator[KeboolaServer]:
     with KeboolaServer() as server:
         server.put_table(TABLE, columns=COLUMNS, rows=ROWS)
         yield server
-
-
-def extractor_of(keboola: KeboolaServer, time: Time, **changed: object) -> KeboolaExtractor:
-    arguments: dict = dict(
-        url=keboola.url,
-        token=Plain(keboola.token),
-        run_id="run-17",
-        parallel=4,
-        pause=time.pause,
-        clock=time.now,
-        now=time.now,
-        environ=keboola.store_environment,
-        report=time.lines.append,
-    )
-    return KeboolaExtractor(**(arguments | changed))
-
-
-def export(extractor: KeboolaExtractor, table_id: str = TABLE) -> Export:
-    return extractor.finish(extractor.start(extractor.table(table_id)))
-
-
-def rows_of(exported: Export) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for piece in exported.slices:
-        with piece.open() as stream:
-            text = stream.read().decode()
-        rows += map(tuple, csv.reader(io.StringIO(text, newline=""), strict=True))
-    return rows
 
 
 @pytest.mark.parametrize("quoting", ["snowflake", "bigquery"])
@@ -190,196 +131,30 @@ def test_only_typed_tables_hold_nulls(keboola: KeboolaServer, time: Time) -> Non
     assert not extractor_of(keboola, time).table(TABLE).has_nulls
 
 
-# ---- faults: which request, when, what happens --------------------------------------------------------------------
-
-#: these pass: the rows are the same and complete
-SURVIVED = [
-    Fault("table", "status", status=500),
-    Fault("table", "cut", at=None),
-    Fault("table", "cut", at=0.5),
-    Fault("export-async", "status", status=502),
-    Fault("export-async", "cut", at=None),
-    Fault("job", "status", status=429, retry_after="3"),
-    Fault("job", "cut", at=0.9),
-    Fault("job", "stall", at=None),
-    Fault("file", "status", status=504),
-    Fault("manifest", "status", status=503),
-    Fault("manifest", "status", status=403),
-    Fault("manifest", "cut", at=0.5),
-    Fault("manifest", "length", at=5),
-    Fault("slice", "status", status=500),
-    Fault("slice", "status", status=429, retry_after="Wed, 21 Oct 2015 07:28:00 GMT"),
-    Fault("slice", "status", status=401),
-    Fault("slice", "status", status=403, nth=3),
-    Fault("slice", "cut", at=None),
-    Fault("slice", "cut", at=0),
-    Fault("slice", "cut", at=0.5),
-    Fault("slice", "cut", at=-1),
-    Fault("slice", "cut", at=0.5, nth=4),
-    Fault("slice", "stall", at=None),
-    Fault("slice", "stall", at=0.5),
-    Fault("slice", "stall", at=-1),
-    Fault("slice", "cut", at=300, nth=None, path="_0_0_0.csv"),
-]
-#: these don't: the message says what it was
-FATAL = [
-    (Fault("table", "status", status=500, nth=None), "table in.c-shop.orders: HTTP 500 .*gave up after 6 tries"),
-    (Fault("table", "status", status=404, body="<html>"), "table in.c-shop.orders: HTTP 404"),
-    (Fault("table", "status", status=200, body="<html>"), "did not answer with JSON"),
-    (Fault("table", "status", status=302), "redirects elsewhere; correct"),
-    (Fault("export-async", "status", status=500, nth=None), "export of in.c-shop.orders: HTTP 500 .*after 4 tries"),
-    (Fault("export-async", "status", status=400), "export of in.c-shop.orders: HTTP 400"),
-    (Fault("export-async", "job", outcome="error"), r"\(job \d+\) failed: .*exceptionId"),
-    (Fault("export-async", "job", outcome="cancelled"), r"\(job \d+\) was cancelled in Keboola"),
-    (Fault("export-async", "job", outcome="terminated"), r"\(job \d+\) was terminated in Keboola"),
-    (Fault("export-async", "job", outcome="processing"), r"\(job \d+\): still 'processing' after 10 minutes"),
-    (Fault("export-async", "job", outcome="pondering"), r"\(job \d+\): still 'pondering' after 10 minutes"),
-    (Fault("job", "status", status=404), r"\(job \d+\): HTTP 404"),
-    (Fault("file", "status", status=403, nth=None), r"\(job \d+\): HTTP 403 .*read permission for the table's bucket"),
-    (Fault("manifest", "status", status=200, body="<html>"), "the manifest is not a list of entries"),
-    (Fault("manifest", "status", status=403, nth=None), "the manifest cannot be read: HTTP 403"),
-    (Fault("slice", "status", status=404, nth=2), r"slice \d \(\S+.csv.gz\): the object is gone .*HTTP 404"),
-    (Fault("slice", "status", status=403, nth=None), r"slice 1 \(\S+\): the store refuses the object .HTTP 403"),
-    (Fault("slice", "status", status=503, nth=None), r"slice 1 \(\S+\): HTTP 503.*; gave up after 6 tries"),
-    (Fault("slice", "cut", at=0, nth=None), "the connection was cut after 0 of .* gave up after 6 tries"),
-    (Fault("slice", "stall", at=0.5, nth=None), "nothing came for 0.2 s after .* gave up after 6 tries"),
-    (Fault("slice", "truncate", at=0.5), "the gzip data end early"),
-    (Fault("slice", "truncate", at=-1), "the gzip data end early"),
-    (Fault("slice", "corrupt", at=0.5), "the gzip data are damaged"),
-    (Fault("slice", "corrupt", at=-1), "the gzip data are damaged"),
-    (Fault("slice", "length", at=10), "ends before byte"),
-]
+@pytest.mark.parametrize("is_sliced", [True, False], ids=["sliced", "whole"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_each_cloud_delivers_every_row_whatever_its_keys_look_like(time: Time, provider: str, is_sliced: bool) -> None:
+    with KeboolaServer(provider=provider, sliced=is_sliced, key_prefix="exp 2/a+b=ü&%25~", clock=time.now) as keboola:
+        keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
+        assert sorted(rows_of(export(extractor_of(keboola, time)))) == sorted(ROWS)
 
 
-def name_of(fault: object) -> str | None:
-    if not isinstance(fault, Fault):
-        return ""
-    parts = [fault.match, fault.action, fault.status if fault.action == "status" else fault.at, fault.outcome]
-    return "-".join(map(str, parts if fault.action == "job" else parts[:3])) + (
-        "" if fault.nth == 1 else f"-{fault.nth}"
-    )
-
-
-@pytest.fixture
-def shop() -> Iterator[KeboolaServer]:
-    """Slices of some kilobytes, so that there is a middle; a job takes two polls."""
-    with KeboolaServer(polls=2) as server:
-        server.put_table(TABLE, columns=COLUMNS, rows=ROWS * 30)
-        yield server
-        server.faults.release()
-
-
-@pytest.mark.parametrize("fault", SURVIVED, ids=name_of)
-def test_a_passing_fault_costs_no_row(shop: KeboolaServer, time: Time, fault: Fault) -> None:
-    extractor = extractor_of(shop, time, timeout=(1.0, 0.2), deadline=600.0)
-    hits: list[None] = []
-    shop.faults.add(replace(fault, do=lambda: hits.append(None)))
-    assert sorted(rows_of(export(extractor))) == sorted(ROWS * 30)
-    assert hits
-    exports = [request for request in shop.requests if request.kind == "export-async"]
-    assert {request.headers["x-kbc-runid"] for request in exports} == {"run-17"}
-
-
-@pytest.mark.parametrize("fault, message", FATAL, ids=name_of)
-def test_a_lasting_fault_is_named_and_the_next_export_is_whole(
-    shop: KeboolaServer, time: Time, fault: Fault, message: str
+# Keboola's client leaves its temporary folder to the garbage collector
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
+@pytest.mark.parametrize("quoting", ["snowflake", "bigquery"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_keboolas_own_client_reads_the_same_rows(
+    time: Time, provider: str, quoting: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    extractor = extractor_of(shop, time, timeout=(1.0, 0.2), deadline=600.0)
-    shop.faults.add(fault)
-    with pytest.raises(ExtractError, match=message) as caught:
-        rows_of(export(extractor))
-    assert TABLE in str(caught.value) and shop.token not in str(caught.value)
-    shop.faults.clear()
-    assert sorted(rows_of(export(extractor))) == sorted(ROWS * 30)
-
-
-def test_expired_credentials_are_renewed_in_the_middle_of_a_table(shop: KeboolaServer, time: Time) -> None:
-    exported = export(extractor_of(shop, time))
-    rows = rows_of(replace(exported, slices=exported.slices[:2]))
-    shop.expire_credentials()
-    rows += rows_of(replace(exported, slices=exported.slices[2:]))
-    assert sorted(rows) == sorted(ROWS * 30)
-    slices = [request.path for request in shop.requests if request.kind == "slice" and request.status == 200]
-    assert len(slices) == len(set(slices)) == 4, "a finished slice was fetched again"
-    assert [request.kind for request in shop.requests].count("file") == 2
-
-
-def test_credentials_are_renewed_by_age_before_they_expire(shop: KeboolaServer, time: Time) -> None:
-    exported = export(extractor_of(shop, time))
-    time.pause(2690)
-    rows_of(replace(exported, slices=exported.slices[:1]))
-    assert [request.kind for request in shop.requests].count("file") == 1
-    time.pause(10)
-    rows_of(replace(exported, slices=exported.slices[1:]))
-    assert [request.kind for request in shop.requests].count("file") == 2
-
-
-def test_a_file_that_is_gone_is_exported_again(shop: KeboolaServer, time: Time) -> None:
-    extractor = extractor_of(shop, time)
-    for kind in ("file", "manifest"):
-        body = '{"error": "gone", "code": "storage.files.notFound", "exceptionId": "e-1"}'
-        shop.faults.add(Fault(kind, "status", status=404, body=body))
-        assert sorted(rows_of(export(extractor))) == sorted(ROWS * 30)
-    assert len(time.lines) == 2 and all("exporting again" in line for line in time.lines)
-
-
-def test_a_table_that_is_imported_during_the_export_has_another_version_afterwards(
-    shop: KeboolaServer, time: Time
-) -> None:
-    extractor = extractor_of(shop, time)
-    table = extractor.table(TABLE)
-    shop.faults.add(Fault("job", do=lambda: shop.put_table(TABLE, columns=COLUMNS, rows=ROWS[:5])))
-    assert sorted(rows_of(extractor.finish(extractor.start(table)))) == sorted(ROWS * 30)
-    assert extractor.table(TABLE).version != table.version
-
-
-def test_a_column_added_after_the_look_at_the_table_stays_out_of_the_export(shop: KeboolaServer, time: Time) -> None:
-    extractor = extractor_of(shop, time)
-    table = extractor.table(TABLE)
-    shop.put_table(TABLE, columns=("new", *COLUMNS), rows=[("n", *row) for row in ROWS])
-    assert sorted(rows_of(extractor.finish(extractor.start(table)))) == sorted(ROWS)
-
-
-def test_a_table_deleted_after_the_look_at_it_is_named(shop: KeboolaServer, time: Time) -> None:
-    extractor = extractor_of(shop, time)
-    table = extractor.table(TABLE)
-    shop.put_table("in.c-shop.order_items", columns=COLUMNS, rows=ROWS)
-    shop.delete_table(TABLE)
-    with pytest.raises(
-        ExtractError, match=r"^export of in.c-shop.orders: HTTP 404 .*Did you mean in.c-shop.order_items"
-    ):
-        extractor.start(table)
-
-
-def test_a_stop_while_polling_ends_it_at_once(shop: KeboolaServer, time: Time) -> None:
-    def stop(seconds: float) -> None:
-        raise Cancelled(15)
-
-    with pytest.raises(Cancelled, match="SIGTERM"):
-        export(extractor_of(shop, time, pause=stop))
-
-
-def test_slices_are_read_by_many_threads_while_credentials_expire(time: Time) -> None:
-    with KeboolaServer(slices=40) as keboola, ThreadPoolExecutor(8) as pool:
-        keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS * 30)
-        keboola.faults.add(Fault("slice", nth=20, do=keboola.expire_credentials))
+    # it writes slices into the working directory
+    monkeypatch.chdir(tmp_path)
+    with KeboolaServer(provider=provider, quoting=quoting) as keboola:
+        for name, value in keboola.store_environment.items():
+            monkeypatch.setenv(name, value)
+        keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
+        path = Client(keboola.url, keboola.token).tables.export_to_file(TABLE, str(tmp_path))
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = map(tuple, csv.reader(file, strict=True))
         exported = export(extractor_of(keboola, time))
-        pieces = pool.map(lambda piece: rows_of(replace(exported, slices=(piece,))), exported.slices)
-        assert sorted(row for rows in pieces for row in rows) == sorted(ROWS * 30)
-        assert [request.kind for request in keboola.requests].count("file") == 2
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_five_percent_failing_requests_over_200_slices_cost_no_row(time: Time, seed: int) -> None:
-    rows = [(str(number), "x" * (number % 50)) for number in range(200_000)]
-    with KeboolaServer(slices=200) as keboola, ThreadPoolExecutor(4) as pool:
-        keboola.put_table(TABLE, columns=COLUMNS, rows=rows)
-        hits: list[None] = []
-        for action in ("cut", "status"):
-            keboola.faults.add(
-                Fault("*", action, nth=None, share=0.025, seed=seed, at=0.5, status=503, do=lambda: hits.append(None))
-            )
-        exported = export(extractor_of(keboola, time))
-        pieces = pool.map(lambda piece: rows_of(replace(exported, slices=(piece,))), exported.slices)
-        assert sorted(row for part in pieces for row in part) == sorted(rows)
-    assert len(exported.slices) == 200 and len(hits) > 3
+        assert header == exported.table.columns
+        assert sorted(rows) == sorted(rows_of(exported))

@@ -1,0 +1,69 @@
+"""What tests of the extractor share: a table, a clock that moves when somebody waits, an export read to its rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time as real
+
+from lib.extractors import Export
+from lib.extractors.keboola import KeboolaExtractor
+from sandbox.keboola_server import KeboolaServer
+
+TABLE = "in.c-shop.orders"
+COLUMNS = ("id", "note")
+ROWS = [(str(number), f'note "{number}"\nnaïve 🦊') for number in range(100)]
+
+
+class Plain:
+    """A secret that needs no keyring."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+
+class Time:
+    """A clock that moves when somebody waits."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+        self.lines: list[str] = []
+        self.at = real.time()
+
+    def pause(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.at += seconds
+
+    def now(self) -> float:
+        return self.at
+
+
+def extractor_of(keboola: KeboolaServer, time: Time, **changed: object) -> KeboolaExtractor:
+    arguments: dict = dict(
+        url=keboola.url,
+        token=Plain(keboola.token),
+        run_id="run-17",
+        parallel=4,
+        pause=time.pause,
+        clock=time.now,
+        now=time.now,
+        environ=keboola.store_environment,
+        report=time.lines.append,
+    )
+    return KeboolaExtractor(**(arguments | changed))
+
+
+def export(extractor: KeboolaExtractor, table_id: str = TABLE) -> Export:
+    return extractor.finish(extractor.start(extractor.table(table_id)))
+
+
+def rows_of(exported: Export) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for piece in exported.slices:
+        with piece.open() as stream:
+            text = stream.read().decode()
+        rows += map(tuple, csv.reader(io.StringIO(text, newline=""), strict=True))
+    return rows

@@ -1,0 +1,221 @@
+"""What can go wrong at each request of an export, on each cloud: it costs no row, or it is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from extraction import COLUMNS, ROWS, TABLE, Time, export, extractor_of, rows_of
+
+from lib.errors import Cancelled, ExtractError
+from sandbox.faults import Fault
+from sandbox.keboola_server import KeboolaServer
+
+PROVIDERS = ["gcp", "aws", "azure"]
+#: these pass: the rows are the same and complete
+SURVIVED = [
+    Fault("table", "status", status=500),
+    Fault("table", "cut", at=None),
+    Fault("table", "cut", at=0.5),
+    Fault("export-async", "status", status=502),
+    Fault("export-async", "cut", at=None),
+    Fault("job", "status", status=429, retry_after="3"),
+    Fault("job", "cut", at=0.9),
+    Fault("job", "stall", at=None),
+    Fault("file", "status", status=504),
+    Fault("manifest", "status", status=503),
+    Fault("manifest", "status", status=403),
+    Fault("manifest", "cut", at=0.5),
+    Fault("manifest", "length", at=5),
+    Fault("slice", "status", status=500),
+    Fault("slice", "status", status=429, retry_after="Wed, 21 Oct 2015 07:28:00 GMT"),
+    Fault("slice", "status", status=401),
+    Fault("slice", "status", status=403, nth=3),
+    Fault("slice", "cut", at=None),
+    Fault("slice", "cut", at=0),
+    Fault("slice", "cut", at=0.5),
+    Fault("slice", "cut", at=-1),
+    Fault("slice", "cut", at=0.5, nth=4),
+    Fault("slice", "stall", at=None),
+    Fault("slice", "stall", at=0.5),
+    Fault("slice", "stall", at=-1),
+    Fault("slice", "cut", at=300, nth=None, path="_0_0_0.csv"),
+]
+#: these don't: the message says what it was
+FATAL = [
+    (Fault("table", "status", status=500, nth=None), "table in.c-shop.orders: HTTP 500 .*gave up after 6 tries"),
+    (Fault("table", "status", status=404, body="<html>"), "table in.c-shop.orders: HTTP 404"),
+    (Fault("table", "status", status=200, body="<html>"), "did not answer with JSON"),
+    (Fault("table", "status", status=302), "redirects elsewhere; correct"),
+    (Fault("export-async", "status", status=500, nth=None), "export of in.c-shop.orders: HTTP 500 .*after 4 tries"),
+    (Fault("export-async", "status", status=400), "export of in.c-shop.orders: HTTP 400"),
+    (Fault("export-async", "job", outcome="error"), r"\(job \d+\) failed: .*exceptionId"),
+    (Fault("export-async", "job", outcome="cancelled"), r"\(job \d+\) was cancelled in Keboola"),
+    (Fault("export-async", "job", outcome="terminated"), r"\(job \d+\) was terminated in Keboola"),
+    (Fault("export-async", "job", outcome="processing"), r"\(job \d+\): still 'processing' after 10 minutes"),
+    (Fault("export-async", "job", outcome="pondering"), r"\(job \d+\): still 'pondering' after 10 minutes"),
+    (Fault("job", "status", status=404), r"\(job \d+\): HTTP 404"),
+    (Fault("file", "status", status=403, nth=None), r"\(job \d+\): HTTP 403 .*read permission for the table's bucket"),
+    (Fault("manifest", "status", status=200, body="<html>"), "the manifest is not a list of entries"),
+    (Fault("manifest", "status", status=403, nth=None), "the manifest cannot be read: HTTP 403"),
+    (Fault("slice", "status", status=404, nth=2), r"slice \d \(\S+.csv.gz\): the object is gone .*HTTP 404"),
+    (Fault("slice", "status", status=403, nth=None), r"slice 1 \(\S+\): the store refuses the object .HTTP 403"),
+    (Fault("slice", "status", status=503, nth=None), r"slice 1 \(\S+\): HTTP 503.*; gave up after 6 tries"),
+    (Fault("slice", "cut", at=0, nth=None), "the connection was cut after 0 of .* gave up after 6 tries"),
+    (Fault("slice", "stall", at=0.5, nth=None), "nothing came for 0.2 s after .* gave up after 6 tries"),
+    (Fault("slice", "truncate", at=0.5), "the gzip data end early"),
+    (Fault("slice", "truncate", at=-1), "the gzip data end early"),
+    (Fault("slice", "corrupt", at=0.5), "the gzip data are damaged"),
+    (Fault("slice", "corrupt", at=-1), "the gzip data are damaged"),
+    (Fault("slice", "length", at=10), "ends before byte"),
+]
+
+
+def on_each_cloud(faults: Iterable[Fault], *more: Iterable[str]) -> list[tuple[object, ...]]:
+    """Faults of the API on one cloud, of a store on each."""
+    return [
+        (provider, fault, *rest)
+        for fault, *rest in zip(faults, *more)
+        for provider in PROVIDERS
+        if provider == "gcp" or fault.match in ("file", "manifest", "slice")
+    ]
+
+
+def name_of(value: object) -> str:
+    if not isinstance(value, Fault):
+        return str(value) if value in PROVIDERS else ""
+    what = {"status": value.status, "job": value.outcome}.get(value.action, value.at)
+    return f"{value.match}-{value.action}-{what}" + ("" if value.nth == 1 else f"-{value.nth}")
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture(params=PROVIDERS)
+def shop(request: pytest.FixtureRequest, time: Time) -> Iterator[KeboolaServer]:
+    """Slices of some kilobytes, so that there is a middle; a job takes two polls."""
+    with KeboolaServer(provider=request.param, polls=2, clock=time.now) as server:
+        server.put_table(TABLE, columns=COLUMNS, rows=ROWS * 30)
+        yield server
+        server.faults.release()
+
+
+@pytest.mark.parametrize("shop, fault", on_each_cloud(SURVIVED), indirect=["shop"], ids=name_of)
+def test_a_passing_fault_costs_no_row(shop: KeboolaServer, time: Time, fault: Fault) -> None:
+    extractor = extractor_of(shop, time, timeout=(1.0, 0.2), deadline=600.0)
+    hits: list[None] = []
+    shop.faults.add(replace(fault, do=lambda: hits.append(None)))
+    assert sorted(rows_of(export(extractor))) == sorted(ROWS * 30)
+    assert hits
+    exports = [request for request in shop.requests if request.kind == "export-async"]
+    assert {request.headers["x-kbc-runid"] for request in exports} == {"run-17"}
+
+
+@pytest.mark.parametrize("shop, fault, message", on_each_cloud(*zip(*FATAL)), indirect=["shop"], ids=name_of)
+def test_a_lasting_fault_is_named_and_the_next_export_is_whole(
+    shop: KeboolaServer, time: Time, fault: Fault, message: str
+) -> None:
+    extractor = extractor_of(shop, time, timeout=(1.0, 0.2), deadline=600.0)
+    shop.faults.add(fault)
+    with pytest.raises(ExtractError, match=message) as caught:
+        rows_of(export(extractor))
+    assert TABLE in str(caught.value) and shop.token not in str(caught.value)
+    shop.faults.clear()
+    assert sorted(rows_of(export(extractor))) == sorted(ROWS * 30)
+
+
+def test_expired_credentials_are_renewed_in_the_middle_of_a_table(shop: KeboolaServer, time: Time) -> None:
+    exported = export(extractor_of(shop, time))
+    rows = rows_of(replace(exported, slices=exported.slices[:2]))
+    shop.expire_credentials()
+    rows += rows_of(replace(exported, slices=exported.slices[2:]))
+    assert sorted(rows) == sorted(ROWS * 30)
+    slices = [request.path for request in shop.requests if request.kind == "slice" and request.status == 200]
+    assert len(slices) == len(set(slices)) == 4, "a finished slice was fetched again"
+    assert [request.kind for request in shop.requests].count("file") == 2
+
+
+def test_credentials_are_renewed_by_age_before_they_expire(shop: KeboolaServer, time: Time) -> None:
+    life = 3600 if "STORAGE_EMULATOR_HOST" in shop.store_environment else 12 * 3600
+    exported = export(extractor_of(shop, time))
+    time.pause(0.74 * life)
+    rows_of(replace(exported, slices=exported.slices[:1]))
+    assert [request.kind for request in shop.requests].count("file") == 1
+    time.pause(0.02 * life)
+    rows_of(replace(exported, slices=exported.slices[1:]))
+    assert [request.kind for request in shop.requests].count("file") == 2
+
+
+def test_a_file_that_is_gone_is_exported_again(shop: KeboolaServer, time: Time) -> None:
+    extractor = extractor_of(shop, time)
+    for kind in ("file", "manifest"):
+        body = '{"error": "gone", "code": "storage.files.notFound", "exceptionId": "e-1"}'
+        shop.faults.add(Fault(kind, "status", status=404, body=body))
+        assert sorted(rows_of(export(extractor))) == sorted(ROWS * 30)
+    assert len(time.lines) == 2 and all("exporting again" in line for line in time.lines)
+
+
+def test_a_table_that_is_imported_during_the_export_has_another_version_afterwards(
+    shop: KeboolaServer, time: Time
+) -> None:
+    extractor = extractor_of(shop, time)
+    table = extractor.table(TABLE)
+    shop.faults.add(Fault("job", do=lambda: shop.put_table(TABLE, columns=COLUMNS, rows=ROWS[:5])))
+    assert sorted(rows_of(extractor.finish(extractor.start(table)))) == sorted(ROWS * 30)
+    assert extractor.table(TABLE).version != table.version
+
+
+def test_a_column_added_after_the_look_at_the_table_stays_out_of_the_export(shop: KeboolaServer, time: Time) -> None:
+    extractor = extractor_of(shop, time)
+    table = extractor.table(TABLE)
+    shop.put_table(TABLE, columns=("new", *COLUMNS), rows=[("n", *row) for row in ROWS])
+    assert sorted(rows_of(extractor.finish(extractor.start(table)))) == sorted(ROWS)
+
+
+def test_a_table_deleted_after_the_look_at_it_is_named(shop: KeboolaServer, time: Time) -> None:
+    extractor = extractor_of(shop, time)
+    table = extractor.table(TABLE)
+    shop.put_table("in.c-shop.order_items", columns=COLUMNS, rows=ROWS)
+    shop.delete_table(TABLE)
+    with pytest.raises(
+        ExtractError, match=r"^export of in.c-shop.orders: HTTP 404 .*Did you mean in.c-shop.order_items"
+    ):
+        extractor.start(table)
+
+
+def test_a_stop_while_polling_ends_it_at_once(shop: KeboolaServer, time: Time) -> None:
+    def stop(seconds: float) -> None:
+        raise Cancelled(15)
+
+    with pytest.raises(Cancelled, match="SIGTERM"):
+        export(extractor_of(shop, time, pause=stop))
+
+
+def test_slices_are_read_by_many_threads_while_credentials_expire(time: Time) -> None:
+    with KeboolaServer(slices=40) as keboola, ThreadPoolExecutor(8) as pool:
+        keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS * 30)
+        keboola.faults.add(Fault("slice", nth=20, do=keboola.expire_credentials))
+        exported = export(extractor_of(keboola, time))
+        pieces = pool.map(lambda piece: rows_of(replace(exported, slices=(piece,))), exported.slices)
+        assert sorted(row for rows in pieces for row in rows) == sorted(ROWS * 30)
+        assert [request.kind for request in keboola.requests].count("file") == 2
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_five_percent_failing_requests_over_200_slices_cost_no_row(time: Time, seed: int) -> None:
+    rows = [(str(number), "x" * (number % 50)) for number in range(200_000)]
+    with KeboolaServer(slices=200) as keboola, ThreadPoolExecutor(4) as pool:
+        keboola.put_table(TABLE, columns=COLUMNS, rows=rows)
+        hits: list[None] = []
+        for action in ("cut", "status"):
+            keboola.faults.add(
+                Fault("*", action, nth=None, share=0.025, seed=seed, at=0.5, status=503, do=lambda: hits.append(None))
+            )
+        exported = export(extractor_of(keboola, time))
+        pieces = pool.map(lambda piece: rows_of(replace(exported, slices=(piece,))), exported.slices)
+        assert sorted(row for part in pieces for row in part) == sorted(rows)
+    assert len(exported.slices) == 200 and len(hits) > 3
