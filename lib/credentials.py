@@ -159,6 +159,8 @@ def show_secret(settings: Settings, name: str, user: str | None = None, environ:
 
     Raises CredentialError with each place tried where a Keboola token is missing.
     """
+    if name == "postgres" and settings.postgres.embedded:
+        return "none needed: the embedded PostgreSQL has no passwords"
     found = _find(_wanted(name, settings, user, environ), environ)
     if name == "postgres":
         return f"from {found.place}" if found.value else "none here: libpq looks at PGPASSWORD and .pgpass itself"

@@ -115,7 +115,7 @@ class _Reader:
             parts[key].value for key in ("transform", "checks") if key in parts
         ):
             self.wrong(node.line, "does nothing: it neither loads nor transforms nor checks")
-        self.bronze_scripts(node, parts, load)
+        self.bronze_scripts(parts, load)
         return Job(name, self.depends_on(parts.get("depends_on"), known), extract, load, transform, checks)
 
     def extract(self, node: Node) -> Extract | None:
@@ -185,7 +185,7 @@ class _Reader:
             self.wrong(node.line, f'on_failure must be "error" or "warn", not {_shown(node.value)}{hint}')
         return str(node.value)
 
-    def bronze_scripts(self, node: Node, parts: dict[str, Node], load: Load | None) -> None:
+    def bronze_scripts(self, parts: dict[str, Node], load: Load | None) -> None:
         """The landing table comes from bronze/<table>.sql of the very job that loads it."""
         items = self.items(parts.get("transform"), "transform", quiet=True)
         paths = {item.value: item.line for item in items if isinstance(item.value, str)}

@@ -186,6 +186,7 @@ def _time_zone(value: object) -> str:
         return name
     try:
         zoneinfo.ZoneInfo(name)
+    # OSError: the tzdata package holds "Europe" as a folder
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         known = zoneinfo.available_timezones()
         if not known:

@@ -443,6 +443,8 @@ def test_set_says_what_still_wins(settings: Settings, bare: dict[str, str], tmp_
 
 def test_a_password_is_shown_by_its_place_alone(settings: Settings, backends: Path, bare: dict[str, str]) -> None:
     assert show_secret(settings, "postgres", environ=bare) == "none here: libpq looks at PGPASSWORD and .pgpass itself"
+    embedded = Settings(root=settings.root, postgres=Postgres(embedded=True))
+    assert show_secret(embedded, "postgres", environ=bare).startswith("none needed")
     set_secret(settings, "postgres", "hunter2", environ=using(backends))
     assert show_secret(settings, "postgres", environ=using(backends)) == "from keyring ('POSTGRES', 'elt')"
 

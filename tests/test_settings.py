@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 import zoneinfo
 from datetime import timezone
@@ -46,7 +47,9 @@ def test_the_shipped_examples_are_valid_once_uncommented(tmp_path: Path) -> None
     assert (settings.keboola_url, settings.parallel, settings.time_zone) == ("https://connection.keboola.com", 4, "UTC")
 
 
-def test_the_state_lies_below_the_root_and_the_root_is_the_project(tmp_path: Path, monkeypatch) -> None:
+def test_the_state_lies_below_the_root_and_the_root_is_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert read_settings().root == Path(__file__).resolve().parent.parent
     assert read(tmp_path, "").state == tmp_path / ".elt"
@@ -189,8 +192,8 @@ def test_embedded_false_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_several_mistakes_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
-    text = refusal(tmp_path, '[run]\nparallel = 99\n[postgres]\nport = "x"\nhots = 1\n[keboola]\nurl = 5\n')
-    assert [line.split(": ")[0] for line in text.splitlines()] == [f"elt_settings.toml:{n}" for n in (2, 4, 5, 7)]
+    text = refusal(tmp_path, '[postgres]\nembedded = true\nport = "x"\nhots = 1\n[run]\nparallel = 99\n[keboola]\nurl = 5\n')
+    assert [line.split(": ")[0] for line in text.splitlines()] == [f"elt_settings.toml:{n}" for n in (2, 3, 4, 6, 8)]
 
 
 def test_a_commented_line_is_not_where_the_mistake_is(tmp_path: Path) -> None:
@@ -226,7 +229,10 @@ def test_a_folder_in_the_files_place_is_named(tmp_path: Path) -> None:
         read_settings(tmp_path)
 
 
-def test_a_machine_without_time_zone_data_says_what_to_install_but_needs_none_for_utc(tmp_path: Path) -> None:
+def test_a_machine_without_time_zone_data_says_what_to_install_but_needs_none_for_utc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tzdata", None)  # the package that Python falls back to
     zoneinfo.reset_tzpath(to=[])
     zoneinfo.ZoneInfo.clear_cache()
     try:
