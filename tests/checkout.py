@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 import pytest
 from conftest import Database
@@ -35,6 +36,7 @@ class Checkout:
         environ: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         flags: tuple[str, ...] = (),
+        stdin: IO[str] | int = subprocess.DEVNULL,
     ) -> subprocess.Popen[str]:
         """Start one of the scripts as cron does: env -i, LANG=C, no HOME, no terminal, another working directory."""
         script, *arguments = words
@@ -42,7 +44,7 @@ class Checkout:
             [sys.executable, *flags, str(self.folder / script), *arguments],
             env={"LANG": "C", **(environ or {})},
             cwd=cwd or "/",
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",

@@ -1,0 +1,168 @@
+"""main.py as a person types it: where things stand, check, status, psql, secrets, and the demo."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from checkout import TOKEN, Checkout, Morning
+from lib.embedded import remove
+
+#: what a developer may have set for his own work, and the demo must not follow
+MISLEADING = {"PGHOST": "nowhere.invalid", "PGSERVICE": "none", "KEBOOLA_TOKEN": "wrong", "POSTGRES_PASSWORD": "wrong"}
+
+
+# ---- a project ------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_command_it_says_where_things_stand_and_what_to_type(checkout: Checkout) -> None:
+    told = checkout.run("main.py")
+    assert told.returncode == 0
+    assert "Keboola     not set up" in told.stdout and "PostgreSQL  not set up" in told.stdout
+    assert "main.py demo" in told.stdout
+
+
+def test_it_tells_how_the_last_run_ended(morning: Morning) -> None:
+    assert "last run    none yet" in morning.run("main.py").stdout
+    assert morning.run("main.py", "run").returncode == 0
+    assert "last run    1, done, " in morning.run("main.py").stdout
+
+
+def test_a_server_that_is_down_does_not_keep_it_from_telling_the_rest(morning: Morning) -> None:
+    morning.settings('[postgres]\nhost = "127.0.0.1"\nport = 1\n')
+    told = morning.run("main.py")
+    assert told.returncode == 0 and "PostgreSQL  cannot connect to PostgreSQL" in told.stdout
+
+
+def test_check_finds_every_mistake_at_once(checkout: Checkout) -> None:
+    jobs = checkout.folder / "elt_jobs.json"
+    jobs.write_text(jobs.read_text().replace("silver/products.sql", "silver/product.sql"))
+    found = checkout.run("main.py", "check")
+    assert found.returncode == 2
+    for mistake in (
+        "did you mean 'silver/products.sql'?",
+        "no Keboola project is named",
+        "no Keboola token",
+        "no PostgreSQL",
+    ):
+        assert mistake in found.stdout
+    assert found.stdout.splitlines()[-1] == "error: 4 of 4 things to mend"
+
+
+def test_check_finds_a_script_that_must_not_commit(checkout: Checkout) -> None:
+    (checkout.folder / "sql_scripts/silver/products.sql").write_text("SELECT 1;\nCOMMIT;\n")
+    assert "silver/products.sql:2: COMMIT is transaction control" in checkout.run("main.py", "check").stdout
+
+
+def test_check_online_asks_keboola_and_postgresql(morning: Morning) -> None:
+    well = morning.run("main.py", "check", "--online")
+    assert well.returncode == 0, well.stdout
+    assert "job products: in.c-interview_de.products, 11 columns, 50 rows" in well.stdout
+    assert well.stdout.splitlines()[-1] == "all is well"
+
+
+def test_check_online_names_missing_rights_with_the_statement_to_run(morning: Morning) -> None:
+    name = morning.database.name
+    morning.database.sql(f"CREATE ROLE {name}_poor LOGIN")
+    try:
+        settings = (morning.folder / "elt_settings.toml").read_text()
+        morning.settings(settings.replace('user = "postgres"', f'user = "{name}_poor"'))
+        found = morning.run("main.py", "check", "--online")
+        assert found.returncode == 2
+        statements = [line.split(": ")[-1] for line in found.stdout.splitlines() if "schema" in line and ";" in line]
+        assert f"CREATE SCHEMA bronze AUTHORIZATION {name}_poor;" in statements
+        for statement in statements:
+            morning.database.sql(statement)
+        assert morning.run("main.py", "check", "--online").returncode == 0
+        assert morning.run("elt_daily_load.py").returncode == 0
+    finally:
+        morning.database.sql(f"DROP OWNED BY {name}_poor CASCADE")
+        morning.database.sql(f"DROP ROLE {name}_poor")
+
+
+def test_check_online_names_a_table_that_keboola_lacks(morning: Morning) -> None:
+    morning.keboola.delete_table("in.c-interview_de.products")
+    found = morning.run("main.py", "check", "--online")
+    assert found.returncode == 2 and "in.c-interview_de.products" in found.stdout
+
+
+def test_status_shows_runs_jobs_and_the_error_of_a_failed_one(morning: Morning) -> None:
+    assert "no run yet" in morning.run("main.py", "status").stdout
+    morning.run("main.py", "run")
+    morning.keboola.delete_table("in.c-interview_de.products")
+    morning.run("main.py", "run")
+    shown = morning.run("main.py", "status")
+    assert shown.returncode == 0
+    rows = {tuple(line.split()[:2]) for line in shown.stdout.splitlines()}
+    assert {("2", "failed"), ("1", "done"), ("products", "failed"), ("inventory_gold", "held")} <= rows
+    assert "silver/stock_levels.sql" in shown.stdout
+
+
+def test_psql_opens_on_the_configured_database_with_its_own_arguments(morning: Morning) -> None:
+    answer = morning.run("main.py", "psql", "-XAtc", "SELECT current_database()", environ={"PATH": "/usr/bin:/bin"})
+    assert answer.returncode == 0
+    assert answer.stdout.strip() == morning.database.name
+
+
+def test_a_machine_without_psql_uses_the_one_of_the_wheel(morning: Morning) -> None:
+    answer = morning.run("main.py", "psql", "-XAtc", "SELECT 1", environ={"PATH": "/nowhere"})
+    assert answer.stdout.strip() == "1"
+
+
+def test_a_secret_is_set_from_standard_input_shown_without_it_and_deleted(checkout: Checkout, tmp_path: Path) -> None:
+    with checkout.start("main.py", "credentials", "set", "keboola") as nothing:
+        assert "no secret on standard input" in nothing.communicate()[0] and nothing.returncode == 2
+    typed = tmp_path / "typed"
+    typed.write_text(TOKEN + "\n")
+    with typed.open() as file:
+        stored = checkout.run("main.py", "credentials", "set", "keboola", stdin=file)
+    assert stored.returncode == 0, stored.stdout
+    kept = checkout.folder / ".elt/secrets/keboola_token"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    shown = checkout.run("main.py", "credentials", "show", "keboola")
+    assert shown.returncode == 0 and "815-4711-****" in shown.stdout and TOKEN not in shown.stdout
+    assert checkout.run("main.py", "credentials", "delete", "keboola").returncode == 0
+    assert checkout.run("main.py", "credentials", "show", "keboola").returncode == 2
+
+
+@pytest.mark.parametrize("command", ["demo", "run", "check", "status", "credentials", "psql", "stop"])
+def test_the_help_of_every_command_has_an_example(checkout: Checkout, command: str) -> None:
+    helped = checkout.run("main.py", command, "--help")
+    assert helped.returncode == 0 and "example" in helped.stdout and f"main.py {command}" in helped.stdout
+
+
+# ---- the demo -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def demo(checkout: Checkout) -> Iterator[Checkout]:
+    """A checkout whose demo server is gone afterwards."""
+    yield checkout
+    remove(checkout.folder / ".elt/demo/postgres")
+
+
+def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(demo: Checkout) -> None:
+    before = {path: path.read_bytes() for path in demo.folder.rglob("*") if path.is_file()}
+    played = demo.run("main.py", "demo", environ=MISLEADING)
+    assert played.returncode == 0, played.stdout
+    assert "daily load: 3 jobs published" in played.stdout
+    assert "gold.product_status_summary" in played.stdout and "HW-0000" in played.stdout
+    after = {path: path.read_bytes() for path in before}
+    assert after == before
+    made = {path.relative_to(demo.folder).parts[:2] for path in demo.folder.rglob("*") if path not in before}
+    assert {parts for parts in made if "__pycache__" not in parts and parts[0] == ".elt"} == {
+        (".elt",),
+        (".elt", "demo"),
+    }
+    commands = [
+        line.split("main.py ")[1].split("  ")[0].split()
+        for line in played.stdout.splitlines()
+        if "main.py demo" in line
+    ]
+    assert [words[1] for words in commands] == ["psql", "run", "status", "stop"]
+    for words in commands:
+        extra = ["-XAtc", "SELECT count(*) FROM gold.product_status_summary"] if words[1] == "psql" else []
+        typed = demo.run("main.py", *words, *extra, environ=MISLEADING)
+        assert typed.returncode == 0, typed.stdout
