@@ -1,0 +1,130 @@
+"""The project of a test run as a process of its own: what cron starts, and what can be killed or sent a signal.
+
+The child finds its project in the variable ELT_TEST_PROJECT and then does what elt_daily_load.py does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Condition
+
+ROOT = Path(__file__).parent.parent
+#: seconds; a test that waits longer than this has failed
+PATIENCE = 60.0
+#: the first line of the child, once all is imported
+READY = "ready"
+
+
+class ProjectProcess:
+    """A run on its way. Use as a context manager: whatever happens, no process is left behind."""
+
+    def __init__(self, project, *arguments: str) -> None:  # noqa: ANN001
+        from lib.stop import start_thread
+
+        (project.root / "elt_jobs.json").write_text(json.dumps(project.registry, indent=2))
+        about = {
+            "root": str(project.root),
+            "url": project.keboola.url,
+            "token": project.keboola.token,
+            "postgres": project.database.connect_args,
+        }
+        environ = {**os.environ, **project.keboola.store_environment, "ELT_TEST_PROJECT": json.dumps(about)}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *arguments],
+            env=environ | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        #: what it has printed so far, and when
+        self.lines: list[str] = []
+        self.times: list[float] = []
+        self._news = Condition()
+        self._ended = False
+        self._reading: Future[None] = start_thread(self._read, "output of a run")
+
+    def __enter__(self) -> ProjectProcess:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reading.result(PATIENCE)
+        self._process.stdout.close()
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            with self._news:
+                self.lines.append(line.rstrip("\n"))
+                self.times.append(time.monotonic())
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def wait_for(self, condition: Callable[[list[str]], bool]) -> None:
+        """Return once what was printed meets the condition, or the process has ended."""
+        with self._news:
+            assert self._news.wait_for(lambda: self._ended or condition(self.lines), PATIENCE), self.output
+
+    def run_on(self, seconds: float) -> None:
+        """Let it go on for so long, or to its end."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return
+
+    def send(self, signal_number: int) -> None:
+        self._process.send_signal(signal_number)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+        self.exit_code()
+
+    def exit_code(self) -> int:
+        """Wait for its end, and for its last line."""
+        code = self._process.wait(PATIENCE)
+        self._reading.result(PATIENCE)
+        return code
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+
+def main() -> int:
+    """The child: this project's settings instead of elt_settings.toml, and all else as elt_daily_load.py."""
+    import argparse
+
+    import lib.extractors.keboola  # noqa: F401
+    import lib.runner  # noqa: F401
+    from lib.command_line import add_run_arguments, guarded, run_project
+    from lib.credentials import Secret
+    from lib.settings import Postgres, Settings
+
+    parser = argparse.ArgumentParser()
+    add_run_arguments(parser)
+    given = parser.parse_args()
+    about = json.loads(os.environ["ELT_TEST_PROJECT"])
+    postgres = Postgres(**{**about["postgres"], "port": int(about["postgres"]["port"])})
+    token = Secret(about["token"])
+    settings = Settings(Path(about["root"]), about["url"], postgres, parallel=2, keboola_token=token)
+    print(READY, flush=True)
+    return guarded(lambda: run_project(settings, given.jobs, given))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
