@@ -96,6 +96,7 @@ links AS (
 doubtful_stock AS MATERIALIZED (
     SELECT
         stock.*,
+        stock::text AS row_text,
         links.product_sku,
         coalesce(elt.to_text(warehouse_id), 'unknown') AS warehouse
     FROM bronze.products_inventory_locations AS stock
@@ -135,7 +136,7 @@ ranked_stock AS (
                 coalesce(unavailable, 0) DESC,
                 elt.to_text(warehouse_name) COLLATE "C",
                 elt.to_text(warehouse_identifier) COLLATE "C",
-                typed_stock::text COLLATE "C"
+                row_text COLLATE "C"
         ) AS place
     FROM typed_stock
 ),
@@ -254,8 +255,8 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
         'on_hand_above_available',
         product_sku || ' / ' || warehouse_id,
         'quantity_on_hand',
-        quantity_on_hand_received::text,
-        quantity_on_hand::text
+        trim_scale(quantity_on_hand_received)::text,
+        trim_scale(quantity_on_hand)::text
     FROM silver.stock_levels
     WHERE quantity_on_hand_received > quantity_on_hand
 )

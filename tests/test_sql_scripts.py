@@ -1,0 +1,637 @@
+"""The SQL scripts: rows in, rows out, on a real PostgreSQL; each runs alone, twice, and unchanged under `psql -f`."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import psycopg2
+import pytest
+from psycopg2.extensions import connection as Connection
+from psycopg2.extras import execute_values
+
+from sandbox import inventory
+from tests import oracle
+
+PROJECT = Path(__file__).parent.parent
+SCRIPTS = PROJECT / "sql_scripts"
+JOBS = {name: job for name, job in json.loads((PROJECT / "elt_jobs.json").read_text()).items() if name[0] != "$"}
+#: in the order of a run: definitions of bronze before the load, gold after the last silver script
+TRANSFORMS = [script for job in JOBS.values() for script in job["transform"]]
+ORDER = sorted(TRANSFORMS, key=lambda script: ["bronze", "silver", "gold"].index(script.split("/")[0]))
+CHECKS = [check for job in JOBS.values() for check in job.get("checks", [])]
+HELPERS = ("publish_rows.sql", "add_column.sql", "to_number.sql", "to_text.sql")
+
+
+class Warehouse:
+    """A database with the layers' schemas and helpers, loaded from rows by the scripts alone."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Begin anew; the helpers stay where they are there."""
+        self.connection = connection
+        self.sql("DROP SCHEMA IF EXISTS bronze, silver, gold CASCADE; CREATE SCHEMA IF NOT EXISTS elt")
+        self.sql("CREATE SCHEMA bronze; CREATE SCHEMA silver; CREATE SCHEMA gold")
+        if self.sql("SELECT to_regproc('elt.to_text')") == [(None,)]:
+            for name in HELPERS:
+                self.sql((PROJECT / "lib" / "elt" / name).read_text(encoding="utf-8"))
+        self.run([script for script in ORDER if script.startswith("bronze/")])
+
+    def sql(self, text: str) -> list[tuple]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(text)
+            return cursor.fetchall() if cursor.description else []
+
+    def run(self, scripts: Sequence[str]) -> None:
+        """Each script as a whole and in a session without temporary tables, as `psql -f` would."""
+        for script in scripts:
+            self.sql((SCRIPTS / script).read_text(encoding="utf-8"))
+            self.sql("DISCARD TEMP")
+
+    def put(self, products: Sequence[Mapping], stock: Sequence[Mapping]) -> None:
+        """Replace what bronze holds."""
+        for table, columns, rows in (
+            ("bronze.products", oracle.PRODUCT_COLUMNS, products),
+            ("bronze.products_inventory_locations", oracle.STOCK_COLUMNS, stock),
+        ):
+            self.sql(f"DELETE FROM {table}")
+            with self.connection.cursor() as cursor:
+                values = [[row[column] for column in columns] for row in rows]
+                execute_values(cursor, f"INSERT INTO {table} ({', '.join(columns)}) VALUES %s", values)
+
+    def load(self, products: Sequence[Mapping], stock: Sequence[Mapping] = ()) -> None:
+        """Replace what bronze holds and run every other script."""
+        self.put(products, stock)
+        self.run([script for script in ORDER if not script.startswith("bronze/")])
+
+    def broken(self, check: str) -> list[tuple]:
+        return self.sql((SCRIPTS / check).read_text(encoding="utf-8"))
+
+    def issues(self) -> list[tuple]:
+        """Rule, key, column, value received, value used; without what every good product or row would add."""
+        return self.sql(
+            "SELECT rule, row_key, column_name, value_received, value_used FROM silver.data_quality_issues"
+            " ORDER BY rule, row_key, column_name, occurrence"
+        )
+
+
+@pytest.fixture(scope="module")
+def connection(servers) -> Iterator[Connection]:
+    """One database for all tests here: making one takes longer than most of them."""
+    administrator = psycopg2.connect(**servers[18].connect_args("postgres"))
+    administrator.autocommit = True
+    with administrator.cursor() as cursor:
+        cursor.execute("CREATE DATABASE sql_scripts TEMPLATE template0")
+        opened = psycopg2.connect(**servers[18].connect_args("sql_scripts"))
+        opened.autocommit = True
+        yield opened
+        opened.close()
+        cursor.execute("DROP DATABASE sql_scripts")
+    administrator.close()
+
+
+@pytest.fixture
+def warehouse(connection: Connection) -> Warehouse:
+    return Warehouse(connection)
+
+
+def product(**different: str | None) -> dict[str, str | None]:
+    """A product without a flaw, linked to link-a."""
+    return {
+        "sku": "A1",
+        "name": "Signer",
+        "product_type": "wallet",
+        "is_active": "1",
+        "inventory_locations": "link-a",
+        "weight_value": "250",
+        "weight_unit": "g",
+        "dimensions_length": "10",
+        "dimensions_width": "5",
+        "dimensions_height": "2",
+        "dimensions_unit": "cm",
+        **different,
+    }
+
+
+def stock(**different: str | None) -> dict[str, str | None]:
+    """A stock row without a flaw, of link-a."""
+    return {
+        "json_parentid": "link-a",
+        "warehouse_id": "101",
+        "warehouse_name": "Praha",
+        "warehouse_identifier": "PRG",
+        "quantity_available": "10",
+        "quantity_on_hand": "8",
+        "quarantined_quantity": "1",
+        "quantity_unavailable": "2",
+        **different,
+    }
+
+
+# ---- what each script makes -----------------------------------------------------------------------------------------
+
+
+def test_a_product_and_its_stock_reach_gold(warehouse: Warehouse) -> None:
+    warehouse.load([product()], [stock(), stock(warehouse_id="102", quantity_available="4", quantity_on_hand="4")])
+
+    assert warehouse.sql("SELECT * FROM silver.products") == [
+        ("A1", "Signer", "wallet", 250, 10, 5, 2, True, True),
+    ]
+    assert warehouse.sql("SELECT * FROM silver.stock_levels ORDER BY warehouse_id") == [
+        ("A1", "101", "Praha", "PRG", 10, 8, 8, 1, 2, 1),
+        ("A1", "102", "Praha", "PRG", 4, 4, 4, 1, 2, 1),
+    ]
+    assert warehouse.sql("SELECT * FROM gold.product_status_summary") == [
+        ("A1", "Signer", "wallet", "Active", 14, 12, 2, 4, 2, "In Stock"),
+    ]
+    assert warehouse.issues() == []
+
+
+def test_gold_has_the_columns_that_the_design_names(warehouse: Warehouse) -> None:
+    warehouse.load([product()], [stock()])
+    columns = warehouse.sql(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'gold.product_status_summary'::regclass ORDER BY attnum"
+    )
+    assert [name for (name,) in columns] == [
+        "product_sku",
+        "product_name",
+        "product_type",
+        "product_status",
+        "total_stock",
+        "quantity_on_hand",
+        "quarantined_quantity",
+        "quantity_unavailable",
+        "warehouse_count",
+        "stock_status",
+    ]
+
+
+def test_on_hand_above_available_is_set_to_available_and_listed(warehouse: Warehouse) -> None:
+    warehouse.load([product()], [stock(quantity_available="10", quantity_on_hand="13")])
+    assert warehouse.sql("SELECT quantity_on_hand, quantity_on_hand_received FROM silver.stock_levels") == [(10, 13)]
+    assert warehouse.issues() == [("on_hand_above_available", "A1 / 101", "quantity_on_hand", "13", "10")]
+
+
+def test_quantities_are_compared_as_numbers(warehouse: Warehouse) -> None:
+    """As text, '9' is higher than '10'."""
+    warehouse.load([product()], [stock(quantity_available="10", quantity_on_hand="9")])
+    assert warehouse.sql("SELECT quantity_on_hand FROM silver.stock_levels") == [(9,)]
+    assert warehouse.issues() == []
+
+
+def test_missing_dimensions_are_null_and_flagged_and_keep_the_product(warehouse: Warehouse) -> None:
+    warehouse.load([product(dimensions_height="")], [stock()])
+    assert warehouse.sql("SELECT length_cm, width_cm, height_cm, has_dimensions FROM silver.products") == [
+        (10, 5, None, False)
+    ]
+    assert warehouse.sql("SELECT product_sku, total_stock FROM gold.product_status_summary") == [("A1", 10)]
+    assert warehouse.issues() == [
+        (
+            "missing_dimensions",
+            "A1",
+            "dimensions_length, dimensions_width, dimensions_height",
+            "10 x 5 x  cm",
+            None,
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "unit, centimetres", [("cm", "3"), ("mm", "0.3"), ("m", "300"), ("in", "7.62"), (" IN ", "7.62"), ("Cm\n", "3")]
+)
+def test_lengths_are_converted_to_centimetres(warehouse: Warehouse, unit: str, centimetres: str) -> None:
+    warehouse.load([product(dimensions_length="3", dimensions_unit=unit)])
+    assert warehouse.sql("SELECT length_cm::text FROM silver.products") == [(centimetres,)]
+
+
+@pytest.mark.parametrize(
+    "unit, grams", [("g", "3"), ("kg", "3000"), ("oz", "85.048569375"), ("lb", "1360.77711"), ("\tLB ", "1360.77711")]
+)
+def test_weights_are_converted_to_grams(warehouse: Warehouse, unit: str, grams: str) -> None:
+    warehouse.load([product(weight_value="3.0", weight_unit=unit)])
+    assert warehouse.sql("SELECT weight_g::text FROM silver.products") == [(grams,)]
+
+
+def test_an_unknown_unit_makes_the_measure_unknown(warehouse: Warehouse) -> None:
+    warehouse.load([product(weight_unit="stone", dimensions_unit="")], [stock()])
+    assert warehouse.sql("SELECT weight_g, length_cm, has_dimensions FROM silver.products") == [(None, None, False)]
+    assert warehouse.issues() == [
+        ("missing_dimensions", "A1", "dimensions_length, dimensions_width, dimensions_height", "10 x 5 x 2 ", None),
+        ("missing_weight", "A1", "weight_value", "250", None),
+        ("unknown_unit", "A1", "dimensions_unit", "", None),
+        ("unknown_unit", "A1", "weight_unit", "stone", None),
+    ]
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "heavy", "1,5"])
+def test_a_measure_that_is_no_number_above_0_is_unknown(warehouse: Warehouse, weight: str) -> None:
+    warehouse.load([product(weight_value=weight)], [stock()])
+    assert warehouse.sql("SELECT weight_g FROM silver.products") == [(None,)]
+    assert warehouse.issues() == [
+        ("invalid_measure", "A1", "weight_value", weight, None),
+        ("missing_weight", "A1", "weight_value", weight, None),
+    ]
+
+
+def test_a_product_without_sku_is_listed_and_so_is_its_stock(warehouse: Warehouse) -> None:
+    warehouse.load([product(sku=" ", name="Nameless")], [stock()])
+    assert warehouse.sql("SELECT * FROM silver.products") == []
+    assert warehouse.sql("SELECT * FROM silver.stock_levels") == []
+    assert warehouse.issues() == [
+        ("missing_sku", "Nameless", "sku", " ", None),
+        ("stock_without_product", "link-a / 101", "quantity_available", "10", None),
+    ]
+
+
+def test_of_duplicate_products_the_active_one_wins_then_the_smallest_text(warehouse: Warehouse) -> None:
+    inactive = product(name="Anvil", is_active="", inventory_locations="")
+    first = product(name="Basalt", inventory_locations="")
+    second = product(name="Cobalt", inventory_locations="")
+    warehouse.load([second, inactive, first])
+    assert warehouse.sql("SELECT product_name, is_active FROM silver.products") == [("Basalt", True)]
+    duplicates = [issue for issue in warehouse.issues() if issue[0] == "duplicate_sku"]
+    assert duplicates == [
+        ("duplicate_sku", "A1", "sku", '(A1,Anvil,wallet,"","",250,g,10,5,2,cm)', None),
+        ("duplicate_sku", "A1", "sku", '(A1,Cobalt,wallet,1,"",250,g,10,5,2,cm)', None),
+    ]
+
+
+def test_identical_products_share_a_link_and_do_not_double_their_stock(warehouse: Warehouse) -> None:
+    warehouse.load([product(), product()], [stock()])
+    assert warehouse.sql("SELECT total_stock, warehouse_count FROM gold.product_status_summary") == [(10, 1)]
+
+
+def test_stock_of_every_duplicate_of_a_sku_counts_for_it(warehouse: Warehouse) -> None:
+    products = [product(), product(name="Signer 2", inventory_locations="link-b")]
+    warehouse.load(products, [stock(), stock(json_parentid="link-b", quantity_available="7", quantity_on_hand="9")])
+    assert warehouse.sql(
+        "SELECT quantity_available, quantity_on_hand, quantity_on_hand_received, bronze_row_count"
+        " FROM silver.stock_levels"
+    ) == [(17, 15, 17, 2)]
+
+
+def test_a_duplicate_stock_row_counts_once_with_the_highest_quantities(warehouse: Warehouse) -> None:
+    warehouse.load([product()], [stock(), stock(), stock(quantity_available="11"), stock(quantity_available="n/a")])
+    assert warehouse.sql("SELECT quantity_available, bronze_row_count FROM silver.stock_levels") == [(11, 4)]
+    assert warehouse.issues() == [
+        ("duplicate_stock_row", "A1 / 101", "quantity_available", "10", None),
+        ("duplicate_stock_row", "A1 / 101", "quantity_available", "10", None),
+        ("duplicate_stock_row", "A1 / 101", "quantity_available", "n/a", None),
+    ]
+
+
+def test_stock_without_product_is_listed(warehouse: Warehouse) -> None:
+    warehouse.load([product()], [stock(), stock(json_parentid="gone"), stock(json_parentid=None)])
+    assert warehouse.sql("SELECT count(*) FROM silver.stock_levels") == [(1,)]
+    assert warehouse.issues() == [
+        ("stock_without_product", "gone / 101", "quantity_available", "10", None),
+        ("stock_without_product", "no link / 101", "quantity_available", "10", None),
+    ]
+
+
+def test_an_empty_link_joins_nothing(warehouse: Warehouse) -> None:
+    warehouse.load([product(inventory_locations="")], [stock(json_parentid="")])
+    assert warehouse.sql("SELECT * FROM silver.stock_levels") == []
+
+
+def test_a_product_without_stock_has_stock_0(warehouse: Warehouse) -> None:
+    warehouse.load([product(inventory_locations="")])
+    assert warehouse.sql(
+        "SELECT total_stock, quantity_on_hand, warehouse_count, stock_status FROM gold.product_status_summary"
+    ) == [(0, 0, 0, "Out of Stock")]
+    assert warehouse.issues() == [("product_without_stock", "A1", "inventory_locations", None, None)]
+
+
+def test_stock_of_a_missing_warehouse_counts_under_unknown(warehouse: Warehouse) -> None:
+    warehouse.load([product()], [stock(), stock(warehouse_id=""), stock(warehouse_id=" ")])
+    assert warehouse.sql("SELECT warehouse_id, quantity_available FROM silver.stock_levels ORDER BY warehouse_id") == [
+        ("101", 10),
+        ("unknown", 20),
+    ]
+    assert warehouse.issues() == [
+        ("missing_warehouse", "A1 / unknown", "warehouse_id", "", "unknown"),
+        ("missing_warehouse", "A1 / unknown", "warehouse_id", " ", "unknown"),
+    ]
+
+
+@pytest.mark.parametrize("quantity", ["n/a", "", None, "1,5", "NaN", "Infinity", "1e400", "９", "9" * 1000, "0x1F"])
+def test_a_quantity_that_is_no_number_counts_as_0_and_is_listed(warehouse: Warehouse, quantity: str | None) -> None:
+    warehouse.load([product()], [stock(quarantined_quantity=quantity)])
+    assert warehouse.sql("SELECT quarantined_quantity, quantity_available FROM silver.stock_levels") == [(0, 10)]
+    assert warehouse.issues() == [("quantity_is_no_number", "A1 / 101", "quarantined_quantity", quantity, "0")]
+
+
+def test_a_negative_quantity_is_used_and_listed(warehouse: Warehouse) -> None:
+    warehouse.load([product()], [stock(quantity_available="-3", quantity_on_hand="-3")])
+    assert warehouse.sql("SELECT total_stock, stock_status FROM gold.product_status_summary") == [(-3, "Out of Stock")]
+    assert warehouse.issues() == [
+        ("negative_quantity", "A1 / 101", "quantity_available", "-3", "-3"),
+        ("negative_quantity", "A1 / 101", "quantity_on_hand", "-3", "-3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "received, is_active, listed",
+    [("1", True, False), ("", False, False), (None, False, False), ("TRUE", True, True), ("0", False, True)],
+)
+def test_is_active_is_1_or_empty_and_anything_else_is_listed(
+    warehouse: Warehouse, received: str | None, is_active: bool, listed: bool
+) -> None:
+    warehouse.load([product(is_active=received)], [stock()])
+    assert warehouse.sql("SELECT is_active FROM silver.products") == [(is_active,)]
+    expected = [("is_active_is_neither", "A1", "is_active", received, str(is_active).lower())]
+    assert warehouse.issues() == (expected if listed else [])
+
+
+def test_numbers_are_read_as_they_are_written_or_not_at_all(warehouse: Warehouse) -> None:
+    numbers = {
+        "0": "0",
+        "007": "7",
+        " 12\n": "12",
+        "+5": "5",
+        "-2.50": "-2.5",
+        "1.": "1",
+        ".5": "0.5",
+        "1.0E-5": "0.00001",
+        "2e3": "2000",
+        "0.10000000000000001": "0.10000000000000001",
+        "9" * 18: "9" * 18,
+        "9" * 19: None,
+        "1e100": None,
+        "": None,
+        ".": None,
+        "1 2": None,
+        "1_000": None,
+        "--1": None,
+        "\u00a01": None,
+        "٣": None,
+        "1\n2": None,
+    }
+    with warehouse.connection.cursor() as cursor:
+        cursor.execute("SELECT text, elt.to_number(text)::text FROM unnest(%s) AS text", (list(numbers),))
+        read = dict(cursor.fetchall())
+    assert read == numbers
+    assert warehouse.sql("SELECT elt.to_number(NULL), elt.to_text(NULL), elt.to_text(E' \t\r\n')") == [(None,) * 3]
+
+
+# ---- thresholds -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "available, status",
+    [("-1", "Out of Stock"), ("0", "Out of Stock"), ("1", "Low Stock"), ("5", "Low Stock"), ("6", "In Stock")],
+)
+def test_stock_status_follows_total_stock(warehouse: Warehouse, available: str, status: str) -> None:
+    warehouse.load([product()], [stock(quantity_available=available)])
+    assert warehouse.sql("SELECT stock_status FROM gold.product_status_summary") == [(status,)]
+
+
+def test_no_load_overwrites_what_an_analyst_put_into_the_thresholds(warehouse: Warehouse) -> None:
+    warehouse.load([product(), product(sku="B1", product_type="cable")], [stock(quantity_available="20")])
+    warehouse.sql("UPDATE silver.stock_thresholds SET low_stock_threshold = 30 WHERE product_type = '*'")
+    warehouse.sql("INSERT INTO silver.stock_thresholds VALUES ('wallet', 19)")
+    assert warehouse.sql("SELECT stock_status FROM gold.product_status_summary WHERE product_sku = 'A1'") == [
+        ("In Stock",)
+    ]
+    warehouse.load([product(product_type="plate")], [stock(quantity_available="20")])
+    assert warehouse.sql("SELECT stock_status FROM gold.product_status_summary") == [("Low Stock",)]
+    assert warehouse.sql("SELECT * FROM silver.stock_thresholds ORDER BY 1") == [("*", 30), ("wallet", 19)]
+
+
+def test_the_default_threshold_comes_back_when_somebody_deletes_it(warehouse: Warehouse) -> None:
+    warehouse.load([product()], [stock(quantity_available="1")])
+    warehouse.sql("DELETE FROM silver.stock_thresholds")
+    warehouse.load([product()], [stock(quantity_available="1")])
+    assert warehouse.sql("SELECT stock_status FROM gold.product_status_summary") == [("Low Stock",)]
+
+
+# ---- checks ---------------------------------------------------------------------------------------------------------
+
+BLEMISHED = (
+    [
+        product(),
+        product(sku="", inventory_locations="link-b"),
+        product(sku="C1", is_active=""),
+        product(sku="C1", inventory_locations="link-c"),
+        product(sku="D1", inventory_locations=""),
+    ],
+    [
+        stock(),
+        stock(),
+        stock(warehouse_id="102", quantity_available="n/a"),
+        stock(json_parentid="link-b"),
+        stock(json_parentid="link-c", quantity_on_hand="99"),
+        stock(json_parentid="gone", quantity_available="1.5"),
+    ],
+)
+
+BREAK = {
+    "checks/every_product_link_has_stock.sql": (
+        "DELETE FROM bronze.products_inventory_locations WHERE json_parentid = 'link-c'",
+        "run both",
+    ),
+    "checks/every_stock_row_has_a_product.sql": ("DELETE FROM silver.products WHERE product_sku = 'C1'", "C1"),
+    "checks/bronze_less_issues_equals_silver.sql": (
+        "DELETE FROM silver.stock_levels WHERE warehouse_id = '102'",
+        "rows of products_inventory_locations",
+    ),
+    "checks/gold_has_one_row_per_product.sql": (
+        "CREATE OR REPLACE VIEW gold.product_status_summary AS SELECT s.* FROM (SELECT product_sku, product_name,"
+        " product_type, 'Active' AS product_status, 0::numeric AS total_stock, 0::numeric AS quantity_on_hand,"
+        " 0::numeric AS quarantined_quantity, 0::numeric AS quantity_unavailable, 0::bigint AS warehouse_count,"
+        " 'Out of Stock' AS stock_status FROM silver.products) AS s, (VALUES (1), (2)) AS twice",
+        "A1",
+    ),
+    "checks/gold_totals_equal_silver_totals.sql": (
+        "INSERT INTO silver.stock_levels VALUES ('Z9', '101', NULL, NULL, 1, 0, 0, 0, 0, 1)",
+        "quantity_available",
+    ),
+    "checks/statuses_follow_thresholds.sql": (
+        "CREATE OR REPLACE VIEW gold.product_status_summary AS SELECT product_sku, product_name, product_type,"
+        " 'Active' AS product_status, 5::numeric AS total_stock, 0::numeric AS quantity_on_hand,"
+        " 0::numeric AS quarantined_quantity, 0::numeric AS quantity_unavailable, 0::bigint AS warehouse_count,"
+        " 'In Stock' AS stock_status FROM silver.products",
+        "A1",
+    ),
+}
+
+
+def test_every_check_can_fail() -> None:
+    assert sorted(BREAK) == sorted(CHECKS)
+    assert sorted(f"checks/{path.name}" for path in (SCRIPTS / "checks").iterdir()) == sorted(CHECKS)
+
+
+@pytest.mark.parametrize("check", BREAK)
+def test_a_check_passes_on_blemished_rows_and_names_what_breaks_its_claim(warehouse: Warehouse, check: str) -> None:
+    warehouse.load(*BLEMISHED)
+    assert warehouse.broken(check) == []
+    statement, named = BREAK[check]
+    warehouse.sql(statement)
+    rows = warehouse.broken(check)
+    assert rows and all(isinstance(row[0], str) for row in rows)
+    assert named in str(rows)
+
+
+def test_every_check_passes_on_an_empty_warehouse(warehouse: Warehouse) -> None:
+    warehouse.load([], [])
+    assert [warehouse.broken(check) for check in CHECKS] == [[]] * len(CHECKS)
+
+
+def test_pieces_that_leave_silver_without_being_listed_are_noticed(warehouse: Warehouse) -> None:
+    warehouse.load(*BLEMISHED)
+    warehouse.sql(
+        "UPDATE silver.stock_levels SET quantity_available = quantity_available + 1 WHERE warehouse_id = '101'"
+    )
+    assert "pieces available" in str(warehouse.broken("checks/bronze_less_issues_equals_silver.sql"))
+
+
+# ---- every script ---------------------------------------------------------------------------------------------------
+
+
+def test_every_table_view_column_and_helper_has_a_comment(warehouse: Warehouse) -> None:
+    warehouse.load([product()], [stock()])
+    assert (
+        warehouse.sql(
+            "SELECT attrelid::regclass::text, attname FROM pg_attribute"
+            " JOIN pg_class ON pg_class.oid = attrelid AND relkind IN ('r', 'v') AND attnum > 0 AND NOT attisdropped"
+            " WHERE relnamespace::regnamespace::text IN ('bronze', 'silver', 'gold')"
+            " AND (col_description(attrelid, attnum) IS NULL OR obj_description(attrelid, 'pg_class') IS NULL)"
+        )
+        == []
+    )
+    assert warehouse.sql(
+        "SELECT count(*) FROM pg_proc WHERE proname IN ('to_number', 'to_text')"
+        " AND pronamespace = 'elt'::regnamespace AND obj_description(oid, 'pg_proc') IS NOT NULL"
+    ) == [(2,)]
+
+
+def test_every_script_is_in_the_registry() -> None:
+    scripts = {str(path.relative_to(SCRIPTS)) for path in SCRIPTS.glob("*/*.sql")}
+    assert scripts == {*TRANSFORMS, *CHECKS}
+
+
+def test_a_second_run_changes_no_row_whatever_the_order_of_the_rows(warehouse: Warehouse) -> None:
+    products, rows = BLEMISHED
+    warehouse.load(products, rows)
+    tables = ("silver.products", "silver.stock_levels", "silver.data_quality_issues", "silver.stock_thresholds")
+    rows_as_stored = [f"SELECT xmin::text, ctid::text, {table}.* FROM {table} ORDER BY ctid" for table in tables]
+    before = [warehouse.sql(query) for query in rows_as_stored]
+    assert all(before)
+    warehouse.load(products[::-1], rows[::-1])
+    assert [warehouse.sql(query) for query in rows_as_stored] == before
+
+
+def test_every_script_runs_alone_twice_and_unchanged_under_psql(database_on_each) -> None:
+    warehouse = Warehouse(database_on_each.connect())
+    warehouse.put(*BLEMISHED)
+    address = " ".join(f"{name}={value}" for name, value in database_on_each.connect_args.items())
+    psql = [database_on_each.server.psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", address]
+    for script in [*ORDER, *CHECKS]:
+        for _ in range(2):
+            done = subprocess.run([*psql, "-f", SCRIPTS / script], capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+    assert_equals_the_oracle(warehouse, *BLEMISHED)
+
+
+# ---- the oracle -----------------------------------------------------------------------------------------------------
+
+
+def assert_equals_the_oracle(warehouse: Warehouse, products: Sequence[Mapping], stock: Sequence[Mapping]) -> None:
+    """Every cell of silver and gold."""
+    expected = oracle.recompute(products, stock)
+    assert {row[0]: row[1:] for row in warehouse.sql("SELECT * FROM silver.products")} == expected.products
+    levels = warehouse.sql(
+        "SELECT product_sku, warehouse_id, warehouse_name, warehouse_identifier, quantity_available, quantity_on_hand,"
+        " quantity_on_hand_received, quarantined_quantity, quantity_unavailable, bronze_row_count"
+        " FROM silver.stock_levels"
+    )
+    assert {row[:2]: row[2:] for row in levels} == expected.stock_levels
+    issues = warehouse.sql(
+        "SELECT rule, row_key, column_name, occurrence, severity, job, value_received, value_used"
+        " FROM silver.data_quality_issues"
+    )
+    assert set(issues) == expected.issues
+    summary = warehouse.sql("SELECT * FROM gold.product_status_summary")
+    assert {row[0]: row[1:] for row in summary} == expected.product_status_summary
+    assert len(summary) == len(expected.product_status_summary)
+
+
+TEXTS = ("", None, " ", 'a "b"', "x\ny", "\\.", "ž", "\U0001f510", "a,b", "(a)", "\\N")
+NUMBERS = ("0", "1", "5", "9", "10", "10.0", " 7 ", "-2", "1.5", "n/a", "", None, "1e2", "+3", "9" * 20)
+
+
+def random_rows(dice: random.Random) -> tuple[list[dict], list[dict]]:
+    """A small inventory in which SKUs, links and warehouses meet often, and everything can be wrong."""
+    links = ["", None, *(f"link-{number}" for number in range(6))]
+    # a link is made from its row, so no two SKUs share one
+    skus = {link: dice.choice(["", None, " ", "A1", "B2", " B2", "C3", "ž4"]) for link in links[2:]}
+    products = []
+    for _ in range(dice.randrange(9)):
+        link = dice.choice(links)
+        products.append(
+            product(
+                sku=skus.get(link, dice.choice(["A1", "D4", ""])),
+                name=dice.choice(["Signer", *TEXTS]),
+                product_type=dice.choice(["wallet", "cable", *TEXTS]),
+                is_active=dice.choice(["1", "1", "", None, "0", "yes", "True", " 1"]),
+                inventory_locations=link,
+                weight_value=dice.choice(NUMBERS),
+                weight_unit=dice.choice(["g", "KG", " oz", "lb", "", None, "t", "\u212ag"]),
+                **{column: dice.choice(NUMBERS) for column in oracle.DIMENSIONS},
+                dimensions_unit=dice.choice(["cm", "Mm", "m ", "IN", "", None, "ft"]),
+            )
+        )
+    rows = []
+    for _ in range(dice.randrange(25)):
+        rows.append(
+            stock(
+                json_parentid=dice.choice([*links, "gone"]),
+                warehouse_id=dice.choice(["101", "102", " 101", "", None]),
+                warehouse_name=dice.choice(["Praha", "Brno", *TEXTS[:4]]),
+                warehouse_identifier=dice.choice(["PRG", "", None]),
+                **{column: dice.choice(NUMBERS) for column in oracle.QUANTITIES},
+            )
+        )
+        if dice.random() < 0.1:
+            rows.append(dict(rows[-1]))
+    return products, rows
+
+
+def compare_random_inventories(warehouse: Warehouse, seeds: range) -> None:
+    for seed in seeds:
+        products, rows = random_rows(random.Random(seed))
+        warehouse.load(products, rows)
+        try:
+            assert_equals_the_oracle(warehouse, products, rows)
+            for check in CHECKS:
+                if check != "checks/every_product_link_has_stock.sql":  # links without rows are made on purpose here
+                    assert warehouse.broken(check) == [], check
+        except AssertionError as difference:
+            raise AssertionError(f"seed {seed}") from difference
+
+
+def test_silver_and_gold_equal_a_recomputation_in_plain_python(warehouse: Warehouse) -> None:
+    compare_random_inventories(warehouse, range(60))
+
+
+@pytest.mark.long
+def test_silver_and_gold_equal_a_recomputation_in_plain_python_many_times(warehouse: Warehouse) -> None:
+    compare_random_inventories(warehouse, range(60, 1060))
+
+
+def test_the_sandboxs_inventory_is_recomputed_too_and_passes_every_check(warehouse: Warehouse) -> None:
+    for day in (0, 1, 30):
+        products = [dict(zip(inventory.PRODUCT_COLUMNS, row)) for row in inventory.products(150, day)]
+        columns = [column.lower() for column in inventory.STOCK_COLUMNS]
+        rows = [dict(zip(columns, row)) for row in inventory.stock(150, 3, day)]
+        warehouse.load(products, rows)
+        assert_equals_the_oracle(warehouse, products, rows)
+        assert [warehouse.broken(check) for check in CHECKS] == [[]] * len(CHECKS)
+
+
+def test_silver_refuses_on_hand_above_available(warehouse: Warehouse) -> None:
+    warehouse.load([product()], [stock()])
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        warehouse.sql("UPDATE silver.stock_levels SET quantity_on_hand = 11")
