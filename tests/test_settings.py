@@ -192,7 +192,9 @@ def test_embedded_false_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_several_mistakes_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
-    text = refusal(tmp_path, '[postgres]\nembedded = true\nport = "x"\nhots = 1\n[run]\nparallel = 99\n[keboola]\nurl = 5\n')
+    text = refusal(
+        tmp_path, '[postgres]\nembedded = true\nport = "x"\nhots = 1\n[run]\nparallel = 99\n[keboola]\nurl = 5\n'
+    )
     assert [line.split(": ")[0] for line in text.splitlines()] == [f"elt_settings.toml:{n}" for n in (2, 3, 4, 6, 8)]
 
 
