@@ -52,6 +52,7 @@ def encode(
     quoting: str,
     typed: bool,
     gzipped: bool,
+    gzip_members: bool = False,
     header: Sequence[str] | None = None,
 ) -> Encoded:
     """Write `rows` into at most `slices` files in `folder`, which must be empty or missing.
@@ -59,6 +60,7 @@ def encode(
     Few rows reach every slice: the runs of rows dealt out to the slices begin with 1 and grow. Of no rows Snowflake
     makes no file and BigQuery one of 0 bytes; with fewer rows than slices Snowflake makes fewer files and BigQuery
     empty ones (API note 6.2, 7.8). `header` is written first, for the one file of an export that is not sliced.
+    With `gzip_members` each run of rows is a gzip stream of its own, and so is the nothing after the last one.
 
     Text is UTF-8; a lone surrogate (`"\\udcff"`) becomes the invalid byte it stands for, so that tests can send some.
 
@@ -68,7 +70,8 @@ def encode(
     text_of = _text_writer(quoting, typed)
     count = csv_bytes = 0
     with contextlib.ExitStack() as open_files:
-        files = [open_files.enter_context(_SliceFile(folder / f"{number:06d}", gzipped)) for number in range(slices)]
+        new_files = (_SliceFile(folder / f"{number:06d}", gzipped, gzip_members) for number in range(slices))
+        files = [open_files.enter_context(file) for file in new_files]
         if header is not None:
             csv_bytes += files[0].write(_quoted([header]).encode())
         for file, chunk in zip(itertools.cycle(files), _growing_chunks(rows, slices)):
@@ -85,16 +88,20 @@ def encode(
 class _SliceFile:
     """One slice being written."""
 
-    def __init__(self, path: Path, gzipped: bool) -> None:
+    def __init__(self, path: Path, gzipped: bool, gzip_members: bool) -> None:
         self._path = path
         self._file = path.open("wb")
         self._md5 = hashlib.md5(usedforsecurity=False)
-        self._gzip = zlib.compressobj(1, zlib.DEFLATED, 31) if gzipped else None
+        self._gzip = _gzip_stream() if gzipped else None
+        self._members = gzip_members
         self.used = False
 
     def write(self, data: bytes) -> int:
         self.used = True
         self._put(self._gzip.compress(data) if self._gzip else data)
+        if self._gzip and self._members:
+            self._put(self._gzip.flush())
+            self._gzip = _gzip_stream()
         return len(data)
 
     def finish(self, empty: bool) -> Piece:
@@ -112,6 +119,10 @@ class _SliceFile:
     def _put(self, data: bytes) -> None:
         self._md5.update(data)
         self._file.write(data)
+
+
+def _gzip_stream() -> zlib._Compress:
+    return zlib.compressobj(1, zlib.DEFLATED, 31)
 
 
 def _growing_chunks(rows: Iterable[Row], slices: int) -> Iterator[list[Row]]:

@@ -8,6 +8,7 @@ keboola.faults.add(Fault("file", do=lambda: keboola.delete_table("in.c-shop.orde
 
 from __future__ import annotations
 
+import gzip
 import random
 import threading
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from sandbox.messages import Response
 
 #: the body of a maintenance answer; it goes with status 503 and Retry-After (API note 8.1)
 MAINTENANCE = '{"status":"maintenance","estimatedEndTime":"2030-01-01T04:00:00+01:00","reason":"Sandbox upgrade"}'
-ACTIONS = ("pass", "status", "cut", "stall", "truncate", "length", "corrupt", "whole", "job")
+ACTIONS = ("pass", "status", "cut", "stall", "truncate", "length", "corrupt", "gunzip", "whole", "job")
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,12 @@ class Fault:
     """One fault. The actions:
 
     - `pass`: nothing but `do`.
-    - `status`: answer `status` with `retry_after` (seconds or an HTTP date) and `body`; without a body, the error that
-      the API or the cloud would send.
+    - `status`: answer `status` with `body`, and with `retry_after` (seconds or an HTTP date) and `location` as headers;
+      without a body, the error that the API or the cloud would send.
     - `cut`: close the connection after `at`. `stall`: wait at `at` until released, then go on. `truncate`: end the body
       at `at` with a Content-Length that fits. `corrupt`: turn the byte at `at` over.
-    - `length`: promise `at` bytes more than there are. `whole`: ignore the request's Range.
+    - `length`: promise `at` bytes more than there are. `whole`: ignore the request's Range. `gunzip`: send the body
+      decompressed under its old name, as GCS may.
     - `job`: the export's job ends as `outcome`: error, cancelled, terminated, anything unknown; "processing" never
       ends.
 
@@ -49,6 +51,7 @@ class Fault:
     seed: int = 0
     status: int = 503
     retry_after: str = ""
+    location: str = ""
     body: str = ""
     at: int | float | None = 0
     outcome: str = "error"
@@ -124,5 +127,8 @@ def spoil(response: Response, fault: Fault) -> Response:
     elif fault.action == "corrupt":
         data = bytearray(response.body(0, response.length))
         data[min(place, len(data) - 1)] ^= 0xFF
-        response.data, response.path, response.start = bytes(data), None, 0
+        return Response(response.status, response.headers, bytes(data))
+    elif fault.action == "gunzip":
+        data = gzip.decompress(response.body(0, response.length))
+        return Response(response.status, {**response.headers, "Content-Length": str(len(data))}, data)
     return response

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -20,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from types import TracebackType
 
 from sandbox.csv_slices import QUOTINGS, Row
@@ -60,7 +62,8 @@ class KeboolaServer:
 
     - `provider` "gcp", "aws" or "azure": where the slices lie, and how they are asked for.
     - `quoting` "snowflake" or "bigquery": the dialect of the slices (API note 7.2).
-    - `slices`: into how many an export is cut; `sliced` False: one object with a header line.
+    - `slices`: into how many an export is cut; `sliced` False: one object with a header line;
+      `gzip_members`: each slice is several gzip streams, one after the other (API note 7.7).
     - `polls`: the look at a job that finds it done. `credential_seconds`: 3600 on GCP, 12 hours elsewhere, by default.
     - `token_buckets`: the buckets that the token may read, by default all. `clock` gives epoch seconds.
     - `key_prefix` begins every object's key; blanks, plus signs, `=` and unicode are welcome.
@@ -74,6 +77,7 @@ class KeboolaServer:
         slices: int = 4,
         quoting: str = "snowflake",
         sliced: bool = True,
+        gzip_members: bool = False,
         polls: int = 1,
         credential_seconds: float | None = None,
         url_seconds: float = 3600,
@@ -92,7 +96,7 @@ class KeboolaServer:
         self._folder = Path(tempfile.mkdtemp(prefix="keboola-sandbox-"))
         self._http = _HttpServer(("127.0.0.1", 0), self._answer, self.faults.stall)
         self.url = f"http://127.0.0.1:{self._http.server_port}"
-        self._encoding = Encoding(self._folder, slices, quoting, sliced)
+        self._encoding = Encoding(self._folder, slices, quoting, sliced, gzip_members)
         self._store = ObjectStore()
         self._presigner = Presigner(clock, url_seconds)
         seconds = credential_seconds or (3600 if provider == "gcp" else 12 * 3600)
@@ -160,7 +164,7 @@ class KeboolaServer:
             encoding=self._encoding,
         )
         table.encoded(table.default_shape())
-        self._api.tables[table_id] = table
+        self._api.put(table)
 
     def row_count(self, table_id: str) -> int:
         """How many rows a table holds now."""
@@ -169,7 +173,7 @@ class KeboolaServer:
 
     def delete_table(self, table_id: str) -> None:
         """Drop a table; the files of its exports stay."""
-        del self._api.tables[table_id]
+        self._api.drop(table_id)
 
     def expire_credentials(self) -> None:
         """Let every store credential given out so far expire now."""
@@ -179,7 +183,7 @@ class KeboolaServer:
         is_api = request.path == "/v2/storage" or request.path.startswith("/v2/storage/")
         kind = kind_of(request) if is_api else "manifest" if request.path.endswith("manifest") else "slice"
         headers = {name: "***" if name in _SECRET_HEADERS else value for name, value in request.headers.items()}
-        parameters = request.parameters() if is_api else {}
+        parameters = request.parameters() if is_api and not request.is_malformed() else {}
         logged = LoggedRequest(kind or "unknown", request.method, request.path, headers, parameters)
         self.requests.append(logged)
         fault = self.faults.pick(logged.kind, request.path)
@@ -197,7 +201,8 @@ class KeboolaServer:
         if fault.do:
             fault.do()
         if fault.action == "status":
-            extra = {"Retry-After": fault.retry_after} if fault.retry_after else {}
+            headers = {"Retry-After": fault.retry_after, "Location": fault.location}
+            extra = {name: value for name, value in headers.items() if value}
             if fault.body:
                 return Response(fault.status, extra, fault.body.encode())
             refuse = self._api.refuse if is_api else partial(self.style.refuse, request=request)
@@ -236,6 +241,7 @@ class _HttpServer(ThreadingHTTPServer):
     """Threads per connection; knows its open connections so that close leaves none behind."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(
         self, address: tuple[str, int], answer: Callable[[Request], Response], stall: Callable[[], None]
@@ -243,6 +249,16 @@ class _HttpServer(ThreadingHTTPServer):
         super().__init__(address, _Handler)
         self.answer, self.stall = answer, stall
         self._open: set[socket.socket] = set()
+
+    def server_bind(self) -> None:
+        # HTTPServer would ask DNS for the name of 127.0.0.1, which can take seconds
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        # a client that goes away is no news
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
         self._open.add(request)

@@ -25,6 +25,14 @@ class Request:
     def query(self) -> dict[str, object]:
         return php_parameters(self.raw_query)
 
+    def is_malformed(self) -> bool:
+        """True where the body is not what its content type says, or makes no sense as parameters."""
+        try:
+            self.parameters()
+        except (AttributeError, TypeError, ValueError):
+            return True
+        return False
+
     def parameters(self) -> dict[str, object]:
         """The query's and the body's parameters; the body is JSON or a form with PHP brackets (API note 1.3)."""
         parameters = self.query()

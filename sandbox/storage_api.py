@@ -57,14 +57,26 @@ class StorageApi:
         self._presigner, self._clock, self._polls = presigner, clock, polls
         self._token_buckets = token_buckets
         self._project = token.partition("-")[0]
-        self._exports: dict[tuple[int, Shape], int] = {}
+        self._exports: dict[tuple[Table, Shape], int] = {}
         self._ids = itertools.count(501)
         self._refusals = itertools.count(1)
         self._lock = threading.RLock()
 
+    def put(self, table: Table) -> None:
+        """Add a table, or new content in place of the old."""
+        with self._lock:
+            self.tables[table.id] = table
+
+    def drop(self, table_id: str) -> None:
+        """Remove a table; the files of its exports stay."""
+        with self._lock:
+            del self.tables[table_id]
+
     def answer(self, request: Request) -> Response:
         """The response to any request below /v2/storage."""
         try:
+            if request.is_malformed():
+                raise ApiError(400, "malformedRequest", "The request's parameters cannot be read")
             for method, pattern, handler, _ in _ROUTES:
                 match = pattern.fullmatch(request.path)
                 if match and method == request.method.replace("HEAD", "GET"):
@@ -120,7 +132,7 @@ class StorageApi:
 
     def _preview(self, request: Request, table_id: str) -> Response:
         table, query = self._see_table(table_id), request.query()
-        limit = int(str(query.get("limit", 100)))
+        limit = _limit(query.get("limit", 100))
         if limit > _PREVIEW_LIMIT:
             raise ApiError(400, "storage.tables.validation", f"The limit must not exceed {_PREVIEW_LIMIT}")
         shape = self._shape(table, query | {"limit": limit, "gzip": 0})
@@ -131,7 +143,7 @@ class StorageApi:
     def _export(self, request: Request, table_id: str) -> Response:
         table = self._see_table(table_id)
         shape = self._shape(table, request.parameters())
-        key, run_id = (id(table), shape), request.headers.get("x-kbc-runid")
+        key, run_id = (table, shape), request.headers.get("x-kbc-runid")
         cached = self._exports.get(key)
         hit = cached in self.files
         file_id = cached if hit else self._new_file(table, shape)
@@ -152,8 +164,8 @@ class StorageApi:
         if missing:
             message = f'Some columns in the "columns" parameter are not in the table {table.id}: {", ".join(missing)}'
             raise ApiError(400, "storage.tables.validation.columnNotExists", message)
-        limit = parameters.get("limit")
-        return Shape(columns, truthy(parameters.get("gzip", 0)), None if limit is None else int(str(limit)))
+        limit = _limit(parameters["limit"]) if "limit" in parameters else None
+        return Shape(columns, truthy(parameters.get("gzip", 0)), limit)
 
     # --- jobs and files
 
@@ -249,6 +261,12 @@ class StorageApi:
             message = f'The table "{name}" was not found in the bucket "{bucket}" in the project "{self._project}"'
             raise ApiError(404, "storage.tables.notFound", message)
         return self.tables[table_id]
+
+
+def _limit(value: object) -> int:
+    if not str(value).isdecimal():
+        raise ApiError(400, "storage.tables.validation", f'The limit "{value}" is not a number of rows')
+    return int(str(value))
 
 
 _ROUTES: list[tuple[str, re.Pattern[str], Callable[..., Response], str]] = [

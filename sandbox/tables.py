@@ -32,10 +32,11 @@ class Encoding:
     slices: int
     quoting: str
     sliced: bool
+    gzip_members: bool
     serial: itertools.count[int] = field(default_factory=itertools.count)
 
 
-@dataclass
+@dataclass(eq=False)
 class Table:
     """One content of one table. New content is a new Table, so a running export keeps the one it began with."""
 
@@ -76,6 +77,7 @@ class Table:
                     quoting=how.quoting,
                     typed=self.typed,
                     gzipped=shape.gzipped,
+                    gzip_members=how.gzip_members,
                     header=None if how.sliced else shape.columns,
                 )
             return self._encoded[shape]

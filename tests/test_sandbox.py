@@ -9,6 +9,7 @@ import io
 import json
 import re
 import threading
+import zlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -22,6 +23,7 @@ from azure.storage.blob import BlobServiceClient, ContainerClient, generate_cont
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from kbcstorage.client import Client
+from requests_aws4auth import AWS4Auth
 
 from sandbox.faults import MAINTENANCE, Fault
 from sandbox.keboola_server import KeboolaServer
@@ -239,6 +241,8 @@ def test_a_job_can_be_done_in_the_answer_that_starts_it() -> None:
         ("POST", "tables/in.c-shop.gone/export-async", 404, "storage.tables.notFound"),
         ("POST", f"tables/{TABLE}/export-async?columns=id,gone", 400, "storage.tables.validation.columnNotExists"),
         ("GET", f"tables/{TABLE}/data-preview?limit=1001", 400, "storage.tables.validation"),
+        ("GET", f"tables/{TABLE}/data-preview?limit=many", 400, "storage.tables.validation"),
+        ("POST", f"tables/{TABLE}/export-async?limit=-1", 400, "storage.tables.validation"),
         ("GET", "files/999999", 404, "storage.files.notFound"),
         ("GET", "nowhere", 404, "notFound"),
         ("POST", f"tables/{TABLE}/export-async?changedSince=-2+days", 501, "sandbox.notImplemented"),
@@ -249,6 +253,13 @@ def test_refusals_have_the_real_shape(caller: Caller, method: str, path: str, st
     body = response.json()
     assert (response.status_code, body["code"], body["status"]) == (status, code, "error")
     assert body["error"] and re.fullmatch(r"sandbox-connection-[0-9a-f]{32}", body["exceptionId"])
+
+
+@pytest.mark.parametrize("body", ["{", "[1]", "5"])
+def test_a_body_that_is_no_json_is_refused(caller: Caller, body: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = caller.call(f"tables/{TABLE}/export-async", "POST", data=body, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (400, "malformedRequest")
 
 
 def test_a_wrong_token_is_refused_everywhere_but_at_the_index(keboola: KeboolaServer) -> None:
@@ -337,6 +348,16 @@ def test_a_file_that_is_not_sliced_is_one_object_with_a_header() -> None:
         assert file["isSliced"] is False
         body = requests.get(file["url"], timeout=10).content
         assert parsed(gzip.decompress(body)) == [COLUMNS, *ROWS]
+
+
+def test_a_slice_can_be_several_gzip_streams() -> None:
+    with KeboolaServer(gzip_members=True, slices=2) as keboola:
+        keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
+        caller = Caller(keboola)
+        file = caller.export()
+        bodies = [caller.get_slice(file, url).content for url in caller.slice_urls(file)]
+    assert all(zlib.decompressobj(31).decompress(body) != gzip.decompress(body) for body in bodies)
+    assert sorted(row for body in bodies for row in parsed(gzip.decompress(body))) == sorted(ROWS)
 
 
 # --- the store
@@ -567,6 +588,24 @@ def test_azures_own_signatures_are_accepted_and_no_others(clock: Clock) -> None:
             assert caught.value.status_code == status
 
 
+@pytest.mark.parametrize(("header", "status"), [("x-amz-meta-late", 403), ("x-late", 200)])
+def test_s3_wants_its_own_headers_signed(amazon: Caller, header: str, status: int) -> None:
+    file = amazon.export()
+    credentials = file["credentials"]
+    auth = AWS4Auth(
+        credentials["AccessKeyId"],
+        credentials["SecretAccessKey"],
+        file["region"],
+        "s3",
+        session_token=credentials["SessionToken"],
+    )
+    url = f"{amazon.keboola.url}/{amazon.slice_urls(file)[0].removeprefix('s3://')}"
+    prepared = requests.Request("GET", url, auth=auth).prepare()
+    prepared.headers[header] = "added after signing"
+    with requests.Session() as session:
+        assert session.send(prepared, timeout=10).status_code == status
+
+
 def test_an_unknown_cloud_is_refused() -> None:
     with pytest.raises(ValueError, match="provider is one of gcp, aws, azure, not oci"):
         KeboolaServer(provider="oci")
@@ -639,6 +678,18 @@ def test_one_byte_can_be_turned_over(caller: Caller, one_slice: tuple[dict, str]
     caller.keboola.faults.add(Fault("slice", "corrupt", at=0.5))
     spoilt = caller.get_slice(*one_slice).content
     assert [place for place in range(len(whole)) if whole[place] != spoilt[place]] == [len(whole) // 2]
+
+
+def test_a_store_can_decompress_on_its_way(caller: Caller, one_slice: tuple[dict, str]) -> None:
+    whole = caller.get_slice(*one_slice).content
+    caller.keboola.faults.add(Fault("slice", "gunzip"))
+    assert caller.get_slice(*one_slice).content == gzip.decompress(whole)
+
+
+def test_a_response_can_point_elsewhere(caller: Caller) -> None:
+    caller.keboola.faults.add(Fault("verify", "status", status=302, location="http://127.0.0.1:9/"))
+    answer = caller.call("tokens/verify", allow_redirects=False)
+    assert (answer.status_code, answer.headers["Location"]) == (302, "http://127.0.0.1:9/")
 
 
 def test_a_store_can_ignore_ranges(caller: Caller, one_slice: tuple[dict, str]) -> None:
