@@ -17,7 +17,7 @@ from lib.history import JobRecord
 from lib.loader import publish_bronze
 from lib.registry import Job, Script
 from lib.stager import Staged
-from lib.transformer import ScriptResult, replacement_help, run_check, run_script
+from lib.transformer import ScriptResult, broken_claim, replacement_help, run_check, run_script
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,7 @@ class Publisher:
             result = run_check(self.connection, check)
             self._keep(job, result)
             if result.broken_by:
-                self._notes.append(
-                    (job.name, f"{check.script.path}: {result.broken_by:,} rows break this claim (warning)")
-                )
+                self._notes.append((job.name, f"{check.script.path}: {broken_claim(result.broken_by)}"))
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 

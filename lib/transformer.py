@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import psycopg2
@@ -193,11 +193,11 @@ def run_check(connection: Connection, check: Check) -> ScriptResult:
     return ScriptResult(check.script.path, time.monotonic() - began, broken_by=count)
 
 
-def broken_claim(count: int, columns: list[str], examples: list[tuple]) -> str:
+def broken_claim(count: int, columns: Sequence[str] = (), examples: Sequence[tuple] = ()) -> str:
     """How many rows break a claim, and the first of them."""
     lines = ["  ".join(f"{name}={value!r}" for name, value in zip(columns, row))[:300] for row in examples]
-    more = [f"and {count - len(lines):,} more"] if count > len(lines) else []
-    return "\n    ".join([f"{count:,} rows break this claim", *lines, *more])
+    more = [f"and {count - len(lines):,} more"] if lines and count > len(lines) else []
+    return "\n    ".join([f"{count:,} row{'s break' if count > 1 else ' breaks'} this claim", *lines, *more])
 
 
 def _execute(cursor: psycopg2.extensions.cursor, script: Script, statement: Statement) -> None:

@@ -1,0 +1,175 @@
+"""README as a newcomer follows it: its commands are typed, its files are made, its SQL is run, its output is compared."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+from checkout import Morning
+from sandbox.inventory import PRODUCT_COLUMNS, PRODUCTS_TABLE, products, put_inventory
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str, under: str) -> list[str]:
+    """The code blocks of a language in the section with this heading, without their indentation."""
+    section = re.search(rf"^## {under}$(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
+    assert section, f"README has no section {under!r}"
+    found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", section[1], re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, kind, text in found if kind == language]
+
+
+def typed_commands(under: str) -> list[list[str]]:
+    """What stands after `python` in the plain blocks of a section."""
+    lines = "\n".join(blocks("", under)).splitlines()
+    return [line.split()[1:] for line in lines if line.startswith("python ")]
+
+
+def psql(morning: Morning, sql: str) -> None:
+    """Run SQL as the README says, in psql; a role of the README gets a name of this test's own."""
+    server = morning.database.server
+    command = [server.psql, "-Xq", "-v", "ON_ERROR_STOP=1"]
+    address = " ".join(f"{name}={value}" for name, value in morning.database.connect_args.items())
+    done = subprocess.run([*command, "-d", address], input=own_roles(morning, sql), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def own_roles(morning: Morning, sql: str) -> str:
+    name = morning.database.name
+    sql = re.sub(r"\banalyst\b", f"{name}_analyst", re.sub(r"\belt\b(?!\.)", f"{name}_elt", sql))
+    return re.sub(r"\bwarehouse\b", name, sql)
+
+
+@pytest.fixture
+def as_readme_says(morning: Morning) -> Iterator[Morning]:
+    """The role that README has an administrator make, and the settings that name it."""
+    (create_role,) = blocks("sql", "A real project")
+    psql(morning, create_role)
+    text = (morning.folder / "elt_settings.toml").read_text()
+    morning.settings(text.replace('user = "postgres"', f'user = "{morning.database.name}_elt"'))
+    yield morning
+    for role in ("analyst", "elt"):
+        name = f"{morning.database.name}_{role}"
+        if morning.database.sql("SELECT FROM pg_roles WHERE rolname = %s", name):
+            morning.database.sql(f"DROP OWNED BY {name} CASCADE")
+            morning.database.sql(f"DROP ROLE {name}")
+
+
+def test_its_settings_and_its_commands_are_what_a_real_project_needs(as_readme_says: Morning) -> None:
+    morning = as_readme_says
+    commands = [words for words in typed_commands("A real project") if "credentials" not in words]
+    assert commands == [["main.py", "check", "--online"], ["elt_daily_load.py"]]
+    for words in [*commands, *typed_commands("Run one job"), ["main.py", "status"]]:
+        done = morning.run(*words)
+        assert done.returncode == 0, f"{words}: {done.stdout}"
+    (settings,) = blocks("toml", "A real project")
+    morning.settings(settings)
+    assert "elt_settings.toml:" not in morning.run("main.py", "check").stdout
+
+
+def test_the_crontab_line_loads_and_says_nothing(morning: Morning) -> None:
+    (crontab,) = blocks("", "Run daily")
+    line = re.search(r"^\S+ \S+ \S+ \S+ \S+\s+(.*)$", crontab, re.MULTILINE)
+    assert line
+    python = morning.folder / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    (python).symlink_to(Path(__import__("sys").executable))
+    command = line[1].replace("/srv/elt", str(morning.folder))
+    site = Path(__import__("psycopg2").__file__).parent.parent
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(site), **morning.environ},
+        capture_output=True,
+        text=True,
+        cwd="/",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert morning.database.sql("SELECT status FROM elt.runs") == [("done",)]
+
+
+def test_the_mail_of_the_failed_morning_is_the_one_that_is_sent(morning: Morning) -> None:
+    rows = list(products(50, day=1))
+    changed = [(*row[:4], "root_gone", *row[5:]) if row[0] == "HW-000002" else row for row in rows]
+    assert PRODUCT_COLUMNS[4] == "inventory_locations" and changed != rows
+    morning.keboola.put_table(PRODUCTS_TABLE, columns=PRODUCT_COLUMNS, rows=changed)
+    sent = morning.run("elt_daily_load.py", "--quiet")
+    assert sent.returncode == 1
+    mail, *_ = blocks("", "The failed morning")
+    assert without_seconds(sent.stdout) == without_seconds(mail)
+
+
+def without_seconds(text: str) -> str:
+    return re.sub(r"\d+\.\d s", "0.0 s", text)
+
+
+def test_the_job_that_it_adds_loads_and_the_column_that_it_adds_too(as_readme_says: Morning) -> None:
+    morning = as_readme_says
+    for text in blocks("sql", "Add a job"):
+        path = re.match(r"-- file: (\S+)", text)
+        assert path
+        (morning.folder / path[1]).write_text(text)
+    (entry,) = blocks("json", "Add a job")
+    registry = morning.folder / "elt_jobs.json"
+    registry.write_text(json.dumps(json.loads(registry.read_text()) | json.loads("{" + entry + "}"), indent=2))
+    morning.keboola.put_table(
+        "in.c-erp.suppliers", columns=["supplier_id", "name"], rows=[("7", " Acme "), ("8", "Bolt")]
+    )
+    assert morning.run("main.py", "check").returncode == 0
+    loaded = morning.run("elt_run_job.py", "suppliers")
+    assert loaded.returncode == 0, loaded.stdout
+    assert morning.database.sql("SELECT * FROM gold.supplier_names ORDER BY 1") == [(7, "Acme"), (8, "Bolt")]
+
+    add_column, retype = blocks("sql", "Change a silver column")
+    script = morning.folder / "sql_scripts/silver/suppliers.sql"
+    script.write_text(script.read_text().replace("\nDROP TABLE", f"\n{add_column}\nDROP TABLE"))
+    psql(morning, retype)
+    again = morning.run("elt_run_job.py", "suppliers")
+    assert again.returncode == 0, again.stdout
+    assert morning.database.sql("SELECT pg_typeof(supplier_id)::text FROM gold.supplier_names LIMIT 1") == [("bigint",)]
+    assert morning.database.sql("SELECT supplier_id, country FROM silver.suppliers ORDER BY 1") == [
+        (7, None),
+        (8, None),
+    ]
+
+
+def test_the_grants_of_its_reader_survive_loads_and_views_made_anew(as_readme_says: Morning) -> None:
+    morning = as_readme_says
+    assert morning.run("elt_daily_load.py").returncode == 0
+    for sql in blocks("sql", "Readers"):
+        psql(morning, sql)
+    morning.database.sql("DROP VIEW gold.product_status_summary")
+    put_inventory(morning.keboola, day=2)
+    assert morning.run("elt_daily_load.py").returncode == 0
+    analyst = f"{morning.database.name}_analyst"
+    psql(morning, f"SET ROLE {analyst}; SELECT * FROM gold.product_status_summary; SELECT * FROM silver.products;")
+    psql(morning, f"SET ROLE {analyst}; UPDATE silver.stock_thresholds SET low_stock_threshold = 7;")
+
+
+def test_its_first_answer_is_what_the_demo_prints(morning: Morning) -> None:
+    """Stock changes by the day; which products there are, and what they are called, does not."""
+    put_inventory(morning.keboola, day=date.today().toordinal())
+    assert morning.run("elt_daily_load.py").returncode == 0
+    printed = blocks("", "Quick start")[1]
+    question, _, answer = printed.partition(";")
+    headers, _, *lines = answer.strip().splitlines()
+    rows = morning.database.sql(question)
+    assert headers.split() == re.search(r"SELECT (.*) FROM", question)[1].split(", ")
+    shown = [re.split(r"\s{2,}", line) for line in lines]
+    assert [tuple(cells[:3]) for cells in shown] == [row[:3] for row in rows[: len(shown)]]
+
+
+def test_every_file_that_it_names_is_there() -> None:
+    root = Path(__file__).parent.parent
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (root / target).exists(), target
+
+
+def test_make_knows_the_targets_that_it_names() -> None:
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text()
+    for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
