@@ -14,6 +14,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Condition
+from typing import TYPE_CHECKING
+
+from lib.stop import start_thread
+
+if TYPE_CHECKING:
+    from project import Project
 
 ROOT = Path(__file__).parent.parent
 #: seconds; a test that waits longer than this has failed
@@ -21,13 +27,18 @@ PATIENCE = 60.0
 #: the first line of the child, once all is imported
 READY = "ready"
 
+LOCKS_OF_RUNS = """
+    SELECT application_name, locktype, relation::regclass, mode, state, query
+    FROM pg_locks
+    JOIN pg_stat_activity USING (pid)
+    WHERE datname = current_database() AND application_name LIKE 'elt %'
+"""
+
 
 class ProjectProcess:
     """A run on its way. Use as a context manager: whatever happens, no process is left behind."""
 
-    def __init__(self, project, *arguments: str) -> None:  # noqa: ANN001
-        from lib.stop import start_thread
-
+    def __init__(self, project: Project, *arguments: str) -> None:
         (project.root / "elt_jobs.json").write_text(json.dumps(project.registry, indent=2))
         about = {
             "root": str(project.root),
@@ -103,6 +114,26 @@ class ProjectProcess:
     @property
     def output(self) -> str:
         return "\n".join(self.lines)
+
+
+def await_rows(project: Project, sql: str, expected: bool = True, seconds: float = PATIENCE) -> None:
+    """Ask again until a query returns rows, or none; raises AssertionError with them when that takes longer."""
+    deadline = time.monotonic() + seconds
+    connection = project.database.connect()
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute(sql)
+            rows = cursor.fetchall()
+            if bool(rows) == expected:
+                break
+            assert time.monotonic() < deadline, rows
+            time.sleep(0.02)
+    connection.close()
+
+
+def await_no_locks(project: Project) -> None:
+    """The server notices within 2 s that a run is dead."""
+    await_rows(project, LOCKS_OF_RUNS, expected=False, seconds=2.0)
 
 
 def main() -> int:

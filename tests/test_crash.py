@@ -6,37 +6,22 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
-from project import Project
-from project_process import ProjectProcess
+from conftest import _fresh_database as fresh_database
+from project import Calendar, Project
+from project_process import PATIENCE, ProjectProcess, await_no_locks, await_rows
+
+from lib.embedded import Server, remove
+from sandbox.faults import Fault
+from sandbox.keboola_server import KeboolaServer
 
 #: as many rows in each table as make a publish longer than the start of a process
 ROWS = 10_000
 #: repeat a failed test with ELT_TEST_SEED=<what it printed>
 SEED = int(os.environ.get("ELT_TEST_SEED") or random.randrange(1_000_000))
-
-LOCKS_OF_RUNS = """
-    SELECT application_name, locktype, relation::regclass, mode, state, query
-    FROM pg_locks
-    JOIN pg_stat_activity USING (pid)
-    WHERE datname = current_database() AND application_name LIKE 'elt %'
-"""
-
-
-def await_no_locks(project: Project, seconds: float = 2.0) -> None:
-    """The server has noticed that a run is dead; raises AssertionError where that takes longer."""
-    deadline = time.monotonic() + seconds
-    connection = project.database.connect()
-    with connection.cursor() as cursor:
-        while True:
-            cursor.execute(LOCKS_OF_RUNS)
-            if not (left := cursor.fetchall()):
-                break
-            assert time.monotonic() < deadline, left
-            time.sleep(0.02)
-    connection.close()
 
 
 def one_day(project: Project) -> str:
@@ -132,3 +117,112 @@ def test_killed_at_any_moment_a_run_leaves_the_old_or_the_new_and_no_lock(projec
 def test_killed_at_200_moments_a_run_leaves_the_old_or_the_new_and_no_lock(project: Project) -> None:
     phases = kill_often(project, 200)
     assert len(phases) == 4, phases
+
+
+# ---- the server crashes ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own_server(servers: Mapping[int, Server]) -> Iterator[Server]:
+    """A server that no other test uses, to be restarted as in a crash."""
+    shared = servers[18]
+    folder = shared.folder.parent / "crashing"
+    yield Server.start(folder, 18, fsync=False, settings=shared.settings)
+    remove(folder)
+
+
+@pytest.fixture
+def own_project(own_server: Server, tmp_path: Path) -> Iterator[Project]:
+    for database in fresh_database(own_server):
+        with KeboolaServer(polls=0, clock=Calendar()) as keboola:
+            yield Project(tmp_path, database, keboola)
+
+
+def assert_it_failed_clearly(process: ProjectProcess, code: int) -> None:
+    assert code == 1, process.output
+    assert "Traceback" not in process.output
+    ((_, error),) = [line.split("error: ") for line in process.lines if line.startswith("error: ")]
+    assert "PostgreSQL" in process.output
+    if ", run " in process.output:
+        assert process.lines[-1].startswith(f"daily load: stopped: {error}"), process.output
+
+
+def test_a_server_that_crashes_while_rows_are_staged_leaves_the_old_data(own_project: Project) -> None:
+    project = own_project
+    project.put_day("monday", ROWS)
+    project.run()
+    project.put_day("tuesday", ROWS)
+    project.keboola.faults.add(Fault("slice", "stall", at=0.5, nth=2))
+    with ProjectProcess(project) as process:
+        assert project.keboola.faults.stalled.wait(PATIENCE)
+        project.database.server.restart("immediate")
+        project.keboola.faults.release()
+        assert_it_failed_clearly(process, process.exit_code())
+    assert one_day(project) == "monday"
+    project.keboola.faults.clear()
+    assert_the_next_run_is_clean(project, "tuesday")
+
+
+def test_a_server_that_crashes_in_the_middle_of_a_publish_leaves_the_old_data(own_project: Project) -> None:
+    project = own_project
+    project.put_day("monday", ROWS)
+    project.run()
+    project.put_day("tuesday", ROWS)
+    script = (project.root / "sql_scripts/silver/c.sql").read_text()
+    project.script("silver/c.sql", f"{script}SELECT pg_sleep(60);")
+    with ProjectProcess(project) as process:
+        await_rows(project, "SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)' AND wait_event = 'PgSleep'")
+        project.database.server.restart("immediate")
+        assert_it_failed_clearly(process, process.exit_code())
+    assert one_day(project) == "monday"
+    project.script("silver/c.sql", script)
+    assert_the_next_run_is_clean(project, "tuesday")
+
+
+def crash_often(project: Project, count: int) -> None:
+    """Restart the server so many times in the middle of a load."""
+    dice = random.Random(SEED)
+    print(f"ELT_TEST_SEED={SEED}")
+    project.put_day("the first day", ROWS)
+    assert project.run().exit_code == 0
+    for number, (lines, seconds) in enumerate(moments(project, count, dice), start=1):
+        old, new = one_day(project), f"day {number}"
+        project.put_day(new, ROWS)
+        with ProjectProcess(project) as process:
+            process.wait_for(lambda printed: len(printed) >= lines)
+            process.run_on(seconds)
+            project.database.server.restart("immediate")
+            code = process.exit_code()
+        found = one_day(project)
+        assert found in (old, new)
+        if code == 0:
+            assert found == new, process.output
+        else:
+            assert_it_failed_clearly(process, code)
+        assert_the_next_run_is_clean(project, new)
+
+
+def test_a_server_that_crashes_at_any_moment_leaves_the_old_or_the_new(own_project: Project) -> None:
+    crash_often(own_project, 5)
+
+
+@pytest.mark.long
+def test_a_server_that_crashes_at_50_moments_leaves_the_old_or_the_new(own_project: Project) -> None:
+    crash_often(own_project, 50)
+
+
+def test_rows_that_staging_lost_are_never_published_as_an_empty_table(project: Project) -> None:
+    """What an unlogged table is after a crash: there, and empty."""
+    project.put_day("monday")
+    project.run()
+    project.put_day("tuesday")
+    project.registry["c"]["load"] |= {"min_rows": 0, "max_shrink_percent": 100}
+    project.script(
+        "bronze/c.sql",
+        "DO $$ BEGIN EXECUTE (SELECT 'DELETE FROM elt_staging.' || tablename FROM pg_tables"
+        " WHERE tablename ~ '^r[0-9]+_c$'); END $$;",
+    )
+    assert project.run().exit_code == 1
+    assert "bronze.c: 10 rows were staged, 0 arrived" in project.last_line
+    assert project.day("bronze.c") == project.day("silver.c") == "monday"
+    assert project.day("silver.a") == "tuesday"
