@@ -38,6 +38,7 @@ from sandbox.tables import Encoding, Table
 Rows = Iterable[Row] | Callable[[], Iterable[Row]]
 #: what a status fault says where it names no body
 _REASONS = {401: "unauthorized", 403: "forbidden", 404: "notFound", 412: "conditionNotMet", 429: "busy", 503: "busy"}
+_API_CODES = {401: "storage.tokenInvalid", 403: "accessDenied"}
 _STYLES = {style.provider: style for style in (GoogleStore, S3Store, AzureStore)}
 _SECRET_HEADERS = {"x-storageapi-token", "authorization", "x-amz-security-token"}
 
@@ -206,7 +207,8 @@ class KeboolaServer:
             if fault.body:
                 return Response(fault.status, extra, fault.body.encode())
             refuse = self._api.refuse if is_api else partial(self.style.refuse, request=request)
-            reason = _REASONS.get(fault.status, "internalError")
+            reasons = _REASONS | _API_CODES if is_api else _REASONS
+            reason = reasons.get(fault.status, "internalError")
             response = refuse(fault.status, reason, f"The sandbox was told to answer {fault.status}")
             response.headers |= extra
             return response

@@ -41,14 +41,8 @@ class ObjectStore:
     def put(self, bucket: str, key: str, stored: StoredObject) -> None:
         self._objects[bucket, key] = stored
 
-    def delete(self, bucket: str, key: str) -> None:
-        del self._objects[bucket, key]
-
     def get(self, bucket: str, key: str) -> StoredObject | None:
         return self._objects.get((bucket, key))
-
-    def keys(self, bucket: str, prefix: str) -> list[str]:
-        return sorted(key for name, key in self._objects if name == bucket and key.startswith(prefix))
 
 
 def serve(stored: StoredObject, request: Request, headers: Mapping[str, str]) -> Response:

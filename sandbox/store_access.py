@@ -18,8 +18,6 @@ from sandbox.messages import Request, Response
 from sandbox.object_store import StoredObject
 
 Clock = Callable[[], float]
-#: refusals that every cloud has a code of its own for
-REASONS = ("unauthorized", "forbidden", "notFound", "conditionNotMet", "busy", "internalError")
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,8 @@ class StoreStyle(Protocol):
         """None where the request's own credential allows the target."""
 
     def refuse(self, status: int, reason: str, message: str, request: Request) -> Response:
-        """An error as this cloud words it; `reason` is one of REASONS or the cloud's own code."""
+        """An error as this cloud words it; `reason` is the cloud's own code, or one of unauthorized, forbidden,
+        notFound, conditionNotMet, busy and internalError, which every cloud has a code for."""
 
     def object_headers(self, stored: StoredObject) -> dict[str, str]:
         """What this cloud says of an object beside the usual headers."""

@@ -622,6 +622,13 @@ def test_a_status_comes_at_the_time_it_was_asked_for(caller: Caller) -> None:
     assert caller.call("tables").status_code == 200
 
 
+def test_a_told_status_wears_the_code_of_who_would_send_it(caller: Caller, one_slice: tuple[dict, str]) -> None:
+    for kind in ("verify", "slice"):
+        caller.keboola.faults.add(Fault(kind, "status", status=401))
+    assert caller.call("tokens/verify").json()["code"] == "storage.tokenInvalid"
+    assert caller.get_slice(*one_slice).json()["error"]["errors"][0]["reason"] == "authError"
+
+
 def test_maintenance_has_the_body_that_keboola_sends(caller: Caller) -> None:
     caller.keboola.faults.add(Fault("*", "status", nth=None, status=503, retry_after="60", body=MAINTENANCE))
     answer = caller.call("tokens/verify")
