@@ -109,15 +109,17 @@ def _split_psql(typed: list[str]) -> tuple[list[str], list[str]]:
 
 def _command(given: argparse.Namespace) -> Callable[[], int]:
     def work() -> int:
-        from lib import commands
-
         if given.command == "demo":
+            from sandbox.bootstrap import ensure_packages
+
+            ensure_packages()
             from sandbox.demo import run_demo
 
             return run_demo(given)
+        from lib.commands import run_command
         from lib.settings import read_settings
 
-        return commands.run_command(given.command, given, read_settings())
+        return run_command(given.command, given, read_settings())
 
     return work
 
