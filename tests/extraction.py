@@ -34,7 +34,8 @@ class Time:
         self.at = real.time()
 
     def pause(self, seconds: float) -> None:
-        self.waits.append(seconds)
+        if seconds:  # nothing is waited for where Http only asks whether to stop
+            self.waits.append(seconds)
         self.at += seconds
 
     def now(self) -> float:

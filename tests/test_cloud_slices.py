@@ -53,7 +53,8 @@ class Reader:
         )
 
     def pause(self, seconds: float) -> None:
-        self.waits.append(seconds)
+        if seconds:  # nothing is waited for where Http only asks whether to stop
+            self.waits.append(seconds)
         self.at += seconds
 
     def open(self, header: tuple[str, ...] | None = None) -> io.RawIOBase:

@@ -42,7 +42,8 @@ class Sender:
         return self.at
 
     def pause(self, seconds: float) -> None:
-        self.waits.append(seconds)
+        if seconds:  # nothing is waited for where Http only asks whether to stop
+            self.waits.append(seconds)
         self.at += seconds
 
 

@@ -12,10 +12,12 @@ import random
 import re
 import ssl
 from collections.abc import Callable, Mapping
+from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import partial
 from urllib.parse import urlsplit
 
 import requests
@@ -23,6 +25,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from lib.errors import ExtractError
+from lib.stop import start_thread
 
 #: what a request or the reading of its answer raises; nothing of it may be shown, its text holds whole URLs
 NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
@@ -39,6 +42,8 @@ HIGHEST_DELAY = 30.0
 LONGEST_RETRY_AFTER = 300.0
 #: the longest announced maintenance that is waited out, in seconds
 LONGEST_MAINTENANCE = 4 * 3600.0
+#: seconds between two looks at whether to stop
+STOP_EVERY = 0.2
 CUT = "the connection was cut"
 #: a wait from this many seconds on is worth a line
 WORTH_A_LINE = 10.0
@@ -104,7 +109,7 @@ class Http:
         retries = Retries(self, call.what, call.tries)
         while True:
             try:
-                response = self._send_once(call)
+                response = self._send_stoppable(call)
             except NETWORK_ERRORS as error:
                 failure = Failure(self.explain(error), retry=is_transient(error))
             else:
@@ -112,6 +117,13 @@ class Http:
                     return response
                 failure = self._read_failure(response)
             retries.wait(failure)
+
+    def _send_stoppable(self, call: Call) -> requests.Response:
+        """Send in a thread that can be left behind: a stop does not wait for a silent server."""
+        answer = start_thread(partial(self._send_once, call), call.what)
+        while not wait([answer], timeout=STOP_EVERY).done:
+            self.pause(0.0)
+        return answer.result()
 
     def _send_once(self, call: Call) -> requests.Response:
         session = requests.Session()
