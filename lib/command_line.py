@@ -7,6 +7,7 @@ old Python is one line too.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -42,12 +43,16 @@ def guarded(work: Callable[[], int]) -> int:
             2,
         )
     except BrokenPipeError:
-        sys.stderr.close()
+        # whoever read us has left; what is still buffered must not raise again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 def fail(message: str, exit_code: int) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    """Say what went wrong and hand the exit code on."""
+    from lib.console import Console
+
+    Console().error(message)
     return exit_code
 
 
