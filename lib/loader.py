@@ -139,39 +139,47 @@ class QuotedEndMarkers:
     """A one-column CSV stream in which a bare `\\.` line is data.
 
     Up to PostgreSQL 17, COPY takes an unquoted line of just these two characters for the end of the data, and what
-    follows is lost or refused (PostgreSQL 17: COPY, "CSV Format"). With more columns such a line cannot occur.
+    follows is lost (PostgreSQL 17: COPY, "CSV Format"). With more columns such a line cannot occur.
     """
 
-    _MARKER = re.compile(rb"^\\\.(?=\r?\n|\r?\Z)", re.MULTILINE)
+    _MARKER = re.compile(rb"\n\\\.(?=\r?\n)")
+    #: the end of a block that may turn out to be a marker, with the newline before it
+    _UNFINISHED = re.compile(rb"\n(?:\\(?:\.\r?)?)?\Z")
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._quoted = False
-        self._rest = b""
-        self._ready = b""
+        self._inside_quotes = False
+        # a newline of ours before the first line, and one after the last, make every marker look the same
+        self._held: bytes | None = b"\n"
+        self._ours = 1
 
     def read(self, size: int) -> bytes:
-        while not self._ready:
+        """About `size` bytes, a little more where markers were quoted; b"" at the end."""
+        ready = b""
+        while not ready and self._held is not None:
             block = self._stream.read(size)
-            lines, newline, rest = (self._rest + block).rpartition(b"\n")
-            if not block:
-                self._ready, self._rest = self._quote(rest), b""
-                break
-            self._ready, self._rest = self._quote(lines + newline), rest
-        ready, self._ready = self._ready[:size], self._ready[size:]
+            data = self._held + (block or b"\n")
+            unfinished = self._UNFINISHED.search(data, max(0, len(data) - 4)) if block else None
+            end = unfinished.start() if unfinished else len(data) - (not block)
+            self._held = data[end:] if block else None
+            if end:
+                ready = self._quote(data, end)[self._ours :]
+                self._ours = 0
         return ready
 
-    def _quote(self, lines: bytes) -> bytes:
-        """Put quotes around each bare marker; text between quotes is left as it is."""
-        if b"\\." not in lines:
-            self._quoted ^= lines.count(b'"') % 2 == 1
-            return lines
-        pieces = lines.split(b"\n")
-        for number, line in enumerate(pieces):
-            if not self._quoted and line.rstrip(b"\r") == b"\\.":
-                pieces[number] = line.replace(b"\\.", b'"\\."')
-            self._quoted ^= line.count(b'"') % 2 == 1
-        return b"\n".join(pieces)
+    def _quote(self, data: bytes, end: int) -> bytes:
+        """data up to `end`, with quotes around each bare marker; text between quotes is left as it is."""
+        pieces: list[bytes] = []
+        start = 0
+        for marker in self._MARKER.finditer(data) if b"\n\\." in data else ():
+            self._count_quotes(data, start, marker.start())
+            pieces += data[start : marker.start()], marker[0] if self._inside_quotes else b'\n"\\."'
+            start = marker.end()
+        self._count_quotes(data, start, end)
+        return b"".join([*pieces, data[start:end]])
+
+    def _count_quotes(self, data: bytes, start: int, end: int) -> None:
+        self._inside_quotes ^= data.count(b'"', start, end) % 2 == 1
 
 
 def _place(error: psycopg2.Error) -> str:
@@ -185,7 +193,8 @@ def _place(error: psycopg2.Error) -> str:
 def _remedy(error: psycopg2.Error) -> str:
     if error.pgcode != "22021":
         return ""
-    cause = "PostgreSQL's text holds no NUL byte" if "0x00" in str(error) else "these bytes are no UTF-8"
+    is_nul = (error.diag.message_primary or "").endswith(": 0x00")
+    cause = "PostgreSQL's text holds no NUL byte" if is_nul else "these bytes are no UTF-8"
     return f"{cause}: mend the value in Keboola. The rows loaded before stay."
 
 
