@@ -94,7 +94,8 @@ def run_arguments(given: argparse.Namespace, jobs: Sequence[str] = ()) -> int:
 def run_project(settings, jobs: Sequence[str], given: argparse.Namespace) -> int:  # noqa: ANN001
     """Run jobs of a project: settings are of type lib.settings.Settings. Returns the exit code."""
     from lib.console import Console
-    from lib.runner import Options, Run, make_plan, open_database, read_project
+    from lib.plan import make_plan, open_database, read_project
+    from lib.runner import Options, Run
     from lib.stop import run_stoppable
 
     registry = read_project(settings.root)

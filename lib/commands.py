@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 from lib import inspection
 from lib.console import Console
-from lib.database import Connection, address, query, translated
 from lib.credentials import postgres_password
+from lib.database import Connection, address, query, translated
 from lib.errors import CredentialError, EltError, SettingsError
-from lib.runner import open_database, read_project
+from lib.plan import open_database, read_project
 from lib.settings import Settings, require_postgres
 from lib.stop import Stop
 

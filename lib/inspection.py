@@ -13,7 +13,7 @@ from lib.errors import EltError
 from lib.history import SCHEMAS
 from lib.loader import landing_columns
 from lib.registry import Registry
-from lib.runner import open_database, read_project
+from lib.plan import make_extractor, open_database, read_project
 from lib.settings import Settings, require_keboola, require_postgres
 from lib.stop import Stop
 
@@ -94,8 +94,6 @@ def _loads(registry: Registry) -> bool:
 
 
 def _ask_keboola(settings: Settings, registry: Registry | None, findings: Findings) -> None:
-    from lib.runner import make_extractor
-
     extractor = make_extractor(settings, "elt-check", Stop(), os.environ, lambda line: None)
     findings.ok(extractor.describe())
     for job in registry.jobs.values() if registry else ():

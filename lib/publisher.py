@@ -29,8 +29,6 @@ class Published:
     written: tuple[str, ...]
     locked: tuple[tuple[str, str, float], ...]
     notes: tuple[tuple[str, str], ...]
-    #: the last group-level lock timeout, when that is why a group failed
-    blocked: LockTimeout | None = None
 
 
 class _JobFailed(Exception):
@@ -59,14 +57,20 @@ class Publisher:
     _notes: list[tuple[str, str]] = field(default_factory=list)
     _locked: dict[str, tuple[str, float]] = field(default_factory=dict)
 
-    def publish(self, groups: Sequence[Sequence[Job]], earlier: Mapping[str, EltError], *, last_try: bool) -> Published:
-        """Publish every group that has no job in `earlier`, in one transaction.
+    def publish(
+        self,
+        groups: Sequence[Sequence[Job]],
+        earlier: Mapping[str, EltError],
+        in_the_way: Callable[[], str],
+        *,
+        last_try: bool,
+    ) -> Published:
+        """Publish every group that has no job in `earlier`, in one transaction; `in_the_way` says who holds a lock.
 
         Raises LockTimeout while there are tries left, so that the whole publish is repeated; on the last try the
         group that met it fails alone. Raises DatabaseError where the run lock is no longer ours.
         """
         failed: dict[str, EltError] = dict(earlier)
-        blocked = None
         self._locked, self._notes = {}, []
         records: list[JobRecord] = []
         with translated("publish"), transaction(self.connection, lock_timeout=self.lock_timeout):
@@ -84,17 +88,18 @@ class Publisher:
                 try:
                     records += self._publish_group(group, known)
                 except _JobFailed as failure:
-                    if isinstance(failure.error, LockTimeout):
-                        blocked = failure.error
+                    error = failure.error
+                    if isinstance(error, LockTimeout):
+                        error = LockTimeout(f"{error}; {in_the_way() or 'who held it has let go since'}")
                         if not last_try:
-                            raise failure.error from failure
-                    failed[failure.job.name] = failure.error
+                            raise error from failure
+                    failed[failure.job.name] = error
                     records += given_up(group, failed)
             written = self._written()
             history.end_run(self.connection, self.run_id, "failed" if failed else "done")
         ended = time.monotonic()
         locked = tuple((relation, script, ended - since) for relation, (script, since) in self._locked.items())
-        return Published(tuple(records), written, locked, tuple(self._notes), blocked)
+        return Published(tuple(records), written, locked, tuple(self._notes))
 
     # ---- one group --------------------------------------------------------------------------------------------------
 

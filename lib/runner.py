@@ -9,14 +9,12 @@ after     staging dropped, written tables vacuumed, failures recorded, one summa
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
 
 from lib import history, loader
 from lib.console import Console
-from lib.credentials import keboola_token
 from lib.database import (
     BlockerWatch,
     Connection,
@@ -28,15 +26,15 @@ from lib.database import (
     take_run_lock,
     translated,
 )
-from lib.errors import DatabaseError, EltError, ExtractError, JobConfigError, LoadError
+from lib.errors import DatabaseError, EltError, ExtractError, LoadError
 from lib.extractors import Extractor, SourceTable
 from lib.history import JobRecord
+from lib.plan import Plan, make_extractor
 from lib.publisher import Published, Publisher, given_up
-from lib.registry import Job, Registry, read_registry
-from lib.settings import Settings, require_keboola, require_postgres
+from lib.registry import Job
+from lib.settings import Settings
 from lib.stager import Progress, Staged, Stager
 from lib.stop import Stop
-from lib.transformer import refusals
 
 
 @dataclass(frozen=True)
@@ -58,22 +56,6 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which jobs a run works on: `loads` are exported and loaded, the others only transform."""
-
-    registry: Registry
-    loads: tuple[str, ...]
-    #: what publishes together, each in dependency order
-    groups: tuple[tuple[Job, ...], ...]
-    #: jobs of the same groups that load but were not asked for: their tables must still be what was loaded
-    bystanders: tuple[Job, ...]
-
-    @property
-    def jobs(self) -> tuple[str, ...]:
-        return tuple(job.name for group in self.groups for job in group)
-
-
-@dataclass(frozen=True)
 class RunResult:
     """How a run ended; exit_code is for the process."""
 
@@ -81,79 +63,6 @@ class RunResult:
     records: tuple[JobRecord, ...] = ()
     run_id: int | None = None
     error: EltError | None = None
-
-
-# ---- plan -----------------------------------------------------------------------------------------------------------
-
-
-def read_project(root: Path) -> Registry:
-    """The registry of a project with all its scripts read and checked.
-
-    Raises JobConfigError with every mistake, of the registry and of scripts, at once.
-    """
-    registry = read_registry(root / "elt_jobs.json", root / "sql_scripts")
-    scripts = {
-        script.path: script
-        for job in registry.jobs.values()
-        for script in (*job.transform, *(check.script for check in job.checks))
-    }
-    mistakes = [text for script in scripts.values() for text in refusals(script)]
-    if mistakes:
-        raise JobConfigError("\n".join(mistakes))
-    return registry
-
-
-def make_plan(registry: Registry, names: Sequence[str] = ()) -> Plan:
-    """All jobs, or the named ones with the transforms and checks of everything downstream of them.
-
-    Raises SettingsError for a name that the registry lacks.
-    """
-    registry.check_names(names)
-    named = set(names or registry.jobs)
-    taking_part = named | set(registry.downstream(named))
-    groups = [[registry.jobs[name] for name in group if name in taking_part] for group in registry.groups]
-    touched = {name for group in registry.groups if taking_part & set(group) for name in group}
-    return Plan(
-        registry,
-        loads=tuple(name for name, job in registry.jobs.items() if name in named and job.load),
-        groups=tuple(tuple(group) for group in groups if group),
-        bystanders=tuple(
-            job for name, job in registry.jobs.items() if name in touched and name not in named and job.load
-        ),
-    )
-
-
-def open_database(settings: Settings, stop: Stop) -> Database:
-    """The database that the settings name; the embedded server is started where it is meant and not running.
-
-    Raises SettingsError where nothing is named.
-    """
-    require_postgres(settings)
-    if not settings.postgres.embedded:
-        return Database(settings, stop)
-    from lib.embedded import Server
-
-    return Database(settings, stop, Server.start(settings.state / "postgres").connect_args())
-
-
-def make_extractor(
-    settings: Settings, run_id: str, stop: Stop, environ: Mapping[str, str], report: Callable[[str], None]
-) -> Extractor:
-    """The source of rows; run_id ties our calls together in Keboola's own logs.
-
-    Raises SettingsError or CredentialError where the project or its token is missing.
-    """
-    from lib.extractors.keboola import KeboolaExtractor
-
-    return KeboolaExtractor(
-        require_keboola(settings),
-        keboola_token(settings, environ),
-        run_id=run_id,
-        parallel=settings.parallel,
-        pause=stop.pause,
-        environ=environ,
-        report=report,
-    )
 
 
 # ---- run ------------------------------------------------------------------------------------------------------------
@@ -222,7 +131,7 @@ class Run:
             records = list(published.records)
         with translated("recording what failed"):
             history.record_jobs(recorder, run_id, [record for record in records if record.status != "published"])
-        self._tidy(connection, staged, published)
+        self._tidy(connection, published)
         return records
 
     # ---- stage ------------------------------------------------------------------------------------------------------
@@ -311,27 +220,21 @@ class Run:
             self.console.loaded,
         )
         with BlockerWatch(recorder, connection.info.backend_pid) as blockers:
-            for attempt in range(1, patience.tries + 1):
+            for _ in range(1, patience.tries):
                 try:
-                    published = publisher.publish(self.plan.groups, failed, last_try=attempt == patience.tries)
-                    break
+                    return publisher.publish(self.plan.groups, failed, blockers.last_seen, last_try=False)
                 except LockTimeout as error:
-                    self.console.line(
-                        f"{_first_line(error)}; {blockers.last_seen()}; trying again in {patience.pause:g} s"
-                    )
+                    self.console.line(f"{error}; trying again in {patience.pause:g} s")
                     self.stop.pause(patience.pause)
-        if published.blocked is not None and blockers.last_seen():
-            self.console.warn(f"in the way: {blockers.last_seen()}")
-        return published
+            return publisher.publish(self.plan.groups, failed, blockers.last_seen, last_try=True)
 
     # ---- after ------------------------------------------------------------------------------------------------------
 
-    def _tidy(self, connection: Connection, staged: Mapping[str, Staged], published: Published | None) -> None:
+    def _tidy(self, connection: Connection, published: Published | None) -> None:
         """Nothing here can undo what was published, so nothing here fails the run."""
         try:
             with translated("tidying up after the run"):
-                for one in staged.values():
-                    loader.drop_staging(connection, one.staging.name)
+                loader.sweep_staging(connection)
                 if published is None:
                     return
                 for job, note in published.notes:
@@ -346,7 +249,3 @@ class Run:
 
 def _any(group: Sequence[Job], names: Mapping[str, object]) -> bool:
     return any(job.name in names for job in group)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -18,7 +18,8 @@ from conftest import Database as TestDatabase
 from lib.console import Console
 from lib.credentials import Secret
 from lib.database import Database
-from lib.runner import Options, Patience, Run, RunResult, make_plan, read_project
+from lib.plan import make_plan, read_project
+from lib.runner import Options, Patience, Run, RunResult
 from lib.settings import Settings
 from lib.stop import Stop
 from sandbox.keboola_server import KeboolaServer
@@ -41,7 +42,7 @@ CREATE OR REPLACE VIEW gold.both AS
 SELECT a.id, a.v AS a, b.v AS b FROM silver.a AS a FULL JOIN silver.b AS b USING (id);
 COMMENT ON VIEW gold.both IS 'a and b side by side.';
 """
-CHECK = "SELECT id, a, b FROM gold.both WHERE a IS DISTINCT FROM b;"
+CHECK = "SELECT id, a, b FROM gold.both WHERE a IS DISTINCT FROM b ORDER BY id;"
 
 
 def loading(name: str) -> dict[str, object]:
