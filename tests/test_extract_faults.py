@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+import requests
 from extraction import COLUMNS, ROWS, TABLE, Time, export, extractor_of, rows_of
 
 from lib.errors import Cancelled, ExtractError
@@ -219,3 +221,40 @@ def test_five_percent_failing_requests_over_200_slices_cost_no_row(time: Time, s
         pieces = pool.map(lambda piece: rows_of(replace(exported, slices=(piece,))), exported.slices)
         assert sorted(row for part in pieces for row in part) == sorted(rows)
     assert len(exported.slices) == 200 and len(hits) > 3
+
+
+@pytest.mark.parametrize("kind", ["verify", "table", "export-async", "job", "file", "manifest"])
+def test_no_answer_however_odd_is_more_than_an_error_of_ours(time: Time, kind: str) -> None:
+    """Each field of a real answer becomes something else: an export is whole then, or says what is wrong."""
+    with KeboolaServer(polls=1, clock=time.now) as keboola:
+        keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS[:3])
+        extractor = extractor_of(keboola, time, deadline=60.0)
+        answer = real_answer(keboola, kind)
+        odd = [b"", b"null", b"5", b"[]", b"[1]", b'"text"', b"{}", b'{"error": []}', b"\xff", b"[" * 100_000]
+        for name in answer:
+            without = {key: value for key, value in answer.items() if key != name}
+            odd += [json.dumps({**without, name: value}).encode() for value in (None, [], [1], {"a": 1}, "x")]
+        for body in odd:
+            keboola.faults.add(Fault(kind, "status", status=200, body=body.decode("latin-1")))
+            try:
+                rows = rows_of(export(extractor)) if kind != "verify" else ROWS[:3]
+                extractor.describe()
+            except ExtractError as error:
+                assert len(str(error)) < 1000
+            else:
+                # an empty list of slices is what an empty table has; the row count tells a run the difference
+                assert sorted(rows) == sorted(ROWS[:3]) or (kind == "manifest" and rows == [])
+            keboola.faults.clear()
+
+
+def real_answer(keboola: KeboolaServer, kind: str) -> dict[str, object]:
+    def call(path: str, method: str = "GET") -> dict[str, object]:
+        headers = {"X-StorageApi-Token": keboola.token}
+        return requests.request(method, f"{keboola.url}/v2/storage/{path}", headers=headers, timeout=10).json()
+
+    job = call(f"tables/{TABLE}/export-async", "POST")
+    done = call(f"jobs/{job['id']}")
+    file = call(f"files/{done['results']['file']['id']}?federationToken=1")
+    manifest = requests.get(file["url"], timeout=10).json()
+    rest = {"verify": call("tokens/verify"), "table": call(f"tables/{TABLE}")}
+    return {"export-async": job, "job": done, "file": file, "manifest": manifest, **rest}[kind]

@@ -268,7 +268,7 @@ def text_of(response: requests.Response) -> str:
 
 def json_of(response: requests.Response) -> dict[str, object]:
     """The JSON object in a body, or an empty one."""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         body = json.loads(text_of(response))
         return body if isinstance(body, dict) else {}
     return {}

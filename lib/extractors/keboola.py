@@ -95,7 +95,8 @@ class KeboolaExtractor:
     def describe(self) -> str:
         """The project's name, at which stack, and whose token: `GET tokens/verify`."""
         token = self.get("tokens/verify", f"Keboola at {self._host}")
-        owner = token.get("owner") or {}
+        owner = token.get("owner")
+        owner = owner if isinstance(owner, dict) else {}
         return (
             f"Keboola project {owner.get('name')!r} ({owner.get('id')}) at {self._host},"
             f" token {token.get('id')} {token.get('description')!r}"
@@ -105,7 +106,7 @@ class KeboolaExtractor:
         """The table's detail. Raises ExtractError where it is missing (with near names) or may not be read."""
         detail = self.get(f"tables/{quote(table_id, safe='')}", f"table {table_id}", table_id)
         columns = detail.get("columns")
-        if not isinstance(columns, list) or not columns:
+        if not isinstance(columns, list) or not columns or not all(isinstance(name, str) for name in columns):
             raise ExtractError(f"table {table_id}: Keboola names no columns")
         stamps = [detail.get(name) for name in ("id", "lastImportDate", "lastChangeDate", "rowsCount")]
         return SourceTable(
@@ -259,11 +260,10 @@ class ExportedFile:
             raise FileGone(f"{self._what}: the manifest is gone")
         if response.status_code != 200:
             raise ExtractError(f"{self._what}: the manifest cannot be read: {self._http.words_of(response)}")
-        try:
-            return [str(entry["url"]) for entry in json_of(response)["entries"]]
-        except (KeyError, TypeError):
-            reason = f"{self._what}: the manifest is not a list of entries"
-        raise ExtractError(reason)
+        entries = json_of(response).get("entries")
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) and "url" in entry for entry in entries):
+            raise ExtractError(f"{self._what}: the manifest is not a list of entries")
+        return [str(entry["url"]) for entry in entries]
 
     def _manifest(self) -> requests.Response:
         return self._http.send(Call(f"{self._what}, manifest", str(self._detail.get("url"))))
@@ -280,7 +280,7 @@ def _name_of(job: Mapping[str, object], table: SourceTable) -> str:
 
 def _ids(response: requests.Response) -> list[str]:
     """The `id` of each object in a list, or nothing where the answer is something else."""
-    with suppress(ValueError, TypeError, KeyError):
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
         return sorted(item["id"] for item in json.loads(text_of(response)))
     return []
 

@@ -67,7 +67,7 @@ def locate(detail: Mapping[str, object], now: float, environ: Mapping[str, str],
     Raises ExtractError, about `what`, for a provider or a detail that is not understood.
     """
     providers = {"aws": _amazon, "azure": _azure, "gcp": _google}
-    provider = detail.get("provider")
+    provider = str(detail.get("provider"))
     if provider not in providers:
         raise ExtractError(f"{what}: the file lies at {provider!r}; only {', '.join(providers)} are known")
     try:
