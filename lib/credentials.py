@@ -308,9 +308,9 @@ def _keyring(do: str, wanted: _Wanted, environ: Mapping[str, str], value: str | 
     with _lock:
         if do != "get":
             _answers.clear()
-        if do != "get" or key not in _answers:
-            _answers[key] = ask_keyring(task, environ, seconds)
-        answer = _answers[key] if do == "get" else _answers.pop(key)
+        answer = _answers.get(key) or ask_keyring(task, environ, seconds)
+        if do == "get":
+            _answers[key] = answer
     if isinstance(answer, str):
         raise _KeyringError(f"{place}: {answer}")
     why = "no entry" if answer["backend"] else "no backend on this machine"
@@ -328,9 +328,9 @@ def ask_keyring(task: dict[str, str | None], environ: Mapping[str, str], seconds
     """
     if environ.get("PYTHON_KEYRING_BACKEND") in _NO_BACKEND:
         return {"backend": None, "value": None}
-    # -P: a keyring.py in the working directory is not keyring
-    command = [sys.executable, "-P", "-c", _KEYRING_PROCESS]
+    command = [sys.executable, "-c", _KEYRING_PROCESS]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    # in "/": a keyring.py in the working directory is not keyring
     with subprocess.Popen(command, **pipes, env=dict(environ), cwd="/", start_new_session=True) as process:
         try:
             out, trouble = process.communicate(json.dumps(task).encode(), timeout=seconds)

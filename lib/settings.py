@@ -253,7 +253,7 @@ def _conflicts(postgres: object, places: dict[tuple[str, str], int]) -> list[tup
         return []
     others = [key for key in ("host", "port", "dbname", "user", "sslmode") if key in postgres]
     way = "service"
-    if postgres.get("embedded", False) is not False:
+    if postgres.get("embedded"):
         way, others = "embedded", [*others, *(["service"] if "service" in postgres else [])]
     if way not in postgres or not others:
         return []

@@ -259,12 +259,12 @@ def test_a_keyring_that_prompts_finds_no_terminal_although_we_have_one(backends:
 
 
 def test_a_keyring_py_in_the_working_directory_is_not_keyring(
-    settings: Settings, bare: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, backends: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "keyring.py").write_text("raise SystemExit('not me')")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CredentialError, match="no backend on this machine"):
-        keboola_token(settings, bare)
+    with pytest.raises(CredentialError, match="keyring .*: no entry"):
+        keboola_token(settings, using(backends))
 
 
 def test_cron_without_home_terminal_or_environment_gets_the_list_and_no_traceback(tmp_path: Path) -> None:
