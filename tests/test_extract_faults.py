@@ -248,13 +248,78 @@ def test_no_answer_however_odd_is_more_than_an_error_of_ours(time: Time, kind: s
 
 
 def real_answer(keboola: KeboolaServer, kind: str) -> dict[str, object]:
-    def call(path: str, method: str = "GET") -> dict[str, object]:
-        headers = {"X-StorageApi-Token": keboola.token}
-        return requests.request(method, f"{keboola.url}/v2/storage/{path}", headers=headers, timeout=10).json()
+    """What the sandbox answers; its cache gives the extractor the same file afterwards."""
 
-    job = call(f"tables/{TABLE}/export-async", "POST")
-    done = call(f"jobs/{job['id']}")
+    def call(path: str, method: str = "GET", **body: object) -> dict[str, object]:
+        headers = {"X-StorageApi-Token": keboola.token}
+        url = f"{keboola.url}/v2/storage/{path}"
+        return requests.request(method, url, headers=headers, json=body, timeout=10).json()
+
+    job = done = call(f"tables/{TABLE}/export-async", "POST", columns=",".join(COLUMNS), gzip=True)
+    while done["status"] != "success":
+        done = call(f"jobs/{job['id']}")
     file = call(f"files/{done['results']['file']['id']}?federationToken=1")
     manifest = requests.get(file["url"], timeout=10).json()
     rest = {"verify": call("tokens/verify"), "table": call(f"tables/{TABLE}")}
     return {"export-async": job, "job": done, "file": file, "manifest": manifest, **rest}[kind]
+
+
+def told(keboola: KeboolaServer, kind: str, **changed: object) -> None:
+    """Let the next answer of a kind be a real one in which something is different."""
+    body = json.dumps(real_answer(keboola, kind) | changed)
+    keboola.faults.add(Fault(kind, "status", status=200, body=body))
+
+
+def entries(shop: KeboolaServer) -> list[dict[str, object]]:
+    return real_answer(shop, "manifest")["entries"]
+
+
+def test_a_manifest_that_lists_itself_and_carries_no_mandatory_is_read(shop: KeboolaServer, time: Time) -> None:
+    urls = [entry["url"] for entry in entries(shop)]
+    own = urls[0].partition(".csv.gz")[0] + ".csv.gzmanifest"
+    told(shop, "manifest", entries=[{"url": url} for url in (own, *urls)])
+    assert sorted(rows_of(export(extractor_of(shop, time)))) == sorted(ROWS * 30)
+
+
+def test_a_manifest_that_names_an_object_twice_is_refused(shop: KeboolaServer, time: Time) -> None:
+    told(shop, "manifest", entries=entries(shop)[:1] * 2)
+    with pytest.raises(ExtractError, match=r"in.c-shop.orders \(job \d+\): the manifest names an object twice"):
+        export(extractor_of(shop, time))
+
+
+def test_a_manifest_that_names_another_place_is_refused(shop: KeboolaServer, time: Time) -> None:
+    told(shop, "manifest", entries=[{"url": entries(shop)[0]["url"].replace("99.csv", "98.csv")}])
+    with pytest.raises(ExtractError, match=r"in.c-shop.orders \(job \d+\): the manifest names .*98.csv"):
+        export(extractor_of(shop, time))
+
+
+def test_parquet_is_refused_by_name(shop: KeboolaServer, time: Time) -> None:
+    told(shop, "file", fileType="parquet")
+    with pytest.raises(ExtractError, match="the file is parquet; only csv can be read"):
+        export(extractor_of(shop, time))
+    shop.faults.clear()
+    told(shop, "manifest", entries=[{"url": entries(shop)[0]["url"].replace(".gz_", ".gz_0.parquet_")}])
+    with pytest.raises(ExtractError, match=r"\S+.parquet\S+ is a Parquet file; only csv can be read"):
+        export(extractor_of(shop, time))
+
+
+@pytest.mark.parametrize(
+    "changed, rows",
+    [
+        ({}, 3000),
+        ({"isAlias": True}, 3000),
+        ({"isAlias": True, "aliasFilter": {"column": "id"}}, None),
+        ({"isAlias": True, "rowsCount": None}, None),
+        ({"tableType": "view"}, None),
+        ({"tableType": "snowflake-external-table"}, None),
+        ({"rowsCount": "3000"}, None),
+    ],
+    ids=str,
+)
+def test_row_counts_are_named_where_an_export_must_have_as_many(
+    time: Time, changed: dict[str, object], rows: int | None
+) -> None:
+    with KeboolaServer() as keboola:
+        keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS * 30)
+        told(keboola, "table", **changed)
+        assert extractor_of(keboola, time).table(TABLE).rows == rows
