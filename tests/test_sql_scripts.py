@@ -245,6 +245,13 @@ def test_a_product_without_sku_is_listed_and_so_is_its_stock(warehouse: Warehous
     ]
 
 
+def test_a_long_name_without_sku_does_not_exceed_what_an_index_holds(warehouse: Warehouse) -> None:
+    dice = random.Random(1)
+    name = "".join(chr(dice.randrange(0x4E00, 0x9FFF)) for _ in range(5000))
+    warehouse.load([product(sku="", name=name, inventory_locations=""), product()], [stock()])
+    assert warehouse.issues() == [("missing_sku", name[:200], "sku", "", None)]
+
+
 def test_of_duplicate_products_the_active_one_wins_then_the_smallest_text(warehouse: Warehouse) -> None:
     inactive = product(name="Anvil", is_active="", inventory_locations="")
     first = product(name="Basalt", inventory_locations="")
@@ -594,8 +601,9 @@ def random_rows(dice: random.Random) -> tuple[list[dict], list[dict]]:
                 **{column: dice.choice(NUMBERS) for column in oracle.QUANTITIES},
             )
         )
-        if dice.random() < 0.1:
-            rows.append(dict(rows[-1]))
+        if dice.random() < 0.4:  # again, identical or nearly
+            column = dice.choice(oracle.STOCK_COLUMNS)
+            rows.append({**rows[-1], column: dice.choice([rows[-1][column], "101", "7", "0.0", "", "link-1"])})
     return products, rows
 
 
