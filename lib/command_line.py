@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from datetime import date, timedelta
 
 OLDEST_PYTHON = (3, 11)
 RUN_EPILOG = """examples:
@@ -68,6 +69,22 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JOB",
         help="load this job's export this once although it is empty or much smaller than what is there",
     )
+    parser.add_argument(
+        "--date",
+        type=_past_date,
+        metavar="YYYY-MM-DD",
+        help="the day that the rows belong to, for a backfill (default: today in the settings' time zone)",
+    )
+
+
+def _past_date(text: str) -> date:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date: write it as 2026-01-31") from None
+    if day > date.today() + timedelta(days=1):
+        raise argparse.ArgumentTypeError(f"{text} has not come yet")
+    return day
 
 
 def run_job(jobs: Sequence[str], arguments: Sequence[str] | None = None) -> int:
@@ -102,7 +119,7 @@ def run_project(settings, jobs: Sequence[str], given: argparse.Namespace) -> int
     registry.check_names(given.accept_shrink)
     plan = make_plan(registry, jobs)
     console = Console(quiet=given.quiet, zone=settings.zone, width=max(map(len, plan.jobs)))
-    options = Options(given.wait, frozenset(given.accept_shrink))
+    options = Options(given.wait, frozenset(given.accept_shrink), given.date)
     result = run_stoppable(lambda stop: Run(plan, settings, open_database(settings, stop), console, options).run())
     console.summary("run" if jobs else "daily load", result.records, result.error)
     return result.exit_code

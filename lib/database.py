@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
@@ -278,14 +278,14 @@ def holds_run_lock(connection: Connection) -> bool:
 
 
 @contextmanager
-def transaction(connection: Connection, *, lock_timeout: float) -> Iterator[None]:
+def transaction(connection: Connection, *, lock_timeout: float, run_date: date | None = None) -> Iterator[None]:
     """READ COMMITTED READ WRITE with the run's settings; lock_timeout in seconds. Rolled back on any exception.
 
     lock_timeout must exceed deadlock_timeout (1 s): an autovacuum in the way gives up only after that.
     """
     execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
     try:
-        reset(connection, lock_timeout=lock_timeout)
+        reset(connection, lock_timeout=lock_timeout, run_date=run_date)
         yield
         execute(connection, "COMMIT")
     finally:
@@ -297,9 +297,10 @@ def transaction(connection: Connection, *, lock_timeout: float) -> Iterator[None
                 connection.close()
 
 
-def reset(connection: Connection, *, lock_timeout: float) -> None:
-    """Give the transaction the run's own settings again."""
-    execute(connection, f"{TRANSACTION} SET LOCAL lock_timeout = '{round(lock_timeout * 1000)}ms'")
+def reset(connection: Connection, *, lock_timeout: float, run_date: date | None) -> None:
+    """Give the transaction the run's own settings again; scripts read run_date as elt.run_date()."""
+    own = f"SET LOCAL lock_timeout = '{round(lock_timeout * 1000)}ms'; SET LOCAL elt.run_date = '{run_date or ''}'"
+    execute(connection, TRANSACTION + own)
 
 
 # ---- who is in the way ----------------------------------------------------------------------------------------------

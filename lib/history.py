@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import psycopg2
@@ -74,7 +75,7 @@ def install(connection: Connection) -> None:
 # ---- runs -----------------------------------------------------------------------------------------------------------
 
 
-def begin_run(connection: Connection, jobs: Sequence[str], process: str) -> int:
+def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_date: date) -> int:
     """A new run's number. Runs still called running are lost, for we hold the lock."""
     execute(
         connection,
@@ -83,8 +84,9 @@ def begin_run(connection: Connection, jobs: Sequence[str], process: str) -> int:
     )
     return query(
         connection,
-        "INSERT INTO elt.runs (status, started_at, jobs, process) VALUES ('running', now(), %s, %s) RETURNING run_id",
-        (list(jobs), process),
+        "INSERT INTO elt.runs (status, run_date, started_at, jobs, process) VALUES ('running', %s, now(), %s, %s)"
+        " RETURNING run_id",
+        (run_date, list(jobs), process),
     )[0][0]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 
 from lib import history
 from lib.database import Connection, LockTimeout, execute, holds_run_lock, query, reset, transaction, translated
@@ -50,6 +51,7 @@ class Publisher:
     accept_shrink: frozenset[str]
     #: seconds; see database.transaction
     lock_timeout: float
+    run_date: date
     check_stop: Callable[[], None]
     told: Callable[[str, ScriptResult], None] = lambda job, result: None
     loaded: Callable[[str, str, int, float], None] = lambda job, table, rows, seconds: None
@@ -73,7 +75,9 @@ class Publisher:
         failed: dict[str, EltError] = dict(earlier)
         self._locked, self._notes = {}, []
         records: list[JobRecord] = []
-        with translated("publish"), transaction(self.connection, lock_timeout=self.lock_timeout):
+        with translated("publish"), transaction(
+            self.connection, lock_timeout=self.lock_timeout, run_date=self.run_date
+        ):
             if not holds_run_lock(self.connection):
                 raise DatabaseError(
                     "this run no longer holds the run lock, so another may be at work: nothing was published. Run again."
@@ -223,7 +227,7 @@ class Publisher:
 
     def _reset(self) -> None:
         self.check_stop()
-        reset(self.connection, lock_timeout=self.lock_timeout)
+        reset(self.connection, lock_timeout=self.lock_timeout, run_date=self.run_date)
 
     # ---- what the transaction did so far ----------------------------------------------------------------------------
 

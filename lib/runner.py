@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 
 from lib import history, loader
 from lib.console import Console
@@ -52,6 +52,8 @@ class Options:
 
     wait: bool = False
     accept_shrink: frozenset[str] = frozenset()
+    #: what scripts read as elt.run_date(); None is today in the settings' time zone
+    run_date: date | None = None
     patience: Patience = Patience()
 
 
@@ -79,6 +81,10 @@ class Run:
     options: Options = Options()
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
+    def __post_init__(self) -> None:
+        # one value for the whole run, also for one that goes on past midnight
+        self.run_date = self.options.run_date or datetime.now(self.settings.zone).date()
+
     @property
     def stop(self) -> Stop:
         return self.database.stop
@@ -101,7 +107,7 @@ class Run:
 
     def _recorded(self, connection: Connection, recorder: Connection) -> RunResult:
         """Give the run a number, and let no ending go unrecorded."""
-        run_id = history.begin_run(recorder, self.plan.jobs, run_name(datetime.now(timezone.utc)))
+        run_id = history.begin_run(recorder, self.plan.jobs, run_name(datetime.now(timezone.utc)), self.run_date)
         try:
             with translated(f"run {run_id}"):
                 loader.sweep_staging(connection)
@@ -215,6 +221,7 @@ class Run:
             staged,
             self.options.accept_shrink,
             patience.lock_timeout,
+            self.run_date,
             self.stop.check,
             self.console.script,
             self.console.loaded,

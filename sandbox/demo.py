@@ -53,7 +53,7 @@ def _with_keboola(settings: Settings, given: argparse.Namespace, console: Consol
         if given.demo_command is not None:
             return run_command(given.demo_command, given, settings)
         console.text(f"A local Keboola with {PRODUCTS} products, and a PostgreSQL below {settings.state}.\n")
-        run = argparse.Namespace(jobs=[], quiet=False, wait=True, accept_shrink=[])
+        run = argparse.Namespace(jobs=[], quiet=False, wait=True, accept_shrink=[], date=None)
         exit_code = run_command("run", run, settings)
     if exit_code == 0:
         _show(settings, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import date, datetime, timezone
 
 import pytest
 from lib.errors import JobConfigError
@@ -335,3 +336,16 @@ def test_nothing_of_a_run_stays_in_staging_and_litter_of_a_dead_one_is_swept(pro
     project.database.sql("CREATE TABLE elt_staging.r99_litter (v text)")
     assert project.run().exit_code == 0
     assert project.database.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'elt_staging'") == []
+
+
+def test_scripts_read_the_date_of_the_run_which_is_today_unless_a_backfill_says_otherwise(project: Project) -> None:
+    project.put_day("monday")
+    project.script(
+        "silver/c.sql",
+        "CREATE TABLE IF NOT EXISTS silver.days (day date); INSERT INTO silver.days SELECT elt.run_date();",
+    )
+    project.run("c", run_date=date(2026, 1, 31))
+    project.run("c")
+    assert project.rows("silver.days") == [(date(2026, 1, 31),), (datetime.now(timezone.utc).date(),)]
+    assert project.database.sql("SELECT run_date FROM elt.runs ORDER BY run_id") == project.rows("silver.days")
+    assert project.database.sql("SELECT elt.run_date() = current_date") == [(True,)]

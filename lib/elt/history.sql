@@ -4,6 +4,7 @@
 CREATE TABLE IF NOT EXISTS elt.runs (
     run_id      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     status      text        NOT NULL CHECK (status IN ('running', 'done', 'failed', 'cancelled', 'lost')),
+    run_date    date        NOT NULL,
     started_at  timestamptz NOT NULL,
     finished_at timestamptz,
     jobs        text[]      NOT NULL,
@@ -14,6 +15,7 @@ CREATE TABLE IF NOT EXISTS elt.runs (
 COMMENT ON TABLE elt.runs IS 'One row per run of the pipeline.';
 COMMENT ON COLUMN elt.runs.run_id IS 'Number of the run; staging tables carry it (elt_staging.r17_products).';
 COMMENT ON COLUMN elt.runs.status IS 'running; done; failed (a group stayed as it was); cancelled (Ctrl-C, SIGTERM); lost (killed, found by the next run).';
+COMMENT ON COLUMN elt.runs.run_date IS 'The day that the run loaded: what its scripts read as elt.run_date().';
 COMMENT ON COLUMN elt.runs.started_at IS 'When the run took the lock.';
 COMMENT ON COLUMN elt.runs.finished_at IS 'When the run ended; for a lost one, when that was noticed.';
 COMMENT ON COLUMN elt.runs.jobs IS 'Jobs of the run, in the order in which they publish.';
