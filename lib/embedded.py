@@ -1,49 +1,43 @@
 """PostgreSQL from a wheel: for the demo, for the tests and for who writes `embedded = true`.
 
-Owns one folder per server:
-
-    lock       held by who makes, starts or stops the server
-    server/    data, log, socket; a link into /var/lib/elt where root's service account cannot reach the folder
-      alive    held by every process of the running server, so that a number in an old file is never taken for it
-
-Both locks are flock's: the system frees them however their holder ends. The server accepts connections on a socket
-that only its account and root can reach, never from the network. It outlives the process that started it, any number
-of processes share it, and it ends when it is told to. No account is created, no permission changed outside the folder,
-and no process ended but the postmaster of the folder's own data.
+The server accepts connections on a socket that only its account and root can reach, never from the network. It
+outlives the process that started it, any number of processes share it, and it ends when it is told to. No account is
+created, no permission changed outside the server's folder (server_folder.py), and no process ended but the postmaster
+of the folder's own data.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
-import re
 import shlex
 import shutil
 import signal
 import socket
-import stat
 import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.errors import DatabaseError
+from lib.server_folder import (
+    PORT,
+    SOCKET,
+    alive_lock,
+    home_of,
+    locked,
+    make_home,
+    make_socket_folder,
+    remove_files,
+    socket_folder,
+)
 from lib.wheel import Account, account_for, programs, programs_for
 
-#: where root keeps what its service account could not reach in the folder; only root can write there
-OUTSIDE = Path("/var/lib/elt")
-#: names the socket's file, nothing else
-PORT = "5432"
-SOCKET = f".s.PGSQL.{PORT}"
 #: protocol message SSLRequest: a postmaster answers it with one byte, in whatever state it is
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-#: sockaddr_un.sun_path holds 104 bytes on macOS, 108 on Linux, a NUL among them
-SOCKET_PATH_BYTES = 103
 #: seconds; long enough to replay max_wal_size after a crash
 START_SECONDS = 300
 STOP_SECONDS = 120
@@ -87,7 +81,7 @@ class Server:
         Raises SettingsError where the package is not installed, DatabaseError with the last lines of the server's log
         where PostgreSQL does not start."""
         server = cls(folder.resolve(), version, fsync, dict(settings or {}))
-        with _locked(server.folder) as lock:
+        with locked(server.folder) as lock:
             server._ensure_running(lock)
         return server
 
@@ -98,21 +92,21 @@ class Server:
 
     @property
     def log(self) -> Path:
-        return _home(self.folder) / "log"
+        return home_of(self.folder) / "log"
 
     @property
     def running(self) -> bool:
-        return _answers(_home(self.folder))
+        return _answers(home_of(self.folder))
 
     @property
     def pid(self) -> int | None:
         """The postmaster's process id; None where the server is not running."""
-        return _postmaster(_home(self.folder)) if self.running else None
+        return _postmaster(home_of(self.folder)) if self.running else None
 
     def connect_args(self, dbname: str = "postgres") -> dict[str, str]:
         """Arguments of psycopg2.connect; they win over PGHOST, PGPORT, PGUSER and PGDATABASE."""
         return {
-            "host": str(_socket_folder(_home(self.folder))),
+            "host": str(socket_folder(home_of(self.folder))),
             "port": PORT,
             "user": "postgres",
             "dbname": dbname,
@@ -129,16 +123,16 @@ class Server:
 
     def restart(self, mode: str = "fast") -> None:
         """Stop as `pg_ctl stop -m MODE` does ("fast" cleanly, "immediate" as in a crash) and start again."""
-        with _locked(self.folder) as lock:
-            _stop(_home(self.folder), {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
+        with locked(self.folder) as lock:
+            _stop(home_of(self.folder), {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
             self._ensure_running(lock)
 
     def _ensure_running(self, lock: int) -> None:
         account = account_for(self.folder / "server" / "data")
-        home = _make_home(self.folder, account)
+        home = make_home(self.folder, account)
         deadline = time.monotonic() + START_SECONDS
         while not _ready(home):
-            with _alive(home) as alive:
+            with alive_lock(home) as alive:
                 if alive is not None:
                     self._start(home, account, lock, alive)
             if time.monotonic() > deadline:
@@ -151,9 +145,9 @@ class Server:
     def _start(self, home: Path, account: Account, lock: int, alive: int) -> None:
         bin_folder = programs_for(account, self.version, home)
         if not (home / "data").exists():
-            _initdb(bin_folder, self.version, home, account, lock)
+            self._initdb(bin_folder, home, account, lock)
         self._check_version(home)
-        sockets = _make_socket_folder(home, account)
+        sockets = make_socket_folder(home, account)
         # nobody is alive, and PostgreSQL would take a stranger who has the old process id by now for itself
         for stale in (home / "data" / "postmaster.pid", sockets / f"{SOCKET}.lock"):
             stale.unlink(missing_ok=True)
@@ -169,6 +163,34 @@ class Server:
             said = self.log.read_bytes()[size_before:].decode("utf-8", "replace") if self.log.exists() else ""
             raise DatabaseError(f"PostgreSQL did not start; {self.log} ends\n{_tail(said or error.output)}") from error
 
+    def _initdb(self, bin_folder: Path, home: Path, account: Account, lock: int) -> None:
+        """Make the data folder under another name, so that who is killed in the middle leaves litter, no half database."""
+        for litter in home.glob("initdb-*"):
+            shutil.rmtree(litter)
+        new = Path(tempfile.mkdtemp(prefix="initdb-", dir=home))
+        account.own(new)
+        command: list[str | Path] = [bin_folder / "initdb", f"--pgdata={new.name}", "--username=postgres"]
+        command += [
+            "--encoding=UTF8",
+            "--locale=C",
+            "--auth-local=trust",
+            "--auth-host=scram-sha-256",
+            "--no-instructions",
+        ]
+        if self.version >= 17:
+            command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        if not self.fsync:
+            command += ["--no-sync"]
+        try:
+            # initdb keeps the lock should we be killed, so that nobody takes for litter what it still writes
+            account.run(command, home, keep_open=(lock,))
+        except subprocess.CalledProcessError as error:
+            shutil.rmtree(new)
+            raise DatabaseError(f"initdb failed in {home}\n{_tail(error.output)}") from error
+        with open(new / "postgresql.conf", "a", encoding="utf-8") as configuration:
+            configuration.write("\ninclude 'elt.conf'\n")
+        new.rename(home / "data")
+
     def _check_version(self, home: Path) -> None:
         found = (home / "data" / "PG_VERSION").read_text().strip()
         if found != str(self.version):
@@ -183,114 +205,15 @@ def stop_running(folder: Path) -> bool:
     folder = folder.resolve()
     if not (folder / "server").exists():
         return False
-    with _locked(folder):
-        return _stop(_home(folder), signal.SIGINT)
+    with locked(folder):
+        return _stop(home_of(folder), signal.SIGINT)
 
 
 def remove(folder: Path) -> None:
     """Stop the server of this folder and delete it with its data."""
     folder = folder.resolve()
     stop_running(folder)
-    with suppress(FileNotFoundError):
-        shutil.rmtree(_home(folder))
-    with suppress(FileNotFoundError):
-        shutil.rmtree(folder)
-
-
-def _open_lock(path: Path) -> int:
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    if os.geteuid() == 0:
-        owner = path.parent.stat()
-        os.fchown(lock, owner.st_uid, owner.st_gid)
-    return lock
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Hold the folder's lock; what the system refuses meanwhile becomes a DatabaseError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _open_lock(folder / "lock")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield lock
-        finally:
-            os.close(lock)
-    except OSError as error:
-        raise DatabaseError(f"embedded PostgreSQL in {folder}: {error}") from error
-
-
-@contextmanager
-def _alive(home: Path) -> Iterator[int | None]:
-    """The lock that a running server holds, None where one does: a starting, a stopping or a dying one, too."""
-    alive = _open_lock(home / "alive")
-    try:
-        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield alive
-    except BlockingIOError:
-        yield None
-    finally:
-        os.close(alive)
-
-
-def _outside(folder: Path) -> Path:
-    return OUTSIDE / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-
-
-def _home(folder: Path) -> Path:
-    """Where the server's own files are: in the folder, or where its link leads."""
-    link = folder / "server"
-    home = link.resolve()
-    if link.is_symlink() and home != _outside(folder):
-        raise DatabaseError(
-            f"{link} was made for another place. Was the project copied? Delete the link, and the copy gets a server of"
-            f" its own. Was it moved? mv {home} {_outside(folder)} && ln -sfn {_outside(folder)} {link}"
-        )
-    return home
-
-
-def _make_home(folder: Path, account: Account) -> Path:
-    link = folder / "server"
-    home = _home(folder)
-    if (home / "data").exists():
-        return home
-    if home == link and not account.can_enter(folder):
-        home = _outside(folder)
-    if home != link:
-        with suppress(FileExistsError):
-            OUTSIDE.mkdir()
-            OUTSIDE.chmod(0o755)
-        if not account.can_enter(OUTSIDE):
-            raise DatabaseError(
-                f"PostgreSQL does not run as root, and its user {account.uid} reaches neither {folder} nor {OUTSIDE}:"
-                " run this as an ordinary user"
-            )
-    home.mkdir(mode=0o700, exist_ok=True)
-    account.own(home)
-    if home != link and not link.is_symlink():
-        link.symlink_to(home)
-    return home
-
-
-def _initdb(bin_folder: Path, version: int, home: Path, account: Account, lock: int) -> None:
-    """Make the data folder under another name, so that who is killed in the middle leaves litter, no half database."""
-    for litter in home.glob("initdb-*"):
-        shutil.rmtree(litter)
-    new = Path(tempfile.mkdtemp(prefix="initdb-", dir=home))
-    account.own(new)
-    command: list[str | Path] = [bin_folder / "initdb", f"--pgdata={new.name}", "--username=postgres"]
-    command += ["--encoding=UTF8", "--locale=C", "--auth-local=trust", "--auth-host=scram-sha-256", "--no-instructions"]
-    if version >= 17:
-        command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    try:
-        # initdb keeps the lock should we be killed, so that nobody takes for litter what it still writes
-        account.run(command, home, keep_open=(lock,))
-    except subprocess.CalledProcessError as error:
-        shutil.rmtree(new)
-        raise DatabaseError(f"initdb failed in {home}\n{_tail(error.output)}") from error
-    with open(new / "postgresql.conf", "a", encoding="utf-8") as configuration:
-        configuration.write("\ninclude 'elt.conf'\n")
-    new.rename(home / "data")
+    remove_files(folder)
 
 
 def _write_settings(path: Path, settings: Mapping[str, str], account: Account) -> None:
@@ -303,32 +226,12 @@ def _tail(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.strip().splitlines()[-8:])
 
 
-def _socket_folder(home: Path) -> Path:
-    """Inside home; below /tmp where that is too long for a socket, or has characters that libpq splits at."""
-    inside = home / "socket"
-    path = str(inside / SOCKET)
-    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES and re.fullmatch(r"[\w./+-]+", path, re.ASCII):
-        return inside
-    return Path("/tmp", f"elt-{home.stat().st_uid}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}")
-
-
-def _make_socket_folder(home: Path, account: Account) -> Path:
-    folder = _socket_folder(home)
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-        account.own(folder)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != account.uid or found.st_mode & 0o077:
-        raise DatabaseError(f"{folder} should be a folder that only user {account.uid} can enter: delete it")
-    return folder
-
-
 def _answers(home: Path) -> bool:
     """Whether a postmaster is there. One that was killed may hold its socket for a moment, but it answers nothing."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(START_SECONDS)
         try:
-            client.connect(str(_socket_folder(home) / SOCKET))
+            client.connect(str(socket_folder(home) / SOCKET))
             client.sendall(SSL_REQUEST)
             return client.recv(1) != b""
         except (FileNotFoundError, ConnectionError):
@@ -358,7 +261,7 @@ def _stop(home: Path, signal_number: signal.Signals) -> bool:
             with suppress(ProcessLookupError):
                 os.kill(postmaster, signal_number)
             told = True
-        with _alive(home) as alive:
+        with alive_lock(home) as alive:
             if alive is not None and not _answers(home):
                 break
         if time.monotonic() > deadline:
@@ -366,7 +269,7 @@ def _stop(home: Path, signal_number: signal.Signals) -> bool:
                 f"the PostgreSQL in {home} did not stop within {STOP_SECONDS} s; its log is {home / 'log'}"
             )
         time.sleep(0.02)
-    folder = _socket_folder(home)
+    folder = socket_folder(home)
     if folder.parent != home:
         with suppress(OSError):
             folder.rmdir()

@@ -66,7 +66,7 @@ class Account(NamedTuple):
     def _ask(self, command: list[str | Path]) -> bool:
         try:
             asked = subprocess.run(command, cwd="/", env={}, capture_output=True, check=False, **self._identity())
-        except PermissionError:
+        except OSError:
             return False
         return asked.returncode == 0
 

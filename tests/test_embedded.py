@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from lib import embedded, wheel
+from lib import server_folder, wheel
 from lib.embedded import Server, remove, stop_running
 from lib.errors import DatabaseError, SettingsError
 
@@ -208,22 +208,40 @@ def test_only_the_owner_reaches_the_server(server: Server) -> None:
 def test_a_folder_out_of_reach_of_the_servers_account_is_no_obstacle(place: Path) -> None:
     """For root: a project below /root. For an ordinary user there is no such folder: the data stay inside."""
     place.chmod(0o700)
+    folder = place / "postgres"
+    assert query(start(folder), "SELECT 1") == 1
+    home = (folder / "server").resolve()
+    assert home.parent == (server_folder.OUTSIDE if os.geteuid() == 0 else folder)
+    assert home.stat().st_uid != 0
+    remove(folder)
+    assert not home.exists() and not folder.exists()
+
+
+def test_a_moved_project_keeps_its_data_and_a_copied_one_leaves_them_alone(place: Path) -> None:
+    """Where the data are outside the project (see above), the message says what to do."""
+    place.chmod(0o700)
     (place / "project").mkdir()
     server = start(place / "project/postgres")
-    assert query(server, "SELECT 1") == 1
-    home = (place / "project/postgres/server").resolve()
-    assert home.parent == (embedded.OUTSIDE if os.geteuid() == 0 else place / "project/postgres")
-    assert (home.stat().st_uid == 0) == (os.geteuid() == 0 and home.parent != embedded.OUTSIDE)
+    query(server, "CREATE TABLE kept AS SELECT 7 AS n")
+    server.stop()
 
-    shutil.copytree(place / "project", place / "copy", symlinks=True, ignore=shutil.ignore_patterns("data", "socket"))
+    (place / "project").rename(place / "moved")
     if os.geteuid() == 0:
-        with pytest.raises(DatabaseError, match=r"(?s)Was the project copied\? Delete the link.*Was it moved\? mv "):
-            start(place / "copy/postgres")
-        (place / "copy/postgres/server").unlink()
-    assert start(place / "copy/postgres").pid != server.pid
-    remove(place / "copy/postgres")
-    remove(place / "project/postgres")
-    assert not home.exists()
+        with pytest.raises(DatabaseError, match=r"was made for another place.* Was it moved\? mv ") as refused:
+            start(place / "moved/postgres")
+        subprocess.run(str(refused.value).partition("Was it moved? ")[2], shell=True, check=True)
+    moved = start(place / "moved/postgres")
+    assert query(moved, "SELECT n FROM kept") == 7
+
+    subprocess.run(["cp", "-a", place / "moved", place / "copied"], check=True)
+    if os.geteuid() == 0:
+        with pytest.raises(DatabaseError, match=r"Was the project copied\? Delete the link"):
+            start(place / "copied/postgres")
+        (place / "copied/postgres/server").unlink()
+    copied = start(place / "copied/postgres")
+    assert copied.pid != moved.pid
+    query(copied, "DROP TABLE IF EXISTS kept")
+    assert query(moved, "SELECT n FROM kept") == 7
 
 
 def test_programs_out_of_reach_of_the_servers_account_are_copied(
