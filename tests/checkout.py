@@ -15,6 +15,8 @@ from sandbox.inventory import put_inventory
 from sandbox.keboola_server import KeboolaServer
 
 ROOT = Path(__file__).resolve().parent.parent
+#: a developer's own keyring is no business of the tests
+NO_KEYRING = "keyring.backends.fail.Keyring"
 TOKEN = "815-4711-aVerySecretSandboxToken"
 
 
@@ -42,7 +44,7 @@ class Checkout:
         script, *arguments = words
         return subprocess.Popen(
             [sys.executable, *flags, str(self.folder / script), *arguments],
-            env={"LANG": "C", **(environ or {})},
+            env={"LANG": "C", "PYTHON_KEYRING_BACKEND": NO_KEYRING, **(environ or {})},
             cwd=cwd or "/",
             stdin=stdin,
             stdout=subprocess.PIPE,

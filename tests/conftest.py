@@ -23,6 +23,8 @@ from lib.wheel import INSTALLS
 # what the developer has set for his own work is no business of the tests
 for name in [name for name in os.environ if name.startswith(("PG", "KEBOOLA_", "POSTGRES_"))]:
     del os.environ[name]
+# nor is his keyring; asking it costs every process of a test 0.2 s
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
 
 pytest_plugins = ("project", "checkout")
 
