@@ -15,6 +15,12 @@ from lib.registry import Check, Script
 
 #: rows of a failing check that its message shows
 EXAMPLES = 5
+#: for a cursor: all but numbers as PostgreSQL writes them, for Python has no date before the year 1 or after 9999
+AS_TEXT = psycopg2.extensions.new_type(
+    tuple(oid for oid in psycopg2.extensions.string_types if oid not in psycopg2.NUMBER.values),
+    "AS_TEXT",
+    lambda value, cursor: value,
+)
 #: columns of elt.publish_rows' answer, by which it is known
 NEWS = ["inserted", "updated", "deleted", "unchanged"]
 
@@ -40,72 +46,79 @@ class ScriptResult:
 
 # ---- reading --------------------------------------------------------------------------------------------------------
 
+#: PostgreSQL: "Lexical Structure"; every character beyond ASCII may be part of a name. What never ends, ends with the file.
 TOKEN = re.compile(
     r"""
-      (?P<comment>--[^\n]*)
+      (?P<space>[ \t\n\r\f\v]+)
+    | (?P<comment>--[^\r\n]*)
     | (?P<block>/\*)
-    | (?P<string>[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*")
-    | (?P<dollar>\$(?P<tag>[^\W\d]\w*)?\$ .*? \$(?(tag)(?P=tag))\$)
-    | (?P<word>[^\W\d][\w$]*)
-    | (?P<end>;)
-    | (?P<meta>\\\S*)
-    | (?P<space>\s+)
+    | (?P<escapes>[eE]'(?:[^'\\]+|\\.|'')*+\\?(?:'|\Z))
+    | (?P<string>'(?:[^']+|'')*+(?:'|\Z))
+    | (?P<name>"(?:[^"]+|"")*+(?:"|\Z))
+    | (?P<dollar>\$(?P<tag>(?:[a-zA-Z_\x80-\U0010ffff][a-zA-Z0-9_\x80-\U0010ffff]*)?)\$(?:.*?\$(?P=tag)\$|.*))
+    | (?P<word>[a-zA-Z_\x80-\U0010ffff][a-zA-Z0-9_$\x80-\U0010ffff]*)
+    | (?P<meta>\\[^\r\n]*)
     | (?P<other>.)
     """,
     re.VERBOSE | re.DOTALL,
 )
+COMMENT_MARK = re.compile(r"/\*|\*/")
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
-    """Kind, text and position of each token (PostgreSQL: "Lexical Structure"); block comments nest."""
+    """Kind, text and position of each token; block comments nest."""
     position = 0
     while position < len(text):
         found = TOKEN.match(text, position)
-        kind, end = found.lastgroup, found.end()
-        if kind == "block":
-            end = _end_of_comment(text, position)
-        yield kind, text[position:end], position
+        end = found.end() if found.lastgroup != "block" else _end_of_comment(text, position)
+        yield found.lastgroup, text[position:end], position
         position = end
 
 
 def _end_of_comment(text: str, start: int) -> int:
     depth = 0
-    for mark in re.finditer(r"/\*|\*/", text[start:]):
+    for mark in COMMENT_MARK.finditer(text, start):
         depth += 1 if mark[0] == "/*" else -1
         if depth == 0:
-            return start + mark.end()
+            return mark.end()
     return len(text)
 
 
 def statements(text: str) -> list[Statement]:
-    """The statements of a script, split as psql splits them: a body in BEGIN ATOMIC .. END stays whole."""
+    """The statements of a script, split as psql splits them: at a semicolon outside parentheses and routine bodies."""
     found: list[Statement] = []
     start: int | None = None
     words: list[str] = []
-    depth = 0
+    parentheses = bodies = 0
     for kind, token, position in _tokens(text):
-        if kind in ("space", "comment", "block"):
+        if kind in ("space", "comment", "block", "meta"):
             continue
-        if kind == "end" and depth == 0:
+        if token == ";" and not parentheses and not bodies:
             if start is not None:
                 found.append(Statement(text[start:position], text.count("\n", 0, start) + 1))
             start, words = None, []
             continue
         if start is None:
-            start = position
+            start, parentheses, bodies = position, 0, 0
+        if token in ("(", ")"):
+            parentheses = max(0, parentheses + (1 if token == "(" else -1))
         if kind == "word":
             words.append(token.lower())
-            depth += _nesting(words)
+            if not parentheses and _makes_routine(words):
+                bodies = max(0, bodies + _nesting(words[-1], bodies))
     if start is not None:
         found.append(Statement(text[start:].rstrip(), text.count("\n", 0, start) + 1))
     return found
 
 
-def _nesting(words: list[str]) -> int:
-    """How the last word changes the depth of a SQL-standard function body."""
-    if words[0] != "create" or not {"function", "procedure"} & set(words[1:4]) or "begin" not in words:
-        return 0
-    return {"begin": 1, "case": 1, "end": -1}.get(words[-1], 0)
+def _makes_routine(words: list[str]) -> bool:
+    kind = words[3:4] if words[1:3] == ["or", "replace"] else words[1:2]
+    return words[0] == "create" and kind in (["function"], ["procedure"])
+
+
+def _nesting(word: str, depth: int) -> int:
+    """How a word changes the depth in a body of BEGIN ATOMIC .. END, where CASE has an END too."""
+    return {"begin": 1, "case": 1 if depth else 0, "end": -1}.get(word, 0)
 
 
 REFUSED = {
@@ -137,24 +150,31 @@ def refusals(script: Script) -> list[str]:
     found = []
     for kind, token, position in _tokens(script.text):
         if kind == "meta":
-            line = script.text.count("\n", 0, position) + 1
-            found.append(f"{script.path}:{line}: {token} is a command of psql, not of PostgreSQL: write SQL instead")
-    for statement in statements(script.text):
-        words = tuple(token.lower() for kind, token, _ in _tokens(statement.text) if kind == "word")
-        what = REFUSED.get(words[:1]) or REFUSED.get(words[:2])
-        if what and not (words[:1] == ("truncate",) and "pg_temp" in words):
-            found.append(f"{script.path}:{statement.line}: {' '.join(words[:2]).upper()} is {what}; {WHY[what]}")
-        if words[:1] == ("copy",) and "stdin" in words:
-            found.append(
-                f"{script.path}:{statement.line}: COPY .. FROM STDIN has no rows to read here: use INSERT .. VALUES"
-            )
-        if "concurrently" in words[:4]:
-            found.append(
-                f"{script.path}:{statement.line}: CONCURRENTLY cannot run in a transaction: do it once, in psql"
-            )
-    if not statements(script.text):
-        found.append(f"{script.path}:1: no statement in it")
-    return found
+            what = f"{token.split()[0]} is a command of psql, not of PostgreSQL: write SQL instead"
+            found.append((script.text.count("\n", 0, position) + 1, what))
+    if "\0" in script.text:
+        line = script.text.count("\n", 0, script.text.index("\0")) + 1
+        found.append((line, "a NUL byte, where PostgreSQL would stop reading: remove it"))
+    parts = statements(script.text)
+    found += [(part.line, text) for part in parts for text in _refusals_of(part)]
+    if not parts:
+        found.append((1, "no statement in it"))
+    return [f"{script.path}:{line}: {text}" for line, text in sorted(found)]
+
+
+def _refusals_of(statement: Statement) -> Iterator[str]:
+    words = tuple(token.lower() for kind, token, _ in _tokens(statement.text) if kind == "word")
+    what = REFUSED.get(words[:1]) or REFUSED.get(words[:2])
+    if what and not (words[:1] == ("truncate",) and "pg_temp" in words):
+        yield f"{' '.join(words[:2]).upper()} is {what}; {WHY[what]}"
+    if words[:1] == ("copy",) and "stdin" in words:
+        yield "COPY .. FROM STDIN has no rows to read here: use INSERT .. VALUES"
+    if words[:1] == ("copy",) and "stdout" in words:
+        yield "COPY .. TO STDOUT has nobody to write to: leave it out"
+    if "concurrently" in words[:4] and words[0] != "refresh":
+        yield "CONCURRENTLY cannot run in a transaction: do it once, in psql"
+    if words[:1] == ("create",) and ("on", "commit", "drop") in zip(words, words[1:], words[2:]):
+        yield "ON COMMIT DROP: under psql -f the table would be gone at once; begin with DROP TABLE IF EXISTS pg_temp.name"
 
 
 # ---- running --------------------------------------------------------------------------------------------------------
@@ -182,10 +202,12 @@ def run_check(connection: Connection, check: Check) -> ScriptResult:
     """
     began = time.monotonic()
     with connection.cursor() as cursor:
+        psycopg2.extensions.register_type(AS_TEXT, cursor)
         for statement in statements(check.script.text):
             _execute(cursor, check.script, statement)
         if cursor.description is None:
-            raise ScriptError(f"{check.script.path}: its last statement returns no rows: a check ends in a SELECT")
+            where = f"{check.script.path}:{statement.line}"
+            raise ScriptError(f"{where}: the last statement returns no rows: a check ends in a SELECT")
         columns = [column.name for column in cursor.description]
         examples, count = cursor.fetchmany(EXAMPLES), cursor.rowcount
     if count and check.on_failure == "error":
@@ -195,9 +217,13 @@ def run_check(connection: Connection, check: Check) -> ScriptResult:
 
 def broken_claim(count: int, columns: Sequence[str] = (), examples: Sequence[tuple] = ()) -> str:
     """How many rows break a claim, and the first of them."""
-    lines = ["  ".join(f"{name}={value!r}" for name, value in zip(columns, row))[:300] for row in examples]
+    lines = ["  ".join(f"{name}={_shown(value)}" for name, value in zip(columns, row))[:300] for row in examples]
     more = [f"and {count - len(lines):,} more"] if lines and count > len(lines) else []
     return "\n    ".join([f"{count:,} row{'s break' if count > 1 else ' breaks'} this claim", *lines, *more])
+
+
+def _shown(value: object) -> str:
+    return "NULL" if value is None else repr(value) if isinstance(value, str) else str(value)
 
 
 def _execute(cursor: psycopg2.extensions.cursor, script: Script, statement: Statement) -> None:
@@ -211,54 +237,72 @@ def _execute(cursor: psycopg2.extensions.cursor, script: Script, statement: Stat
 
 # ---- a view that cannot be replaced ---------------------------------------------------------------------------------
 
+#: A view and all that read it, those first that nobody reads; with what a new one of its name would lack.
 DEPENDANTS = """
     WITH RECURSIVE
 
-    dependants (oid, depth) AS (
+    readers (oid, depth) AS (
         SELECT to_regclass(%(relation)s)::oid, 0
         UNION
-        SELECT rewrite.ev_class, dependants.depth + 1
-        FROM dependants
-        JOIN pg_depend AS depend ON depend.refclassid = 'pg_class'::regclass AND depend.refobjid = dependants.oid
+        SELECT rewrite.ev_class, readers.depth + 1
+        FROM readers
+        JOIN pg_depend AS depend ON depend.refclassid = 'pg_class'::regclass AND depend.refobjid = readers.oid
         JOIN pg_rewrite AS rewrite ON depend.classid = 'pg_rewrite'::regclass AND rewrite.oid = depend.objid
-        WHERE rewrite.ev_class <> dependants.oid
+        WHERE rewrite.ev_class <> readers.oid
+    ),
+
+    views AS (
+        SELECT pg_class.oid, pg_class.relowner, pg_class.relacl, max(readers.depth) AS depth,
+               pg_class.relnamespace::regnamespace || '.' || quote_ident(pg_class.relname) AS name,
+               CASE pg_class.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END AS kind
+        FROM readers
+        JOIN pg_class USING (oid)
+        WHERE pg_class.relkind IN ('v', 'm')
+        GROUP BY pg_class.oid
     )
 
-    SELECT dependants.oid::regclass::text, max(dependants.depth)
-    FROM dependants
-    GROUP BY dependants.oid
-    ORDER BY max(dependants.depth) DESC, 1
-"""
-
-GRANTS = """
-    SELECT format('GRANT %%s ON %%s TO %%s;', string_agg(grant_item.privilege_type, ', '), pg_class.oid::regclass,
-                  CASE WHEN grant_item.grantee = 0 THEN 'PUBLIC' ELSE grant_item.grantee::regrole::text END)
-    FROM pg_class
-    CROSS JOIN LATERAL aclexplode(pg_class.relacl) AS grant_item
-    WHERE pg_class.oid = ANY (%(relations)s::regclass[]) AND grant_item.grantee <> pg_class.relowner
-    GROUP BY pg_class.oid, grant_item.grantee
-    ORDER BY 1
+    SELECT name, kind, pg_get_viewdef(oid) AS definition,
+           array_remove(ARRAY[
+               format('ALTER %%s %%s OWNER TO %%s;', kind, name, relowner::regrole),
+               'COMMENT ON ' || kind || ' ' || name || ' IS ' || quote_literal(obj_description(oid, 'pg_class')) || ';'
+           ], NULL)
+           || ARRAY(
+               SELECT format('GRANT %%s ON %%s TO %%s%%s;', string_agg(privilege_type, ', '), name,
+                             CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE grantee::regrole::text END,
+                             CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+               FROM aclexplode(relacl)
+               WHERE grantee <> relowner
+               GROUP BY grantee, is_grantable
+               ORDER BY grantee, is_grantable
+           ) AS belongings
+    FROM views
+    ORDER BY depth DESC, name
 """
 
 
 def replacement_help(connection: Connection, script: Script, error: ScriptError) -> str:
-    """For a view that PostgreSQL cannot replace in place: its dependants, its grants, and the commands to type.
+    """For a view that PostgreSQL cannot replace in place: its dependants, and the commands to type.
 
     Empty for any other failure (PostgreSQL: CREATE VIEW, "Notes"; SQLSTATE 42P16).
     """
     cause = error.__cause__
     if not isinstance(cause, psycopg2.errors.InvalidTableDefinition) or script.layer != "gold":
         return ""
-    found = [name for name, _ in query(connection, DEPENDANTS, {"relation": script.relation})]
-    others = found[:-1]
-    grants = [line for (line,) in query(connection, GRANTS, {"relations": found})]
+    *others, view = query(connection, DEPENDANTS, {"relation": script.relation})
+    file = str(script.file).replace("\\", "\\\\").replace("'", "''")
+    commands = [f"DROP {kind} {name};" for name, kind, _, _ in [*others, view]]
+    commands += [f"\\i '{file}'", *(command for command in view[3] if not command.startswith("COMMENT"))]
+    for name, kind, definition, belongings in reversed(others):
+        commands += [f"CREATE {kind} {name} AS{_indented(definition)}", *belongings]
     lines = [
-        f"PostgreSQL replaces a view in place only where columns are added at its end; {script.relation} would change otherwise.",
-        f"Views that read it: {', '.join(others) or 'none'}.",
-        f"A column that only changes its name: ALTER VIEW {script.relation} RENAME COLUMN old TO new; then run again.",
-        "Anything else, in psql, then run again:",
-        *(f"    \\d+ {name}   -- keep this definition, to create the view again afterwards" for name in others),
-        f"    DROP VIEW {', '.join(found)};",
-        *(f"    {line}   -- afterwards" for line in grants),
+        f"PostgreSQL replaces a view in place only where columns are added at its end. {view[0]} is read by"
+        f" {', '.join(name for name, *_ in others) or 'no other view'}.",
+        f"A column that only changes its name, in psql: ALTER VIEW {view[0]} RENAME COLUMN old TO new; then run again.",
+        "Anything else: type all of this in psql, then run again.",
+        *(f"    {command}" for command in ("BEGIN;", *commands, "COMMIT;")),
     ]
     return "".join(f"\n    {line}" for line in lines)
+
+
+def _indented(sql: str) -> str:
+    return "".join(token.replace("\n", "\n        ") if kind == "space" else token for kind, token, _ in _tokens(sql))

@@ -296,7 +296,7 @@ def test_a_view_that_cannot_be_replaced_names_its_dependants_and_the_commands(pr
     )
     assert project.run().exit_code == 1
     assert 'gold/both.sql:1: cannot change name of view column "id" to "first"' in project.last_line
-    assert 'DROP VIEW of_a_colleague, gold."both";' in project.output
+    assert 'DROP VIEW public.of_a_colleague;\n        DROP VIEW gold."both";' in project.output
     assert 'GRANT SELECT ON gold."both" TO PUBLIC;' in project.output
     assert project.day("silver.c") == "monday"
 
