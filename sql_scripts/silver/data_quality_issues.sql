@@ -84,6 +84,7 @@ doubtful_products AS (
 ),
 
 -- Stock: only rows that silver.stock_levels does not hold exactly as received, ranked as in silver/stock_levels.sql.
+-- MATERIALIZED, so that they are found before they are parsed and sorted: they are few of many.
 links AS (
     SELECT
         inventory_locations AS link_id,
