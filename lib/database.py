@@ -29,16 +29,21 @@ OLDEST_SERVER = 150000
 #: What every session of a run sets, whatever the role's or the server's defaults are. A pooler refuses `options=`, hence SET.
 SESSION = """
     SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0;
-    SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6;
+    SET lock_timeout = 0; SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6;
     SET search_path = public; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET client_min_messages = notice;
     SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed';
 """
 
 #: Repeated before each script, for a plain SET of an earlier one would outlive it. pg_temp stays out of the path, so it is first.
+#: Whatever could change the rows that a script makes is here: PostgreSQL's own default, not the role's or the server's.
 TRANSACTION = """
     SET LOCAL search_path = public; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD';
     SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';
     SET LOCAL standard_conforming_strings = on; SET LOCAL check_function_bodies = on; SET LOCAL row_security = on;
+    SET LOCAL array_nulls = on; SET LOCAL transform_null_equals = off; SET LOCAL quote_all_identifiers = off;
+    SET LOCAL lc_monetary = 'C'; SET LOCAL lc_numeric = 'C'; SET LOCAL lc_time = 'C';
+    SET LOCAL timezone_abbreviations = 'Default'; SET LOCAL default_text_search_config = 'pg_catalog.simple';
+    SET LOCAL xmlbinary = 'base64'; SET LOCAL xmloption = 'content'; SET LOCAL gin_fuzzy_search_limit = 0;
     SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off;
     SET LOCAL work_mem = '64MB'; SET LOCAL default_tablespace = '';
 """
