@@ -37,7 +37,7 @@ source_columns AS (
     SELECT * FROM pg_catalog.pg_attribute WHERE attrelid = source AND attnum > 0 AND NOT attisdropped
 ),
 
--- INCLUDE columns are no key.  A primary key has its types' default operators and its columns' own collations.
+-- INCLUDE columns have no operator class.  The collations of a primary key are those of its columns.
 key_columns AS (
     SELECT
         indexed.attnum,
@@ -54,9 +54,7 @@ key_columns AS (
         AND pg_amop.amopstrategy = 3  -- "equals" of a btree
     JOIN pg_catalog.pg_operator ON pg_operator.oid = pg_amop.amopopr
     JOIN pg_catalog.pg_namespace ON pg_namespace.oid = pg_operator.oprnamespace
-    WHERE pg_index.indrelid = target
-        AND pg_index.indisprimary
-        AND indexed.place <= pg_index.indnkeyatts
+    WHERE pg_index.indrelid = target AND pg_index.indisprimary
 ),
 
 columns AS (
@@ -171,70 +169,21 @@ COMMENT ON FUNCTION elt._change_rows(bigint, regclass, text) IS
     'Internal to elt.publish_rows: runs a statement that must touch a known number of rows.';
 
 
-CREATE OR REPLACE FUNCTION elt.publish_rows(target regclass, source regclass, scope text DEFAULT 'true')
-RETURNS TABLE (inserted bigint, updated bigint, deleted bigint, unchanged bigint)
+-- A column that the target lacks is a typo or news: ignored, it would go stale unseen.
+CREATE OR REPLACE FUNCTION elt._refuse_columns(target regclass, source regclass, cannot text)
+RETURNS void
 LANGUAGE plpgsql
-SET jit = off           -- compiling these statements costs more than it saves
-SET row_security = off  -- rows that a policy hides would be neither updated nor deleted: an error instead
 AS $function$
 DECLARE
-    cannot         constant text := format('cannot publish %s into %s', source, target);
-
-    -- Temporary tables, named by the target: a trigger of the target may publish into another table meanwhile.
-    copy           constant text := format('pg_temp._elt_copy_%s', target::oid);
-    diff           constant text := format('pg_temp._elt_diff_%s', target::oid);
-    kept           constant text := format('pg_temp._elt_kept_%s', target::oid);
-
-    -- Pieces of the statements below, in which s is the source or the diff and t the target.
-    columns        text;     -- a, b, c
-    s_columns      text;     -- s.a, s.b, s.c
-    diff_columns   text;     -- as s_columns, but the key of a row to delete is the target's
-    keys           text;
-    t_keys         text;
-    same_key       text;     -- s.a OPERATOR(pg_catalog.=) t.a
-    is_different   text;     -- s.b IS DISTINCT FROM t.b OR ROW(s.c)::record OPERATOR(pg_catalog.*<>) ROW(t.c)::record
-    assignments    text;     -- b = s.b, c = s.c
-    kept_columns   text;     -- , d
-    t_kept_columns text;     -- , t.d
-    casts          text;     -- c: text to integer
-
-    new_rows       text := source::text;
-    problem        text;
-    remedy         text;
-    must_replace   boolean;  -- changed rows cannot be updated in place
-    is_first_fill  boolean;
-    source_rows    bigint;
-    target_rows    bigint;
+    names  text;
+    remedy text;
 BEGIN
-    -- 1. Lock the target: no other writer comes between comparison and change, and as no lock is raised later there is
-    --    no deadlock with a colleague's CREATE INDEX CONCURRENTLY.  Readers do not wait.
-
-    IF target IS NULL OR source IS NULL OR scope IS NULL THEN
-        RAISE EXCEPTION 'elt.publish_rows(%, %, %): NULL names nothing', target, source, scope
-            USING ERRCODE = 'null_value_not_allowed';
-    END IF;
-
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = target AND relkind IN ('r', 'p')) THEN
-        RAISE EXCEPTION '%: % is not a table', cannot, target USING ERRCODE = 'wrong_object_type';
-    END IF;
-
-    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-        RAISE EXCEPTION '%: a % transaction does not see what was committed since it began',
-                cannot, upper(current_setting('transaction_isolation'))
-            USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED;';
-    END IF;
-
-    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', target);
-
-    -- 2. Columns.  One that the target lacks is a typo or news: ignored, it would go stale unseen.  Those that the
-    --    source lacks (surrogate keys, notes) keep their values.
-
-    -- A key WITHOUT OVERLAPS (18) compares by overlap.
+    -- A key WITHOUT OVERLAPS, which PostgreSQL 18 has, does not tell rows apart by "equals".
     IF NOT EXISTS (
         SELECT FROM pg_catalog.pg_index WHERE indrelid = target AND indisprimary AND NOT indisexclusion
     ) THEN
         SELECT string_agg(quote_ident(pg_attribute.attname), ', ' ORDER BY pg_attribute.attnum)
-        INTO problem
+        INTO names
         FROM pg_catalog.pg_index
         JOIN pg_catalog.pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
         WHERE indexrelid = (
@@ -246,48 +195,107 @@ BEGIN
             USING
                 ERRCODE = 'invalid_table_definition',
                 HINT = format(
-                    'ALTER TABLE %s ADD PRIMARY KEY (%s);', target, coalesce(problem, '<columns that identify a row>')
+                    'ALTER TABLE %s ADD PRIMARY KEY (%s);', target, coalesce(names, '<columns that identify a row>')
                 );
     END IF;
 
     SELECT
         string_agg(quote_ident(c.name), ', ' ORDER BY c.place),
         string_agg(format('SELECT elt.add_column(%L, %L, %L);', target, c.name, c.source_type), E'\n' ORDER BY c.place)
-    INTO problem, remedy
+    INTO names, remedy
     FROM elt._publish_columns(target, source) AS c
     WHERE c.target_type IS NULL;
 
-    IF problem IS NOT NULL THEN
-        RAISE EXCEPTION '%: the target has no column %', cannot, problem
+    IF names IS NOT NULL THEN
+        RAISE EXCEPTION '%: the target has no column %', cannot, names
             USING ERRCODE = 'undefined_column', HINT = remedy;
     END IF;
 
     SELECT string_agg(quote_ident(c.name), ', ' ORDER BY c.key_place)
-    INTO problem
+    INTO names
     FROM elt._publish_columns(target, source) AS c
     WHERE c.key_place IS NOT NULL AND NOT c.is_published;
 
-    IF problem IS NOT NULL THEN
-        RAISE EXCEPTION '%: the source has no column % of the primary key, or the target generates it', cannot, problem
+    IF names IS NOT NULL THEN
+        RAISE EXCEPTION '%: the source has no column % of the primary key, or the target generates it', cannot, names
             USING ERRCODE = 'undefined_column';
     END IF;
+END
+$function$;
+
+COMMENT ON FUNCTION elt._refuse_columns(regclass, regclass, text) IS
+    'Internal to elt.publish_rows: raises where the columns of target and source do not fit.';
+
+
+CREATE OR REPLACE FUNCTION elt.publish_rows(target regclass, source regclass, scope text DEFAULT 'true')
+RETURNS TABLE (inserted bigint, updated bigint, deleted bigint, unchanged bigint)
+LANGUAGE plpgsql
+SET jit = off           -- compiling these statements costs more than it saves
+SET row_security = off  -- rows that a policy hides would be neither updated nor deleted: an error instead
+AS $function$
+DECLARE
+    cannot       constant text := format('cannot publish %s into %s', source, target);
+    -- Temporary tables, named by the target: a trigger of the target may publish into another table meanwhile.
+    copy         constant text := format('pg_temp._elt_copy_%s', target::oid);
+    diff         constant text := format('pg_temp._elt_diff_%s', target::oid);
+    kept         constant text := format('pg_temp._elt_kept_%s', target::oid);
+    piece        record;  -- of the statements below, in which s is the source or the diff and t the target
+    new_rows     text := source::text;
+    source_rows  bigint;
+    target_rows  bigint;
+    is_empty     boolean;
+    must_replace boolean;
+    problem      text;
+    referrers    text;
+BEGIN
+    -- 1. Lock the target: no other writer comes between comparison and change, and as no lock is raised later there is
+    --    no deadlock with a colleague's CREATE INDEX CONCURRENTLY.  Readers do not wait.
+
+    IF target IS NULL OR source IS NULL OR scope IS NULL THEN
+        RAISE EXCEPTION 'elt.publish_rows(%, %, %): NULL names nothing', target, source, scope
+            USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = target AND relkind IN ('r', 'p')) THEN
+        RAISE EXCEPTION '%: % is not a table', cannot, target
+            USING ERRCODE = 'wrong_object_type';
+    END IF;
+
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION '%: a % transaction does not see what was committed since it began',
+                cannot, upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED;';
+    END IF;
+
+    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', target);
+
+    -- 2. Columns, by name.  Those that the source lacks (surrogate keys, notes) keep their values.
+
+    PERFORM elt._refuse_columns(target, source, cannot);
 
     SELECT
-        string_agg(quote_ident(c.name), ', ' ORDER BY c.place) FILTER (WHERE c.is_published),
-        string_agg(format('s.%I', c.name), ', ' ORDER BY c.place) FILTER (WHERE c.is_published),
+        -- k, a, b
+        string_agg(format('%I', c.name), ', ' ORDER BY c.place) FILTER (WHERE c.is_published) AS columns,
+        -- s.k, s.a, s.b
+        string_agg(format('s.%I', c.name), ', ' ORDER BY c.place) FILTER (WHERE c.is_published) AS s_columns,
+        -- the same, but the key of a row that only the target has comes from there
         string_agg(
             CASE
                 WHEN c.key_place IS NULL THEN format('s.%I', c.name)
                 ELSE format('CASE WHEN s._elt_here IS NULL THEN t.%1$I ELSE s.%1$I END AS %1$I', c.name)
             END,
             ', ' ORDER BY c.place
-        ) FILTER (WHERE c.is_published),
-        string_agg(quote_ident(c.name), ', ' ORDER BY c.key_place) FILTER (WHERE c.key_place IS NOT NULL),
-        string_agg(format('t.%I', c.name), ', ' ORDER BY c.key_place) FILTER (WHERE c.key_place IS NOT NULL),
+        ) FILTER (WHERE c.is_published) AS diff_columns,
+        -- k
+        string_agg(format('%I', c.name), ', ' ORDER BY c.key_place) FILTER (WHERE c.key_place > 0) AS keys,
+        -- t.k
+        string_agg(format('t.%I', c.name), ', ' ORDER BY c.key_place) FILTER (WHERE c.key_place > 0) AS t_keys,
+        -- s.k OPERATOR(pg_catalog.=) t.k
         string_agg(format('s.%1$I %2$s t.%1$I', c.name, c.key_operator), ' AND ' ORDER BY c.key_place)
-            FILTER (WHERE c.key_place IS NOT NULL),
+            FILTER (WHERE c.key_place > 0) AS same_key,
+        -- s.a IS DISTINCT FROM t.a OR ROW(s.b)::record OPERATOR(pg_catalog.*<>) ROW(t.b)::record
         -- Where a type has no "=" (json, point) or one that is not exact (1.0 and 1.00, circles of equal area), images
-        -- are compared: slower.  Without the casts PostgreSQL would compare column by column, by "=" again.
+        -- are compared: slower.  Without the casts *<> would be taken apart into operators of the types.
         concat_ws(
             ' OR ',
             'false',
@@ -298,42 +306,34 @@ BEGIN
             || ')::record OPERATOR(pg_catalog.*<>) ROW(' || string_agg(format('t.%I', c.name), ', ' ORDER BY c.place)
                 FILTER (WHERE c.is_compared AND NOT c.is_exact)
             || ')::record'
-        ),
-        string_agg(format('%1$I = s.%1$I', c.name), ', ' ORDER BY c.place) FILTER (WHERE c.is_compared),
-        coalesce(string_agg(format(', %I', c.name), '' ORDER BY c.place) FILTER (WHERE c.is_kept), ''),
-        coalesce(string_agg(format(', t.%I', c.name), '' ORDER BY c.place) FILTER (WHERE c.is_kept), ''),
+        ) AS is_different,
+        -- a = s.a, b = s.b
+        string_agg(format('%1$I = s.%1$I', c.name), ', ' ORDER BY c.place) FILTER (WHERE c.is_compared) AS assignments,
+        -- , d
+        coalesce(string_agg(format(', %I', c.name), '' ORDER BY c.place) FILTER (WHERE c.is_kept), '') AS kept_columns,
+        -- , t.d
+        coalesce(string_agg(format(', t.%I', c.name), '' ORDER BY c.place) FILTER (WHERE c.is_kept), '')
+            AS t_kept_columns,
         string_agg(format('%I: %s to %s', c.name, c.source_type, c.target_type), ', ' ORDER BY c.place)
-            FILTER (WHERE c.is_published AND NOT c.is_same_type),
-        coalesce(bool_or(c.is_identity) FILTER (WHERE c.is_compared), false)
-    INTO
-        columns,
-        s_columns,
-        diff_columns,
-        keys,
-        t_keys,
-        same_key,
-        is_different,
-        assignments,
-        kept_columns,
-        t_kept_columns,
-        casts,
-        must_replace
+            FILTER (WHERE c.is_published AND NOT c.is_same_type) AS casts,
+        coalesce(bool_or(c.is_compared AND c.is_identity), false) AS sets_identity
+    INTO piece
     FROM elt._publish_columns(target, source) AS c;
 
     -- 3. The new rows.  Where types differ, a copy takes the target's by assignment: strict (text is no integer,
     --    varchar(3) does not cut), and a numeric that becomes numeric(10,2) does not differ again every day.  A copy
     --    also holds still what others may write between the statements below.
 
-    IF casts IS NOT NULL
+    IF piece.casts IS NOT NULL
         OR NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = source AND relkind = 'r' AND relpersistence = 't')
     THEN
         new_rows := copy;
-        EXECUTE format('CREATE TEMP TABLE %s AS SELECT %s FROM %s WITH NO DATA', copy, columns, target);
+        EXECUTE format('CREATE TEMP TABLE %s AS SELECT %s FROM %s WITH NO DATA', copy, piece.columns, target);
         BEGIN
-            EXECUTE format('INSERT INTO %s (%s) SELECT %s FROM %s AS s', copy, columns, s_columns, source);
+            EXECUTE format('INSERT INTO %s SELECT %s FROM %s AS s', copy, piece.s_columns, source);
         EXCEPTION WHEN data_exception OR datatype_mismatch OR integrity_constraint_violation THEN
             RAISE EXCEPTION '%: %', cannot, SQLERRM
-                USING ERRCODE = SQLSTATE, DETAIL = coalesce('Types differ: ' || casts, '');
+                USING ERRCODE = SQLSTATE, DETAIL = coalesce('Types differ: ' || piece.casts, 'No type differs.');
         END;
     END IF;
 
@@ -343,37 +343,38 @@ BEGIN
         PERFORM elt._refuse_rows(
             format(
                 E'SELECT %s FROM (SELECT %s FROM %s) AS %I WHERE (%s\n) IS NOT TRUE',  -- \n ends a comment in scope
-                keys, columns, new_rows, (SELECT relname FROM pg_catalog.pg_class WHERE oid = target), scope
+                piece.keys, piece.columns, new_rows, (SELECT relname FROM pg_catalog.pg_class WHERE oid = target), scope
             ),
-            format('%s: the source has rows outside of %s; primary key (%s)', cannot, scope, keys),
+            format('%s: the source has rows outside of %s; primary key (%s)', cannot, scope, piece.keys),
             'check_violation'
         );
     END IF;
 
-    -- 4. An empty target is filled in key order, so that its index grows at one end.
+    EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s)', target) INTO is_empty;
 
-    EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s)', target) INTO is_first_fill;
+    IF is_empty AND (SELECT indimmediate FROM pg_catalog.pg_index WHERE indrelid = target AND indisprimary) THEN
 
-    IF is_first_fill AND (SELECT indimmediate FROM pg_catalog.pg_index WHERE indrelid = target AND indisprimary) THEN
-        BEGIN
-            PERFORM elt._change_rows(
-                source_rows,
-                target,
-                format(
-                    'INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s AS s ORDER BY %s',
-                    target, columns, s_columns, new_rows, keys
-                )
-            );
-        EXCEPTION WHEN unique_violation OR not_null_violation THEN
-            PERFORM elt._refuse_bad_keys(new_rows, keys, cannot);
-            RAISE;  -- some other constraint
-        END;
+        -- 4. An empty target is filled in key order, so that its index grows at one end.
+
         inserted := source_rows;
         updated := 0;
         deleted := 0;
+        BEGIN
+            PERFORM elt._change_rows(
+                inserted,
+                target,
+                format(
+                    'INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s AS s ORDER BY %s',
+                    target, piece.columns, piece.s_columns, new_rows, piece.keys
+                )
+            );
+        EXCEPTION WHEN unique_violation OR not_null_violation THEN
+            PERFORM elt._refuse_bad_keys(new_rows, piece.keys, cannot);
+            RAISE;  -- of some other constraint
+        END;
     ELSE
 
-    -- 5. The difference, in one pass.  The markers tell a row that is not there from one that is all NULL.
+        -- 5. The difference, in one pass.  The markers tell a row that is not there from one that is all NULL.
 
         EXECUTE format(
             $diff$
@@ -392,9 +393,9 @@ BEGIN
             ) AS t ON %7$s
             WHERE s._elt_here IS NULL OR t._elt_here IS NULL OR %8$s
             $diff$,
-            diff, diff_columns, columns, new_rows, target, scope, same_key, is_different
+            diff, piece.diff_columns, piece.columns, new_rows, target, scope, piece.same_key, piece.is_different
         );
-        EXECUTE format('ANALYZE %s (_elt_op, %s)', diff, keys);
+        EXECUTE format('ANALYZE %s (_elt_op, %s)', diff, piece.keys);
         EXECUTE format(
             $count$
             SELECT
@@ -408,82 +409,100 @@ BEGIN
         INTO inserted, updated, deleted;
         EXECUTE format(E'SELECT count(*) FROM %s WHERE (%s\n)', target, scope) INTO target_rows;
 
-        -- Only a key that is twice in the source can have met a target row twice.
+        -- Rows met one to one, unless a key is twice in the source.
         IF source_rows <> target_rows - deleted + inserted THEN
-            PERFORM elt._refuse_bad_keys(new_rows, keys, cannot);
-            RAISE EXCEPTION '%: primary key (%) is not unique in the target; do tables inherit from it?', cannot, keys;
+            PERFORM elt._refuse_bad_keys(new_rows, piece.keys, cannot);
+            RAISE EXCEPTION
+                '%: the primary key (%) is not unique in the target; do tables inherit from it?', cannot, piece.keys;
         END IF;
         PERFORM elt._refuse_bad_keys(
-            format('(SELECT %s FROM %s WHERE _elt_op = ''i'') AS s', columns, diff), keys, cannot
+            format('(SELECT %s FROM %s WHERE _elt_op = ''i'') AS s', piece.columns, diff), piece.keys, cannot
         );
         IF scope <> 'true' THEN
             PERFORM elt._refuse_rows(
                 format(
                     'SELECT %s FROM %s AS s JOIN %s AS t ON %s WHERE s._elt_op = ''i''',
-                    t_keys, diff, target, same_key
+                    piece.t_keys, diff, target, piece.same_key
                 ),
-                format('%s: the target has rows of the same primary key (%s) outside of %s', cannot, keys, scope),
+                format('%s: the target has rows of the same primary key (%s) outside of %s', cannot, piece.keys, scope),
                 'unique_violation'
             );
         END IF;
 
-    -- 6. The changes, joined by key (a ctid is unique within one partition only).  DELETE, UPDATE, INSERT is the order
-    --    in which a unique value can move from one key to another.
+        -- 6. The changes, joined by key (a ctid is unique within one partition only).  In the order DELETE, UPDATE,
+        --    INSERT a unique value can move from one key to another.
 
         IF deleted > 0 THEN
             SELECT string_agg(conrelid::regclass::text, ', ')
-            INTO problem
+            INTO referrers
             FROM pg_catalog.pg_constraint
             WHERE confrelid = target AND confdeltype IN ('c', 'n', 'd');  -- CASCADE, SET NULL, SET DEFAULT
 
-            IF problem IS NOT NULL THEN
-                RAISE WARNING '% rows leave %, and ON DELETE of its foreign key changes %', deleted, target, problem;
+            IF referrers IS NOT NULL THEN
+                RAISE WARNING 'rows deleted from %: %; by foreign keys ON DELETE this changes %',
+                    target, deleted, referrers;
             END IF;
             PERFORM elt._change_rows(
                 deleted,
                 target,
-                format('DELETE FROM %s AS t USING %s AS s WHERE s._elt_op = ''d'' AND %s', target, diff, same_key)
+                format('DELETE FROM %s AS t USING %s AS s WHERE s._elt_op = ''d'' AND %s', target, diff, piece.same_key)
             );
         END IF;
 
-        IF updated > 0 AND NOT must_replace THEN
-            BEGIN
+        IF updated > 0 THEN
+            must_replace := piece.sets_identity;
+            problem := 'UPDATE cannot set an identity column.';
+            IF NOT must_replace THEN
+                BEGIN
+                    PERFORM elt._change_rows(
+                        updated,
+                        target,
+                        format(
+                            'UPDATE %s AS t SET %s FROM %s AS s WHERE s._elt_op = ''u'' AND %s',
+                            target, piece.assignments, diff, piece.same_key
+                        )
+                    );
+                EXCEPTION WHEN unique_violation OR exclusion_violation THEN
+                    must_replace := true;  -- rows that swap a unique value: it is checked after each row
+                    GET STACKED DIAGNOSTICS problem = PG_EXCEPTION_DETAIL;
+                END;
+            END IF;
+
+            IF must_replace THEN
+                SELECT string_agg(conrelid::regclass::text, ', ')
+                INTO referrers
+                FROM pg_catalog.pg_constraint
+                WHERE confrelid = target;
+
+                IF referrers IS NOT NULL THEN
+                    RAISE EXCEPTION
+                        '%: rows would have to be deleted and inserted again, but foreign keys of % refer to them',
+                        cannot, referrers
+                        USING ERRCODE = 'foreign_key_violation', DETAIL = problem;
+                END IF;
+
+                EXECUTE format(
+                    'CREATE TEMP TABLE %s AS SELECT %s%s FROM %s AS t JOIN %s AS s ON %s WHERE s._elt_op = ''u''',
+                    kept, piece.t_keys, piece.t_kept_columns, target, diff, piece.same_key
+                );
                 PERFORM elt._change_rows(
                     updated,
                     target,
                     format(
-                        'UPDATE %s AS t SET %s FROM %s AS s WHERE s._elt_op = ''u'' AND %s',
-                        target, assignments, diff, same_key
+                        'DELETE FROM %s AS t USING %s AS s WHERE s._elt_op = ''u'' AND %s', target, diff, piece.same_key
                     )
                 );
-            EXCEPTION WHEN unique_violation OR exclusion_violation THEN
-                -- Two rows swap a unique value: checked row by row, no order of updates allows that.
-                IF EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE confrelid = target) THEN
-                    RAISE;  -- replacing rows would fire the foreign key's ON DELETE
-                END IF;
-                must_replace := true;
-            END;
-        END IF;
-
-        IF updated > 0 AND must_replace THEN
-            EXECUTE format(
-                'CREATE TEMP TABLE %s AS SELECT %s%s FROM %s AS t JOIN %s AS s ON %s WHERE s._elt_op = ''u''',
-                kept, t_keys, t_kept_columns, target, diff, same_key
-            );
-            PERFORM elt._change_rows(
-                updated,
-                target,
-                format('DELETE FROM %s AS t USING %s AS s WHERE s._elt_op = ''u'' AND %s', target, diff, same_key)
-            );
-            PERFORM elt._change_rows(
-                updated,
-                target,
-                format(
-                    'INSERT INTO %s (%s%s) OVERRIDING SYSTEM VALUE SELECT %s%s FROM %s AS s JOIN %s AS t ON %s',
-                    target, columns, kept_columns, s_columns, t_kept_columns, diff, kept, same_key
-                )
-            );
-            EXECUTE format('DROP TABLE %s', kept);
+                PERFORM elt._change_rows(
+                    updated,
+                    target,
+                    format(
+                        'INSERT INTO %s (%s%s) OVERRIDING SYSTEM VALUE SELECT %s%s FROM %s AS s JOIN %s AS t ON %s',
+                        target, piece.columns, piece.kept_columns,
+                        piece.s_columns, piece.t_kept_columns, diff, kept, piece.same_key
+                    )
+                );
+                EXECUTE format('DROP TABLE %s', kept);
+            END IF;
         END IF;
 
         IF inserted > 0 THEN
@@ -492,21 +511,20 @@ BEGIN
                 target,
                 format(
                     'INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s AS s WHERE s._elt_op = ''i''',
-                    target, columns, s_columns, diff
+                    target, piece.columns, piece.s_columns, diff
                 )
             );
         END IF;
-
         EXECUTE format('DROP TABLE %s', diff);
     END IF;
 
-    -- 7. Statistics that no longer fit make the next script, and this function tomorrow, slow.
+    -- 7. After many changes the statistics mislead the next script, and this function tomorrow.
 
+    IF (inserted + updated + deleted) * 10 > source_rows THEN
+        EXECUTE format('ANALYZE %s', target);
+    END IF;
     IF new_rows = copy THEN
         EXECUTE format('DROP TABLE %s', copy);
-    END IF;
-    IF is_first_fill OR (inserted + updated + deleted) * 10 > source_rows THEN
-        EXECUTE format('ANALYZE %s', target);
     END IF;
     unchanged := source_rows - inserted - updated;
     RETURN NEXT;
