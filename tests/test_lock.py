@@ -17,11 +17,8 @@ import pytest
 from project import Calendar, Project
 from project_process import PATIENCE, ProjectProcess, await_no_locks, await_rows
 
-from lib import history
 from lib.database import Connection, Database, execute, query, release_run_lock, take_run_lock
-from lib.errors import BusyError, DatabaseError, SettingsError
-from lib.plan import read_project
-from lib.publisher import Publisher
+from lib.errors import BusyError, SettingsError
 from lib.runner import Patience
 from lib.stop import Stop, start_thread
 from sandbox.faults import Fault
@@ -153,20 +150,15 @@ def test_a_run_whose_session_with_the_lock_was_ended_publishes_nothing(monday: P
 
 
 def test_a_run_whose_lock_was_taken_away_refuses_to_publish(monday: Project) -> None:
-    registry = read_project(monday.root)
-    database = Database(monday.settings, Stop(), monday.database.connect_args)
-    ours, theirs = database.connect("ours"), database.connect("theirs")
-    take_run_lock(ours)
-    run_id = history.begin_run(ours, ["c"], "ours", date.today())
-    publisher = Publisher(ours, run_id, {}, frozenset(), 1.0, lambda: None)
-    groups = [[registry.jobs["c"]]]
-    publisher.publish(groups, {}, str, last_try=True)
-    release_run_lock(ours)
-    take_run_lock(theirs)
-    with pytest.raises(DatabaseError, match="no longer holds the run lock.* nothing was published. Run again"):
-        publisher.publish(groups, {}, str, last_try=True)
-    ours.close()
-    theirs.close()
+    """Its session lives, and the first try runs into somebody's lock: the second finds the run lock gone."""
+    script = (monday.root / "sql_scripts/silver/a.sql").read_text()
+    monday.script("silver/a.sql", f"{script}SELECT pg_advisory_unlock_all();")
+    with somebody_holding(monday, "silver.b", "ACCESS EXCLUSIVE"):
+        assert monday.run(patience=Patience(lock_timeout=0.2, tries=2, pause=0.0)).exit_code == 1
+    assert "stopped: this run no longer holds the run lock" in monday.last_line
+    assert "nothing was published. Run again" in monday.last_line
+    assert newest_run(monday)[0] == "failed"
+    assert_it_is_still_monday(monday)
 
 
 def test_a_role_that_is_cut_off_when_idle_keeps_its_lock(monday: Project) -> None:
