@@ -169,7 +169,10 @@ class Publisher:
         """Keep other writers and index builders away from the start: a later upgrade of a lock would deadlock with them."""
         self._reset()
         targets = [job.load.table] if loads and job.load else []
-        targets += [script.relation for script in job.transform if script.layer == "silver"]
+        # a table that people edit and no load overwrites is none of them: an open edit must not hold up the morning
+        targets += [
+            script.relation for script in job.transform if script.layer == "silver" and "publish_rows" in script.text
+        ]
         for (table,) in query(
             self.connection,
             "SELECT oid::regclass::text FROM pg_class WHERE oid = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)"

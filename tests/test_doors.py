@@ -74,6 +74,18 @@ def test_one_job_after_keboola_moved_on_is_refused_with_the_command_that_works(m
     assert morning.database.sql(SUMMARY) != before
 
 
+def test_an_analyst_who_edits_thresholds_does_not_hold_up_the_load(morning: Morning) -> None:
+    assert morning.run("elt_daily_load.py").returncode == 0
+    analyst = morning.database.connect()
+    analyst.autocommit = False
+    analyst.cursor().execute("UPDATE silver.stock_thresholds SET low_stock_threshold = 7")
+    put_inventory(morning.keboola, day=2)
+    loaded = morning.run("elt_daily_load.py")
+    assert loaded.returncode == 0, loaded.stdout
+    analyst.commit()
+    assert morning.database.sql("SELECT low_stock_threshold FROM silver.stock_thresholds") == [(7,)]
+
+
 def test_an_unknown_job_suggests_the_nearest(morning: Morning) -> None:
     mistyped = morning.run("elt_run_job.py", "prodcts")
     assert mistyped.returncode == 2
