@@ -145,6 +145,13 @@ def test_a_store_that_ignores_ranges_is_read_from_the_start(store: ScriptedServe
     assert reader.read() == CSV
 
 
+def test_a_store_that_answers_a_range_in_part_is_asked_for_the_rest(store: ScriptedServer, reader: Reader) -> None:
+    part = {"Content-Range": f"bytes 1000-1999/{len(GZIP)}"}
+    store.script = [{"cut": 1000}, {"status": 206, "body": GZIP[1000:2000], "headers": part}]
+    assert reader.read() == CSV
+    assert store.requests[2]["range"] == "bytes=2000-"
+
+
 def test_a_stalled_connection_goes_on_after_the_timeout(store: ScriptedServer, reader: Reader) -> None:
     store.script = [{"cut": 1000, "stall": True}]
     assert reader.read() == CSV
