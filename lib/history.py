@@ -47,29 +47,55 @@ def install(connection: Connection) -> None:
     """Bring schema elt and the layers' schemas up to date; takes no lock when there is nothing to do.
 
     Called under the run lock: two CREATE OR REPLACE at once fail with "tuple concurrently updated".
-    Raises DatabaseError with the GRANT to run where a right is missing.
+    Raises DatabaseError with what an administrator must run where a right is missing.
     """
     texts = [file.read_text(encoding="utf-8") for file in sorted(FOLDER.glob("*.sql"))]
-    mark = f"Keboola ELT: history and helpers, version {hashlib.md5(''.join(texts).encode()).hexdigest()}"
+    # on a table, since the schemas may belong to an administrator
+    mark = f"One row per run of the pipeline (schema elt as of {hashlib.md5(''.join(texts).encode()).hexdigest()})."
     try:
+        if missing := missing_rights(connection):
+            raise DatabaseError("\n    ".join(["the role lacks rights that every run needs", *missing]))
         for schema in SCHEMAS:
             if query(connection, "SELECT to_regnamespace(%s)", (schema,))[0][0] is None:
                 execute(connection, f"CREATE SCHEMA {schema}")
-        if query(connection, "SELECT obj_description(to_regnamespace('elt'), 'pg_namespace')")[0][0] == mark:
+        if query(connection, "SELECT obj_description(to_regclass('elt.runs'), 'pg_class')")[0][0] == mark:
             return
         with transaction(connection, lock_timeout=5):
             for text in texts:
                 execute(connection, text)
-            execute(connection, "COMMENT ON SCHEMA elt IS %s", (mark,))
-    except psycopg2.errors.InsufficientPrivilege as error:
-        role, database = query(connection, "SELECT current_user, current_database()")[0]
-        raise DatabaseError(
-            f"{str(error).strip().splitlines()[0]}. Let the role create the pipeline's schemas,"
-            f" as an administrator:\n    GRANT CREATE ON DATABASE {database} TO {role};"
-            f"\n    or, where the schemas exist: ALTER SCHEMA {' / '.join(SCHEMAS)} OWNER TO {role};"
-        ) from None
+            execute(connection, "COMMENT ON TABLE elt.runs IS %s", (mark,))
     except psycopg2.Error as error:
         raise translate(error, "cannot install schema elt") from error
+
+
+def missing_rights(connection: Connection) -> list[str]:
+    """Each right to the pipeline's schemas that the role lacks, with the statement that an administrator runs."""
+    role, database, may_create, may_use_temporary = query(
+        connection,
+        "SELECT quote_ident(current_user), quote_ident(current_database()),"
+        " has_database_privilege(current_database(), 'CREATE'), has_database_privilege(current_database(), 'TEMPORARY')",
+    )[0]
+    missing = []
+    for schema in SCHEMAS:
+        exists, usage, create = query(
+            connection,
+            "SELECT oid IS NOT NULL, has_schema_privilege(oid, 'USAGE'), has_schema_privilege(oid, 'CREATE')"
+            " FROM (SELECT to_regnamespace(%s)::oid AS oid) AS found",
+            (schema,),
+        )[0]
+        if not exists and not may_create:
+            missing.append(f"schema {schema} does not exist: CREATE SCHEMA {schema} AUTHORIZATION {role};")
+        elif exists and not (usage and create):
+            missing.append(f"no right to use schema {schema}: GRANT USAGE, CREATE ON SCHEMA {schema} TO {role};")
+    if not may_use_temporary:
+        missing.append(f"no right to temporary tables: GRANT TEMPORARY ON DATABASE {database} TO {role};")
+    owners = query(
+        connection,
+        "SELECT DISTINCT relowner::regrole::text FROM pg_class"
+        " WHERE relnamespace = to_regnamespace('elt') AND NOT pg_has_role(relowner, 'USAGE')",
+    )
+    missing += [f"schema elt was installed by {owner}: GRANT {owner} TO {role};" for (owner,) in owners]
+    return missing
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
@@ -91,7 +117,7 @@ def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_dat
 
 
 def name_source(connection: Connection, run_id: int, source: str) -> None:
-    execute(connection, "UPDATE elt.runs SET source = %s WHERE run_id = %s", (source, run_id))
+    execute(connection, "UPDATE elt.runs SET source = %s WHERE run_id = %s", (_storable(source), run_id))
 
 
 def end_run(connection: Connection, run_id: int, status: str, error: str | None = None) -> None:
@@ -99,8 +125,13 @@ def end_run(connection: Connection, run_id: int, status: str, error: str | None 
     execute(
         connection,
         "UPDATE elt.runs SET status = %s, finished_at = clock_timestamp(), error = %s WHERE run_id = %s",
-        (status, error, run_id),
+        (status, _storable(error), run_id),
     )
+
+
+def _storable(text: str | None) -> str | None:
+    """Text as PostgreSQL can hold it: what a source said may have a NUL or half a surrogate pair."""
+    return text and text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord]) -> None:
@@ -124,7 +155,7 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
                 record.accepted_shrink,
                 record.stage_seconds,
                 record.publish_seconds,
-                record.error,
+                _storable(record.error),
             ),
         )
         rows = [
@@ -132,7 +163,8 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
             for result in record.scripts
         ]
         with connection.cursor() as cursor:
-            execute_values(cursor, "INSERT INTO elt.script_runs VALUES %s", rows) if rows else None
+            if rows:
+                execute_values(cursor, "INSERT INTO elt.script_runs VALUES %s", rows)
 
 
 def loaded_versions(connection: Connection) -> dict[str, str]:

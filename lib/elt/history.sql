@@ -12,7 +12,7 @@ CREATE TABLE IF NOT EXISTS elt.runs (
     process     text        NOT NULL,
     error       text
 );
-COMMENT ON TABLE elt.runs IS 'One row per run of the pipeline.';
+-- the table's comment says which version of these files is installed
 COMMENT ON COLUMN elt.runs.run_id IS 'Number of the run; staging tables carry it (elt_staging.r17_products).';
 COMMENT ON COLUMN elt.runs.status IS 'running; done; failed (a group stayed as it was); cancelled (Ctrl-C, SIGTERM); lost (killed, found by the next run).';
 COMMENT ON COLUMN elt.runs.run_date IS 'The day that the run loaded: what its scripts read as elt.run_date().';
