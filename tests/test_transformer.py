@@ -423,6 +423,8 @@ def test_the_commands_for_a_view_that_cannot_be_replaced_work_in_psql(project: P
     assert sql("SELECT a, obj_description('gold.both'::regclass) FROM gold.both LIMIT 1") == [("monday", "New.")]
     assert project.run().exit_code == 0
     assert sql("TABLE public.last LIMIT 1") == [("monday",)]
+    sql('DROP OWNED BY "an analyst", colleague CASCADE')
+    sql('DROP ROLE "an analyst", colleague')
 
 
 def test_a_column_that_only_changes_its_name_needs_no_drop(project: Project) -> None:
