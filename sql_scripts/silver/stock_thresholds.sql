@@ -13,6 +13,7 @@ COMMENT ON COLUMN silver.stock_thresholds.product_type IS 'As in silver.products
 COMMENT ON COLUMN silver.stock_thresholds.low_stock_threshold IS
     'A total stock above 0 and up to this number is ''Low Stock''.';
 
+-- ON CONFLICT would wait for an analyst whose edit is not committed yet; looking first waits for nobody.
 INSERT INTO silver.stock_thresholds (product_type, low_stock_threshold)
-VALUES ('*', 5)
-ON CONFLICT DO NOTHING;
+SELECT '*', 5
+WHERE NOT EXISTS (SELECT FROM silver.stock_thresholds WHERE product_type = '*');
