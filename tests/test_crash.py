@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import _fresh_database as fresh_database
 from project import Calendar, Project
-from project_process import PATIENCE, ProjectProcess, await_no_locks, await_rows
+from project_process import PATIENCE, READY, ProjectProcess, await_no_locks, await_rows
 
 from lib.embedded import Server, remove
 from sandbox.faults import Fault
@@ -51,7 +52,7 @@ def assert_the_next_run_is_clean(project: Project, day: str) -> None:
     assert {record.status for record in result.records} == {"published"}
     assert one_day(project) == day
     assert statuses(project)[result.run_id] == "done"
-    assert set(statuses(project).values()) <= {"done", "lost"}
+    assert set(statuses(project).values()) <= {"done", "lost", "cancelled"}
     assert project.database.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'elt_staging'") == []
 
 
@@ -111,6 +112,68 @@ def kill_often(project: Project, count: int) -> Counter[str]:
 def test_killed_at_any_moment_a_run_leaves_the_old_or_the_new_and_no_lock(project: Project) -> None:
     phases = kill_often(project, 20)
     assert phases["stage"] and phases["publish"] >= 3, phases
+
+
+def kill_first_runs(project: Project, count: int) -> None:
+    """Kill so many runs that find an empty database."""
+    print(f"ELT_TEST_SEED={SEED}")
+    project.put_day("monday", ROWS)
+    for lines, seconds in moments(project, count, random.Random(SEED)):
+        project.database.sql("DROP SCHEMA IF EXISTS elt, elt_staging, bronze, silver, gold CASCADE")
+        project.put_day("monday", ROWS)
+        with ProjectProcess(project) as process:
+            process.wait_for(lambda printed: len(printed) >= lines)
+            process.run_on(seconds)
+            process.kill()
+            await_no_locks(project)
+        tables = project.database.sql("SELECT count(*) FROM pg_tables WHERE schemaname IN ('bronze', 'silver')")
+        assert tables == [(0,)] or one_day(project) == "monday"
+        assert_the_next_run_is_clean(project, "monday")
+
+
+def test_killed_at_any_moment_a_first_run_leaves_nothing_or_all(project: Project) -> None:
+    kill_first_runs(project, 5)
+
+
+@pytest.mark.long
+def test_killed_at_50_moments_a_first_run_leaves_nothing_or_all(project: Project) -> None:
+    kill_first_runs(project, 50)
+
+
+def stop_often(project: Project, count: int) -> None:
+    """Send SIGTERM to so many loads: each ends at once, says so, and is recorded as what it was."""
+    print(f"ELT_TEST_SEED={SEED}")
+    project.put_day("the first day", ROWS)
+    assert project.run().exit_code == 0
+    for number, (lines, seconds) in enumerate(moments(project, count, random.Random(SEED)), start=1):
+        old, new, before = one_day(project), f"day {number}", statuses(project)
+        project.put_day(new, ROWS)
+        with ProjectProcess(project) as process:
+            process.wait_for(lambda printed: len(printed) >= lines)
+            process.run_on(seconds)
+            process.send(signal.SIGTERM)
+            code = process.exit_code()
+        found = one_day(project)
+        recorded = [status for run, status in statuses(project).items() if run not in before]
+        # before the run begins to listen, and after it has ended, Python's own way to die is right
+        if found == new:
+            assert code in (0, -signal.SIGTERM) and recorded == ["done"], (code, recorded, process.output)
+        elif code == -signal.SIGTERM:
+            assert found == old and process.lines == [READY]
+        else:
+            assert found == old and code == 143 and recorded in ([], ["cancelled"]), (code, recorded, process.output)
+            assert "stopped by SIGTERM" in process.lines[-1], process.output
+        assert "Traceback" not in process.output
+        assert_the_next_run_is_clean(project, new)
+
+
+def test_told_to_stop_at_any_moment_a_run_says_so_and_leaves_the_old_or_the_new(project: Project) -> None:
+    stop_often(project, 10)
+
+
+@pytest.mark.long
+def test_told_to_stop_at_100_moments_a_run_says_so_and_leaves_the_old_or_the_new(project: Project) -> None:
+    stop_often(project, 100)
 
 
 @pytest.mark.long
