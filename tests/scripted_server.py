@@ -14,7 +14,8 @@ class ScriptedServer:
 
     def __init__(self, body: bytes) -> None:
         self.body, self.etag = body, '"v1"'
-        #: each entry is a dict: status, headers, body, cut (bytes after which to hang up), stall, ignore_range, length
+        #: each entry is a dict: status, headers, body, cut (bytes after which to hang up), stall, ignore_range, length,
+        #: chunked
         self.script: list[dict] = []
         self.requests: list[dict[str, str]] = []
         self.released = threading.Event()
@@ -62,10 +63,16 @@ class ScriptedServer:
         handler.send_response(status)
         for name, value in (headers | plan.get("headers", {})).items():
             handler.send_header(name, value)
-        if plan.get("length", "") is not None:
+        if plan.get("chunked"):
+            handler.send_header("Transfer-Encoding", "chunked")
+        elif plan.get("length", "") is not None:
             handler.send_header("Content-Length", str(plan.get("length", len(body))))
         handler.end_headers()
-        handler.wfile.write(body[: plan.get("cut", len(body))])
+        sent = body[: plan.get("cut", len(body))]
+        if plan.get("chunked"):
+            handler.wfile.write(b"%x\r\n%b\r\n" % (len(sent), sent) + (b"" if plan["cut"] else b"0\r\n\r\n"))
+        else:
+            handler.wfile.write(sent)
         if plan.get("stall"):
             self.released.wait(30)
         if "cut" in plan or "stall" in plan or "length" in plan:

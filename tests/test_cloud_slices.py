@@ -73,10 +73,8 @@ def store() -> Iterator[ScriptedServer]:
 
 
 @pytest.fixture
-def reader(store: ScriptedServer) -> Iterator[Reader]:
-    reader = Reader(store)
-    yield reader
-    reader.http.close()
+def reader(store: ScriptedServer) -> Reader:
+    return Reader(store)
 
 
 @pytest.mark.parametrize("size", [1, 8192, 10_000_000])
@@ -176,6 +174,19 @@ def test_an_object_shorter_than_announced_is_no_success(store: ScriptedServer, r
     store.body = CSV
     store.script = [{"length": len(CSV) + 10}]
     with pytest.raises(ExtractError, match=f"ends before byte {len(CSV)}, it had {len(CSV) + 10}"):
+        reader.read()
+
+
+@pytest.mark.parametrize("cut", [None, 1000, len(GZIP) - 1])
+def test_a_body_in_chunks_ends_with_its_last_chunk(store: ScriptedServer, reader: Reader, cut: int | None) -> None:
+    store.script = [{"chunked": True, "cut": cut}]
+    assert reader.read() == CSV
+    assert len(store.requests) == (1 if cut is None else 2)
+
+
+def test_a_body_in_chunks_that_is_always_cut_is_no_success(store: ScriptedServer, reader: Reader) -> None:
+    store.script = [{"chunked": True, "cut": 1000, "ignore_range": True}] * 20
+    with pytest.raises(ExtractError, match=r"after \d+ of . bytes; gave up after 6"):
         reader.read()
 
 

@@ -55,10 +55,8 @@ def server() -> Iterator[ScriptedServer]:
 
 
 @pytest.fixture
-def sender() -> Iterator[Sender]:
-    sender = Sender()
-    yield sender
-    sender.http.close()
+def sender() -> Sender:
+    return Sender()
 
 
 def test_a_dead_server_is_asked_six_times(sender: Sender, server: ScriptedServer) -> None:

@@ -90,12 +90,12 @@ def location(provider: str, environ: dict[str, str] | None = None, **changed: ob
     ],
 )
 def test_an_object_has_the_url_of_its_cloud(provider: str, environ: dict[str, str], url: str) -> None:
-    assert location(provider, environ).call("slice 1", "exp-2/99.csv").url == url
+    assert location(provider, environ).call("slice 1", "exp-2/99.csv", None, {}).url == url
 
 
 def test_a_bucket_with_a_dot_is_no_host_name() -> None:
     place = location("aws", s3Path={"bucket": "demo.files", "key": "k"})
-    assert place.call("slice 1", "k").url == "https://s3.eu-central-1.amazonaws.com/demo.files/k"
+    assert place.call("slice 1", "k", None, {}).url == "https://s3.eu-central-1.amazonaws.com/demo.files/k"
 
 
 @pytest.mark.parametrize("provider, seconds", [("gcp", 2699), ("aws", 0.75 * 43200), ("azure", 0.75 * 43200)])
@@ -120,7 +120,10 @@ def test_an_emulators_address_leaves_the_account_open() -> None:
     sas = {"SASConnectionString": "BlobEndpoint=http://127.0.0.1:1/;SharedAccessSignature=?sig=a", "expiration": None}
     place = location("azure", absCredentials=sas)
     entry = "azure://any.blob.core.windows.net/exp-2-files/exp-2/99.csv0"
-    assert place.call("slice 1", place.key_of(entry, "x")).url == "http://127.0.0.1:1/exp-2-files/exp-2/99.csv0?sig=a"
+    assert (
+        place.call("slice 1", place.key_of(entry, "x"), None, {}).url
+        == "http://127.0.0.1:1/exp-2-files/exp-2/99.csv0?sig=a"
+    )
 
 
 @pytest.mark.parametrize(
@@ -164,8 +167,8 @@ def test_an_unknown_provider_is_named() -> None:
 def test_no_credential_is_in_a_repr() -> None:
     for provider in ("aws", "azure", "gcp"):
         place = location(provider)
-        assert "hunter2" not in repr([place, place.call("slice 1", "k")])
-        assert "sig=" not in repr([place, place.call("slice 1", "k")])
+        assert "hunter2" not in repr([place, place.call("slice 1", "k", None, {})])
+        assert "sig=" not in repr([place, place.call("slice 1", "k", None, {})])
 
 
 class CuttingRelay:
@@ -219,7 +222,7 @@ def read(place: Location, key: str) -> bytes:
     http = Http(
         pause=lambda seconds: None, clock=lambda: NOW, now=lambda: NOW, report=print, connections=1, secret="hunter2"
     )
-    with contextlib.closing(http), open_object(http, Held(place), key, f"slice 1 ({key})") as stream:
+    with open_object(http, Held(place), key, f"slice 1 ({key})") as stream:
         return stream.read()
 
 

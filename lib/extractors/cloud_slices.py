@@ -110,9 +110,10 @@ class ObjectBytes:
             raise self._refused(response, "the store refuses the object")
         start, total = self._extent(response)
         etag = response.headers.get("ETag")
-        if self._position and (total != self._total or (etag and self._etag and etag != self._etag)):
+        if self._position and (_differ(total, self._total) or _differ(etag, self._etag)):
             raise self._refused(response, "the object was replaced while it was read; run again")
-        self._total, self._etag = total, etag
+        self._total = self._total if total is None else total
+        self._etag = etag or self._etag
         self._generation = response.headers.get("x-goog-generation")
         self._skip(response, self._position - start)
         return response
@@ -161,6 +162,11 @@ class ObjectBytes:
         said = "" if response.status_code < 300 else f" ({self._http.words_of(response)})"
         response.close()
         return ExtractError(f"{self._what}: {why}{said}")
+
+
+def _differ(now: object, before: object) -> bool:
+    """Whether both are known and not the same."""
+    return None not in (now, before) and now != before
 
 
 def _refuses_credential(response: requests.Response) -> bool:

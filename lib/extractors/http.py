@@ -97,10 +97,6 @@ class Http:
         # which also means that no cookie lives longer than its answer
         self._adapter = HTTPAdapter(pool_maxsize=connections)
 
-    def close(self) -> None:
-        """Close the idle connections."""
-        self._adapter.close()
-
     def send(self, call: Call) -> requests.Response:
         """The first answer that is not transient, whatever its status; a redirect is such an answer.
 

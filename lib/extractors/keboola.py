@@ -56,7 +56,8 @@ class KeboolaExtractor:
     """Tables of one Keboola project; implements `lib.extractors.Extractor` and may be used from several threads.
 
     `pause` waits for a number of seconds and may raise to stop everything; every wait goes through it. `report` says
-    one line to the user. `connections` to one host are kept open. `deadline` is in seconds, for one export.
+    one line to the user. `parallel` is how many slices are read at once. `deadline` is in seconds, for one export;
+    `timeout` for a connection, and for silence on one.
     """
 
     def __init__(
@@ -87,10 +88,6 @@ class KeboolaExtractor:
             secret=token.reveal(),
             timeout=timeout,
         )
-
-    def close(self) -> None:
-        """Close idle connections."""
-        self.http.close()
 
     def describe(self) -> str:
         """The project's name, at which stack, and whose token: `GET tokens/verify`."""

@@ -38,15 +38,10 @@ class Location:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     auth: Callable[[], Auth] = field(default=lambda: no_auth, repr=False)
 
-    def call(self, what: str, key: str, generation: str | None = None, headers: Mapping[str, str] = {}) -> Call:
+    def call(self, what: str, key: str, generation: str | None, headers: Mapping[str, str]) -> Call:
         """The request for one object's bytes."""
-        return Call(
-            what,
-            self.url(key, generation),
-            headers={**self.headers, **headers},
-            auth=self.auth(),
-            stream=True,
-        )
+        url, headers = self.url(key, generation), {**self.headers, **headers}
+        return Call(what, url, headers=headers, auth=self.auth(), stream=True)
 
     def key_of(self, entry_url: str, what: str) -> str:
         """The key that a manifest entry names. Raises ExtractError, about `what`, for one that is not of this file."""
