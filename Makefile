@@ -30,8 +30,8 @@ format: .venv/installed-dev
 	@.venv/bin/python -m black .
 
 clean:
-	@[ ! -d .elt/demo ] || $$(ls .venv/bin/python 2>/dev/null || echo python3) -c 'from pathlib import Path; \
-	    from lib.embedded import remove; [remove(found.parent) for found in list(Path(".elt/demo").rglob("server"))]'
+	@[ ! -d .elt/demo/postgres ] || $$(ls .venv/bin/python 2>/dev/null || echo python3) -c \
+	    'from pathlib import Path; from lib.embedded import remove; remove(Path(".elt/demo/postgres"))'
 	@rm -rf .venv .elt/demo .hypothesis .pytest_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
