@@ -148,7 +148,8 @@ def test_a_killed_server_starts_again_once_its_last_statement_has_ended(server: 
 def test_the_process_id_of_a_dead_server_may_belong_to_anybody(stopped: Path, stranger: str) -> None:
     owner = (stopped / "server").stat()
     as_owner = {"user": owner.st_uid, "group": owner.st_gid} if os.geteuid() == 0 else {}
-    with subprocess.Popen(["/bin/sleep", "600"], **as_owner) as sleeper:
+    sleeper = subprocess.Popen(["/bin/sleep", "600"], **as_owner)
+    try:
         if stranger == "gone":
             sleeper.kill()
             sleeper.wait()
@@ -159,7 +160,9 @@ def test_the_process_id_of_a_dead_server_may_belong_to_anybody(stopped: Path, st
         assert query(start(stopped), "SELECT 1") == 1
         assert stop_running(stopped) is True
         assert stranger == "gone" or sleeper.poll() is None
+    finally:
         sleeper.kill()
+        sleeper.wait()
 
 
 @pytest.mark.parametrize("program", ["initdb", "pg_ctl"])
