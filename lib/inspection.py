@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lib.credentials import show_secret
 from lib.database import Connection, address, query, translated
 from lib.errors import EltError
-from lib.history import SCHEMAS
+from lib.history import missing_rights
 from lib.loader import landing_columns
 from lib.registry import Registry
 from lib.plan import make_extractor, open_database, read_project
@@ -79,7 +79,7 @@ def online(settings: Settings) -> Findings:
         connection = open_database(settings, Stop()).connect("elt check")
         try:
             findings.ok(address(connection))
-            missing = missing_rights(connection, registry)
+            missing = missing_rights(connection) + foreign_relations(connection, registry)
             for text in missing:
                 findings.wrong(text)
             if not missing:
@@ -105,39 +105,18 @@ def _ask_keboola(settings: Settings, registry: Registry | None, findings: Findin
                 findings.ok(f"job {job.name}: {table.id}, {len(table.columns)} columns{rows}")
 
 
-def missing_rights(connection: Connection, registry: Registry | None) -> list[str]:
-    """Each right that a run needs and the role lacks, with the statement that an administrator runs."""
-    role, database, may_create = query(
-        connection,
-        "SELECT quote_ident(current_user), quote_ident(current_database()),"
-        " has_database_privilege(current_database(), 'CREATE')",
-    )[0]
-    missing = []
-    for schema in SCHEMAS:
-        exists, usage, create = query(
-            connection,
-            "SELECT oid IS NOT NULL, has_schema_privilege(oid, 'USAGE'), has_schema_privilege(oid, 'CREATE')"
-            " FROM (SELECT to_regnamespace(%s)::oid AS oid) AS found",
-            (schema,),
-        )[0]
-        if not exists and not may_create:
-            missing.append(f"schema {schema} does not exist: CREATE SCHEMA {schema} AUTHORIZATION {role};")
-        elif exists and not (usage and create):
-            missing.append(f"no right to use schema {schema}: GRANT USAGE, CREATE ON SCHEMA {schema} TO {role};")
-    if not query(connection, "SELECT has_database_privilege(current_database(), 'TEMPORARY')")[0][0]:
-        missing.append(f"no right to temporary tables: GRANT TEMPORARY ON DATABASE {database} TO {role};")
+def foreign_relations(connection: Connection, registry: Registry | None) -> list[str]:
+    """Each table or view of the registry that another role owns, with the statement that an administrator runs."""
     relations = {
         name
         for job in (registry.jobs.values() if registry else ())
         for name in [*(script.relation for script in job.transform), *([job.load.table] if job.load else [])]
     }
-    foreign = query(
+    rows = query(
         connection,
-        "SELECT oid::regclass::text, relkind FROM pg_class WHERE oid = ANY ("
-        "SELECT to_regclass(name) FROM unnest(%s::text[]) AS name) AND NOT pg_has_role(relowner, 'USAGE') ORDER BY 1",
+        "SELECT oid::regclass, CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, quote_ident(current_user)"
+        " FROM pg_class WHERE oid = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)"
+        " AND NOT pg_has_role(relowner, 'USAGE') ORDER BY 1",
         (sorted(relations),),
     )
-    for relation, kind in foreign:
-        what = "VIEW" if kind == "v" else "TABLE"
-        missing.append(f"{relation} belongs to another role: ALTER {what} {relation} OWNER TO {role};")
-    return missing
+    return [f"{name} belongs to another role: ALTER {kind} {name} OWNER TO {role};" for name, kind, role in rows]
