@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -74,15 +75,11 @@ def sweep_staging(connection: Connection) -> None:
         drop_staging(connection, name)
 
 
-def drop_staging(connection: Connection, name: str) -> None:
-    """Drop one staging table; one that a dying COPY still holds is left to the next run's sweep."""
-    statement = sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier("elt_staging", name))
-    try:
-        execute(connection, "SET lock_timeout = '2s'")
-        execute(connection, statement)
-        execute(connection, "SET lock_timeout = 0")
-    except psycopg2.errors.LockNotAvailable:
-        execute(connection, "SET lock_timeout = 0")
+def drop_staging(connection: Connection, name: str, *, patience: float = 2.0) -> None:
+    """Drop one staging table; one that a dying COPY holds for longer than `patience` seconds is left to the next sweep."""
+    drop = sql.SQL("SET LOCAL lock_timeout = {}; DROP TABLE IF EXISTS {}")
+    with suppress(psycopg2.errors.LockNotAvailable):
+        execute(connection, drop.format(sql.Literal(round(patience * 1000)), sql.Identifier("elt_staging", name)))
 
 
 def create_staging(connection: Connection, name: str, table: SourceTable) -> Staging:
@@ -213,6 +210,10 @@ def publish_bronze(
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     try:
         rows_before = execute(connection, sql.SQL("DELETE FROM {}").format(target))
+        if query(connection, sql.SQL("SELECT EXISTS (SELECT FROM {})").format(target))[0][0]:
+            raise LoadError(
+                f"{load.table}: a trigger or rule keeps its rows from being replaced: drop it, or load another table"
+            )
         _guard(load, rows_before, rows_staged, accept_shrink)
         rows = execute(
             connection,
@@ -238,7 +239,8 @@ def _guard(load: Load, rows_before: int, rows: int, accepted: bool) -> None:
             f" The {rows_before:,} rows loaded before stay. Is the table in Keboola complete?"
             " If so: --accept-shrink with the job's name, once"
         )
-    if rows < rows_before * (1 - load.max_shrink_percent / 100):
+    # rounded, since 33.3 is no binary number
+    if 100 * (rows_before - rows) > round(rows_before * load.max_shrink_percent, 6):
         raise LoadError(
             f"{load.table}: the export has {rows:,} rows, {rows_before:,} were loaded before:"
             f" {100 - 100 * rows / rows_before:.0f} % fewer, max_shrink_percent is {load.max_shrink_percent:g}."
@@ -253,7 +255,8 @@ def _match_columns(
     try:
         present = query(
             connection,
-            "SELECT attname, atthasdef OR attidentity <> '' FROM pg_attribute"
+            "SELECT attname, atthasdef OR attidentity <> '', relkind IN ('r', 'p')"
+            " FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
             " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
             (f'"{load.schema}"."{load.name}"',),
         )
@@ -262,7 +265,9 @@ def _match_columns(
     script = f"sql_scripts/bronze/{load.name}.sql"
     if not present:
         raise LoadError(f"{load.table} does not exist: let {script} create it, and name that script in `transform`")
-    bronze = {name for name, _ in present}
+    if not present[0][2]:
+        raise LoadError(f"{load.table} is no table: rows can only be loaded into a table")
+    bronze = {name for name, _, _ in present}
     shared = tuple(name for name in staging.columns if name in bronze)
     if not shared:
         raise LoadError(f"{load.table} and {source.id} have no column in common: is it the right table?")
@@ -274,7 +279,7 @@ def _match_columns(
     ]
     gone = [
         f"{source.id} no longer has the column {name!r}: it is NULL in {load.table}"
-        for name, fills_itself in present
+        for name, fills_itself, _ in present
         if name not in staging.columns and not fills_itself
     ]
     return tuple(added + gone), shared
