@@ -170,6 +170,23 @@ def test_a_replaced_object_is_noticed_where_the_store_ignores_if_match(store: Sc
         reader.read()
 
 
+@pytest.mark.parametrize(
+    "content_range, message",
+    [
+        (f"bytes 1000-{len(GZIP) + 4}/{len(GZIP) + 5}", "replaced while it was read"),
+        (f"bytes 0-{len(GZIP) - 1}/{len(GZIP)}", "another range than was asked for"),
+        ("", "another range than was asked for"),
+    ],
+    ids=["other size", "other start", "none"],
+)
+def test_a_range_that_does_not_fit_what_was_read_is_refused(
+    store: ScriptedServer, reader: Reader, content_range: str, message: str
+) -> None:
+    store.script = [{"cut": 1000}, {"status": 206, "headers": {"Content-Range": content_range}}]
+    with pytest.raises(ExtractError, match=message):
+        reader.read()
+
+
 def test_an_object_shorter_than_announced_is_no_success(store: ScriptedServer, reader: Reader) -> None:
     store.body = CSV
     store.script = [{"length": len(CSV) + 10}]
