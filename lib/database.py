@@ -140,6 +140,8 @@ class Database:
             raise
         if stoppable:
             self.stop.watch(_canceller(connection))
+        else:
+            execute(connection, "SET lock_timeout = '5s'")
         return connection
 
 

@@ -107,12 +107,13 @@ class Run:
 
     def _recorded(self, connection: Connection, recorder: Connection) -> RunResult:
         """Give the run a number, and let no ending go unrecorded."""
-        run_id = history.begin_run(recorder, self.plan.jobs, run_name(datetime.now(timezone.utc)), self.run_date)
+        run_id = history.begin_run(connection, self.plan.jobs, run_name(datetime.now(timezone.utc)), self.run_date)
         try:
             with translated(f"run {run_id}"):
                 loader.sweep_staging(connection)
                 records = self._work(connection, recorder, run_id)
-        except EltError as error:
+        except EltError as reason:
+            error = self.stop.explain(reason)
             status = "cancelled" if self.stop.requested else "failed"
             self._record(recorder, run_id, status, error)
             return RunResult(error.exit_code, run_id=run_id, error=error)
@@ -151,7 +152,7 @@ class Run:
             return {}, {}
         extractor = make_extractor(self.settings, f"elt-{run_id}", self.stop, self.environ, self.console.line)
         source = extractor.describe()
-        history.name_source(recorder, run_id, source)
+        history.name_source(connection, run_id, source)
         self.console.line(f"{source} -> {address(connection)}, run {run_id}")
         refused, watched = self._look_at_bystanders(extractor, history.loaded_versions(recorder))
         groups = [

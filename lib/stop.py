@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from lib.errors import Cancelled
+from lib.errors import Cancelled, EltError
 
 Result = TypeVar("Result")
 
@@ -39,6 +39,10 @@ class Stop:
         """Raises Cancelled once a stop was requested."""
         if self.requested:
             raise Cancelled(self._signal)
+
+    def explain(self, error: EltError) -> EltError:
+        """Why work ended with this error: a stop, once there was one, for it makes statements fail anywhere."""
+        return Cancelled(self._signal) if self.requested else error
 
     def wait(self, seconds: float) -> None:
         """Wait; a stop ends it early."""
@@ -102,6 +106,8 @@ def run_stoppable(work: Callable[[Stop], Result]) -> Result:
                     return future.result()
                 if stop.requested:
                     stop.interrupt()
+    except EltError as error:
+        raise stop.explain(error) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -238,6 +238,24 @@ def test_a_signal_ends_a_run_that_waits_for_somebodys_lock(monday: Project) -> N
         assert newest_run(monday) == ("cancelled", "stopped by Ctrl-C")
 
 
+def test_a_signal_ends_a_run_that_sweeps_litter(monday: Project) -> None:
+    monday.database.sql("CREATE TABLE elt_staging.r1_c (v text)")
+    with somebody_holding(monday, "elt_staging.r1_c", "ACCESS SHARE"), ProjectProcess(monday) as process:
+        await_rows(monday, WAITING_FOR_A_LOCK)
+        assert_it_ends_at_once(process, signal.SIGTERM, 143)
+        assert_it_was_cancelled(monday, process, "stopped by SIGTERM")
+
+
+@pytest.mark.parametrize("comment", ["", "COMMENT ON TABLE elt.runs IS 'of an older version';"])
+def test_a_signal_ends_a_run_that_waits_for_its_number_or_for_schema_elt(monday: Project, comment: str) -> None:
+    monday.database.sql(f"{comment}SELECT")
+    with somebody_holding(monday, "elt.runs", "SHARE"), ProjectProcess(monday) as process:
+        await_rows(monday, WAITING_FOR_A_LOCK)
+        assert_it_ends_at_once(process, signal.SIGTERM, 143)
+    assert process.lines[-1] == "error: stopped by SIGTERM"
+    assert_it_is_still_monday(monday)
+
+
 def test_a_second_signal_ends_a_run_that_does_not_end(monday: Project) -> None:
     """Nobody is ever tempted to kill -9."""
     add_a_long_statement(monday)
