@@ -6,6 +6,7 @@ keeps their order. Quiet leaves only what is wrong.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, TextIO
 
 from lib.errors import EltError
+
+#: what a value in a message could do to a terminal or to the one line that it belongs into
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -35,7 +39,9 @@ class StagingProgress:
     def exported(self, job: str, slices: int, rows: int | None) -> None:
         """The export is ready to be read; rows is what the source counts, None where it does not say."""
         if self._bars is not None:
-            self._tasks[job] = self._bars.add_task(job, total=rows, size="")
+            if job in self._tasks:  # exported again
+                self._bars.remove_task(self._tasks[job])
+            self._tasks[job] = self._bars.add_task(job, total=rows)
 
     def copied(self, job: str, rows: int) -> None:
         """A slice of so many rows is in staging."""
@@ -145,24 +151,39 @@ class Console:
         }
         parts = [f"{_count(len(by_status['published']), 'job')} published"] if records else []
         if failed := by_status["failed"]:
-            reasons = ", ".join(f"{record.job} ({str(record.error).splitlines()[0]})" for record in failed)
+            reasons = ", ".join(f"{record.job} ({_first_line(record.error)})" for record in failed)
             parts.append(f"{len(failed)} failed: {reasons}")
         if held := by_status["held back"]:
             parts.append(f"{len(held)} held back: {', '.join(record.job for record in held)}")
         if error is not None:
-            parts.append(f"stopped: {str(error).splitlines()[0]}")
+            parts.append(f"stopped: {_first_line(error)}")
         wrong = error is not None or bool(failed)
         self._print(f"{name}: {', '.join(parts) or 'nothing to do'}, {seconds}", wrong=wrong)
 
     def _print(self, text: str, *, wrong: bool = False) -> None:
         if self.quiet and not wrong:
             return
-        if self._bars is not None:
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            return
         stream = self.err if wrong else self.out
         encoding = stream.encoding or "ascii"
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+        shown = text.translate(CONTROLS).encode(encoding, "backslashreplace").decode(encoding)
+        try:
+            if self._bars is not None and stream.isatty():
+                self._bars.console.print(shown, markup=False, highlight=False, emoji=False, soft_wrap=True)
+            else:
+                print(shown, file=stream, flush=True)
+        except OSError:
+            _silence(stream)
+
+
+def _silence(stream: TextIO) -> None:
+    """A closed pipe or a full disk takes the rest of the log, and neither the load nor its exit code."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _first_line(text: object) -> str:
+    return str(text).partition("\n")[0]
 
 
 def _cell(value: object, zone: tzinfo) -> str:
@@ -172,7 +193,7 @@ def _cell(value: object, zone: tzinfo) -> str:
         return f"{value.astimezone(zone):%Y-%m-%d %H:%M:%S}"
     if isinstance(value, int):
         return f"{value:,}"
-    return (str(value).splitlines() or [""])[0][:100]
+    return _first_line(value)[:100]
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,0 +1,312 @@
+"""What a person sees: lines, bars, the summary as the last line, and never a traceback for a character or a closed pipe."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from lib.console import Console
+from lib.errors import Cancelled, DatabaseError, EltError
+from lib.history import JobRecord
+from lib.transformer import ScriptResult
+
+PROJECT = Path(__file__).parent.parent
+
+
+@dataclass
+class Spoken:
+    """A console without a terminal, and what it said."""
+
+    console: Console
+
+    @property
+    def out(self) -> list[str]:
+        return self.console.out.getvalue().splitlines()
+
+    @property
+    def err(self) -> list[str]:
+        return self.console.err.getvalue().splitlines()
+
+
+def speaking(**options: object) -> Spoken:
+    return Spoken(Console(out=io.StringIO(), err=io.StringIO(), **options))
+
+
+# ---- lines ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_carries_the_time_of_day_in_the_settings_time_zone() -> None:
+    spoken = speaking(zone=ZoneInfo("Asia/Kathmandu"))
+    spoken.console.line("PostgreSQL 18")
+    stamp, text = spoken.out[0].split(" +0545  ")
+    now = datetime.now(ZoneInfo("Asia/Kathmandu")).replace(tzinfo=None)
+    assert abs((datetime.fromisoformat(stamp) - now).total_seconds()) < 60
+    assert text == "PostgreSQL 18"
+
+
+def test_steps_stand_in_columns_with_rows_and_seconds() -> None:
+    spoken = speaking(width=8)
+    console = spoken.console
+    with console.staging() as progress:
+        progress.exported("products", 3, 12)
+        progress.copied("products", 12)
+        progress.staged("products", 1234567, 12.34)
+    console.loaded("products", "bronze.products", 1234567, 1.5)
+    console.script("a", ScriptResult("silver/a.sql", 0.26, (1, 2000, 3, 4)))
+    console.script("a", ScriptResult("silver/a.sql", 0.26, (0, 0, 0, 4)))
+    console.script("a", ScriptResult("gold/a.sql", 0.0))
+    console.script("a", ScriptResult("checks/a.sql", 0.0, broken_by=0))
+    console.script("a", ScriptResult("checks/a.sql", 0.0, broken_by=7))
+    assert [re.sub(" +", " ", line) for line in spoken.out] == [
+        "products stage 1,234,567 rows 12.3 s",
+        "products load bronze.products 1,234,567 rows 1.5 s",
+        "a script silver/a.sql +1 ~2,000 -3 2,005 rows 0.3 s",
+        "a script silver/a.sql 4 rows 0.3 s",
+        "a script gold/a.sql 0.0 s",
+        "a check checks/a.sql 0 rows 0.0 s",
+        "a check checks/a.sql 7 rows 0.0 s",
+    ]
+    assert len({len(line) for line in spoken.out}) == 1
+    assert spoken.err == []
+
+
+def test_a_table_has_headers_and_numbers_to_the_right() -> None:
+    spoken = speaking(zone=ZoneInfo("Europe/Prague"))
+    at = datetime(2026, 1, 31, 5, 0, tzinfo=timezone.utc)
+    spoken.console.table(
+        ["job", "rows", "seconds", "at", "error"],
+        [["a", 1234, Decimal("1.5"), at, None], ["longer", None, Decimal("10.25"), None, "one\ntwo"]],
+    )
+    assert spoken.out == [
+        "job      rows  seconds  at                   error",
+        "------  -----  -------  -------------------  -----",
+        "a       1,234      1.5  2026-01-31 06:00:00",
+        "longer           10.25                       one",
+    ]
+
+
+def test_quiet_leaves_only_what_is_wrong() -> None:
+    spoken = speaking(quiet=True)
+    console = spoken.console
+    console.text("a")
+    console.line("a")
+    console.loaded("a", "bronze.a", 1, 1.0)
+    console.table(["a"], [[1]])
+    with console.staging() as progress:
+        progress.staged("a", 1, 1.0)
+    console.summary("run", [JobRecord("a", "published")])
+    assert spoken.out == spoken.err == []
+    console.note("a", "look at this")
+    console.warn("this too")
+    console.error(DatabaseError("and this"))
+    console.summary("run", [JobRecord("a", "failed", error="oops")])
+    assert spoken.out == []
+    assert spoken.err[:3] == ["a: look at this", "warning: this too", "error: and this"]
+    assert spoken.err[3].startswith("run: 0 jobs published, 1 failed: a (oops), ")
+
+
+def test_what_is_wrong_goes_to_stderr_and_all_else_to_stdout() -> None:
+    spoken = speaking()
+    spoken.console.text("good")
+    spoken.console.note("a", "bad")
+    assert (spoken.out, spoken.err) == (["good"], ["a: bad"])
+
+
+# ---- the summary ----------------------------------------------------------------------------------------------------
+
+PUBLISHED = JobRecord("a", "published")
+FAILED = JobRecord("b", "failed", error="silver/b.sql:4: oops")
+HELD = JobRecord("c", "held back", error="b failed, and a group publishes whole or not at all")
+SUMMARIES: list[tuple[list[JobRecord], EltError | None, str]] = [
+    ([], None, "nothing to do"),
+    ([PUBLISHED], None, "1 job published"),
+    ([PUBLISHED, PUBLISHED], None, "2 jobs published"),
+    ([PUBLISHED, FAILED, HELD], None, "1 job published, 1 failed: b (silver/b.sql:4: oops), 1 held back: c"),
+    (
+        [FAILED, JobRecord("d", "failed", error="two\nlines"), HELD, JobRecord("e", "held back", error="b")],
+        None,
+        "0 jobs published, 2 failed: b (silver/b.sql:4: oops), d (two), 2 held back: c, e",
+    ),
+    ([JobRecord("b", "failed", error="")], None, "0 jobs published, 1 failed: b ()"),
+    ([], DatabaseError("cannot connect\n    Is the server up?"), "stopped: cannot connect"),
+    ([], Cancelled(15), "stopped: stopped by SIGTERM"),
+]
+
+
+@pytest.mark.parametrize(("records", "error", "said"), SUMMARIES)
+def test_the_last_line_is_the_summary(records: list[JobRecord], error: EltError | None, said: str) -> None:
+    spoken = speaking()
+    spoken.console.summary("daily load", records, error)
+    is_wrong = error is not None or any(record.status == "failed" for record in records)
+    line = (spoken.err if is_wrong else spoken.out)[-1]
+    assert re.fullmatch(rf"daily load: {re.escape(said)}, \d+\.\d s", line)
+    assert (spoken.out == []) == is_wrong
+
+
+def test_an_error_of_several_lines_stands_whole_before_the_last_line() -> None:
+    spoken = speaking()
+    spoken.console.summary(
+        "run", [FAILED, JobRecord("d", "failed", error="two\n    lines")], DatabaseError("three\n    and\n    four")
+    )
+    assert spoken.err[:-1] == ["d failed: two", "    lines", "error: three", "    and", "    four"]
+    assert "d (two)" in spoken.err[-1] and "stopped: three" in spoken.err[-1]
+
+
+def test_a_value_in_a_message_can_neither_move_the_cursor_nor_break_the_line() -> None:
+    spoken = speaking()
+    value = 'invalid input: "\x1b[2J\r\x07\x9b1A"\ttab'
+    spoken.console.summary("run", [JobRecord("a", "failed", error=value)])
+    assert 'a (invalid input: "\\x1b[2J\\x0d\\x07\\x9b1A"\ttab)' in spoken.err[-1]
+
+
+# ---- streams --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("utf-8", "größe 😀 \\udcff"), ("latin-1", "größe \\U0001f600 \\udcff"), ("ascii", "gr\\xf6\\xdfe")],
+)
+def test_a_character_that_the_stream_lacks_is_shown_escaped(encoding: str, shown: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    Console(out=stream).text("größe 😀 \udcff")
+    assert stream.buffer.getvalue().decode(encoding).startswith(shown)
+
+
+SPEAK = """
+import sys
+from lib.console import Console
+from lib.errors import LoadError
+from lib.history import JobRecord
+console = Console(width=3)
+with console.staging() as progress:
+    for job in ("abc", "d", "abc"):
+        progress.exported(job, 2, None if job == "d" else 10)
+        progress.copied(job, 5)
+        console.line("größe [red]😀[/red] :smile: \\x1b[2J " + "x" * 200)
+        console.note(job, "schön")
+    progress.staged("abc", 10, 0.1)
+console.summary("run", [JobRecord("abc", "failed", error="größe 😀\\nzwei")])
+sys.exit(3)
+""".encode("ascii", "backslashreplace").decode()
+
+
+def child_environment(**variables: str) -> dict[str, str]:
+    return {"PATH": os.defpath, "PYTHONPATH": str(PROJECT), **variables}
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"LANG": "C"}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
+def test_no_environment_makes_a_character_fail(variables: dict[str, str]) -> None:
+    command = [sys.executable, "-c", SPEAK]
+    done = subprocess.run(command, env=child_environment(**variables), capture_output=True, timeout=60, check=False)
+    assert done.returncode == 3, done.stderr
+    assert b"\x1b" not in done.stdout and b"Traceback" not in done.stderr
+    assert b"[red]" in done.stdout and b":smile:" in done.stdout
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(
+        (b"run: 0 jobs published, 1 failed: abc (gr", b"run: 0 jobs published, 1 failed: abc (gr\\xf6")
+    )
+
+
+def test_a_closed_pipe_takes_the_log_and_not_the_exit_code() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", SPEAK],
+        env=child_environment(),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert done.returncode == 3
+    lines = done.stderr.decode().splitlines()
+    assert lines[:2] == ["abc: schön", "d: schön"]
+    assert lines[-1].startswith("run: 0 jobs published, 1 failed: abc (größe 😀), ")
+
+
+# ---- terminals ------------------------------------------------------------------------------------------------------
+
+
+def on_terminal(code: str, *, stderr_too: bool = True, **variables: str) -> tuple[int, bytes, bytes]:
+    """Exit code, what a terminal showed, and what went to a stderr that is no terminal."""
+    master, terminal = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=child_environment(TERM="xterm-256color", COLUMNS="80", LINES="24", **variables),
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=terminal if stderr_too else subprocess.PIPE,
+    )
+    os.close(terminal)
+    shown = b"".join(_read_all(master))
+    os.close(master)
+    said = process.stderr.read() if process.stderr else b""
+    if process.stderr:
+        process.stderr.close()
+    return process.wait(60), shown, said
+
+
+def _read_all(master: int) -> Iterator[bytes]:
+    while True:
+        try:
+            data = os.read(master, 65536)
+        except OSError:  # how Linux says that the other side is closed
+            return
+        if not data:
+            return
+        yield data
+
+
+def plain(shown: bytes) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r", "")
+
+
+def test_a_terminal_shows_bars_and_whole_lines() -> None:
+    code, shown, _ = on_terminal(SPEAK)
+    text = plain(shown)
+    assert code == 3
+    assert "━" in text and "5 rows" in text
+    assert f"größe [red]😀[/red] :smile: \\x1b[2J {'x' * 200}\n" in text
+    assert "abc: schön\n" in text
+    assert text.splitlines()[-1].startswith("run: 0 jobs published, 1 failed: abc (größe 😀), ")
+
+
+def test_a_terminal_without_unicode_shows_bars_of_what_it_has() -> None:
+    code, shown, _ = on_terminal(SPEAK, PYTHONIOENCODING="ascii")
+    text = plain(shown)
+    assert code == 3 and "Traceback" not in text
+    assert "gr\\xf6\\xdfe [red]\\U0001f600[/red]" in text
+    assert "---" in text
+
+
+def test_a_job_that_is_exported_again_has_one_bar() -> None:
+    _, shown, _ = on_terminal(SPEAK)
+    last_frames = plain(shown).rpartition(" 0.1 s\n")[2].partition("abc failed")[0]
+    assert last_frames.count("abc ") == last_frames.count("d   ") > 0
+
+
+def test_what_is_wrong_reaches_a_stderr_that_is_no_terminal_while_bars_are_shown() -> None:
+    code, shown, said = on_terminal(SPEAK, stderr_too=False)
+    assert code == 3
+    assert said.decode().splitlines()[:3] == ["abc: schön", "d: schön", "abc: schön"]
+    assert "schön" not in plain(shown)
+
+
+def test_quiet_shows_no_bar() -> None:
+    _, shown, _ = on_terminal(SPEAK.replace("width=3", "quiet=True"))
+    assert "━" not in plain(shown) and "\x1b" not in shown.decode()
