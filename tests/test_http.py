@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Iterator
 from email.utils import format_datetime
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from cryptography import x509
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from scripted_server import ScriptedServer
 
-from lib.errors import ExtractError
+from lib.errors import Cancelled, ExtractError
 from lib.extractors.http import Call, Http, parse_time, retry_after
 
 NOON = datetime.datetime(2026, 3, 4, 12, tzinfo=datetime.timezone.utc).timestamp()
@@ -24,7 +25,7 @@ NOON = datetime.datetime(2026, 3, 4, 12, tzinfo=datetime.timezone.utc).timestamp
 class Sender:
     """An Http whose waits are recorded and move its clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: tuple[float, float] = (1.0, 0.25)) -> None:
         self.waits: list[float] = []
         self.lines: list[str] = []
         self.at = NOON
@@ -35,7 +36,7 @@ class Sender:
             report=self.lines.append,
             connections=2,
             secret="815-4711-hunter2",
-            timeout=(1.0, 0.25),
+            timeout=timeout,
         )
 
     def clock(self) -> float:
@@ -65,6 +66,27 @@ def test_a_dead_server_is_asked_six_times(sender: Sender, server: ScriptedServer
         sender.http.send(Call("table x", server.url))
     assert sender.waits == pytest.approx([1, 2, 4, 8, 16], rel=0.26)
     assert sender.lines == [] or "trying again" in sender.lines[0]
+
+
+def test_two_runs_that_fail_together_do_not_come_back_together(server: ScriptedServer) -> None:
+    server.script = [{"status": 503}, {"status": 503}, {}, {"status": 503}, {"status": 503}]
+    one, other = Sender(), Sender()
+    for sender in (one, other):
+        sender.http.send(Call("table x", server.url))
+    assert one.waits != other.waits
+
+
+def test_a_stop_does_not_wait_for_a_silent_server(server: ScriptedServer) -> None:
+    def stop(seconds: float) -> None:
+        raise Cancelled()
+
+    sender = Sender(timeout=(1.0, 30.0))
+    sender.http.pause = stop
+    server.script = [{"length": 10, "body": b"", "stall": True}]
+    began = monotonic()
+    with pytest.raises(Cancelled):
+        sender.http.send(Call("table x", server.url))
+    assert monotonic() - began < 5
 
 
 def test_fewer_tries_can_be_asked_for(sender: Sender, server: ScriptedServer) -> None:

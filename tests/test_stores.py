@@ -93,6 +93,10 @@ def test_an_object_has_the_url_of_its_cloud(provider: str, environ: dict[str, st
     assert location(provider, environ).call("slice 1", "exp-2/99.csv", None, {}).url == url
 
 
+def test_google_is_asked_for_the_generation_that_was_begun() -> None:
+    assert location("gcp").call("slice 1", "k", "17", {}).url.endswith("/o/k?alt=media&ifGenerationMatch=17")
+
+
 def test_a_bucket_with_a_dot_is_no_host_name() -> None:
     place = location("aws", s3Path={"bucket": "demo.files", "key": "k"})
     assert place.call("slice 1", "k", None, {}).url == "https://s3.eu-central-1.amazonaws.com/demo.files/k"
