@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, getcontext
+from decimal import ROUND_HALF_UP, Decimal, getcontext
 
 getcontext().prec = 300
 
@@ -90,7 +90,7 @@ class Warehouse:
     #: (SKU, warehouse) -> name, identifier, available, on hand, on hand received, quarantined, unavailable, bronze rows
     stock_levels: dict[tuple[str, str], tuple]
     issues: set[Issue]
-    #: SKU -> name, type, status, total_stock, on hand, quarantined, unavailable, warehouses, stock_status
+    #: SKU -> name, type, status, total_stock, on hand, quarantined, unavailable, warehouses, stock_status, volume, space
     product_status_summary: dict[str, tuple]
 
 
@@ -261,11 +261,20 @@ def _summary(
     products: Mapping[str, tuple], levels: Mapping[tuple[str, str], tuple], thresholds: Mapping[str, int]
 ) -> dict[str, tuple]:
     summary = {}
-    for sku, (name, kind, *_, is_active, _has_dimensions) in products.items():
+    for sku, (name, kind, _weight, *sides, is_active, _has_dimensions) in products.items():
         places = [level for (of, _), level in levels.items() if of == sku]
         total, on_hand, quarantined, unavailable = (sum(level[at] for level in places) for at in (2, 3, 5, 6))
         threshold = thresholds.get(kind or "", thresholds["*"])
         status = "Out of Stock" if total <= 0 else "Low Stock" if total <= threshold else "In Stock"
         activity = "Active" if is_active else "Inactive"
-        summary[sku] = (name, kind, activity, total, on_hand, quarantined, unavailable, len(places), status)
+        volume = None if None in sides else sides[0] * sides[1] * sides[2]
+        space = None if volume is None else rounded(volume * max(on_hand, 0), 3)
+        volume = None if volume is None else rounded(volume, 3)
+        numbers = (total, on_hand, quarantined, unavailable, len(places))
+        summary[sku] = (name, kind, activity, *numbers, status, volume, space)
     return summary
+
+
+def rounded(number: Decimal, places: int) -> Decimal:
+    """As PostgreSQL's round(numeric, places): a half goes away from zero."""
+    return number.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)

@@ -23,6 +23,7 @@ products AS (
         products.product_name,
         products.product_type,
         products.is_active,
+        products.length_cm * products.width_cm * products.height_cm AS volume_cm3,
         coalesce(stock.total_stock, 0) AS total_stock,
         coalesce(stock.quantity_on_hand, 0) AS quantity_on_hand,
         coalesce(stock.quarantined_quantity, 0) AS quarantined_quantity,
@@ -49,7 +50,9 @@ SELECT
         WHEN total_stock <= 0 THEN 'Out of Stock'
         WHEN total_stock <= low_stock_threshold THEN 'Low Stock'
         ELSE 'In Stock'
-    END AS stock_status
+    END AS stock_status,
+    round(volume_cm3, 3) AS volume_cm3,
+    round(volume_cm3 * greatest(quantity_on_hand, 0), 3) AS space_taken_cm3
 FROM products;
 
 COMMENT ON VIEW gold.product_status_summary IS
@@ -67,3 +70,7 @@ COMMENT ON COLUMN gold.product_status_summary.warehouse_count IS
     'Warehouses that have a stock row of the product; an unknown one counts as one.';
 COMMENT ON COLUMN gold.product_status_summary.stock_status IS
     'Out of Stock: total_stock is 0 or less; Low Stock: up to the threshold in silver.stock_thresholds; In Stock: above.';
+COMMENT ON COLUMN gold.product_status_summary.volume_cm3 IS
+    'Volume of a piece in cubic centimetres; NULL where a dimension is unknown.';
+COMMENT ON COLUMN gold.product_status_summary.space_taken_cm3 IS
+    'Cubic centimetres that the pieces on the shelf take; NULL where the volume is unknown.';

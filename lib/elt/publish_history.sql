@@ -1,0 +1,147 @@
+-- elt.publish_history: remember what a table held day by day, as ranges of days on which a row stayed the same.
+--
+--     SELECT * FROM elt.publish_history('silver.stock_history', 'stock_now', DATE '2026-01-31');
+--     SELECT * FROM elt.publish_history('silver.stock_history', 'stock_now', DATE '2026-01-15', DATE '2026-01-16');
+--
+-- The target's primary key is the source's key and valid_from; a range holds from valid_from up to, but not on, valid_to,
+-- which is 'infinity' for what still holds.  After the call the target says of on_day exactly what the source says, and of
+-- every other day what it said before: next_day is the next day that the target knows, NULL where on_day is the newest.
+-- Ranges that meet and are equal are one.  Only rows that change that day are touched (see elt.publish_rows).
+-- Needs schema elt and PostgreSQL 15 or newer.
+
+CREATE OR REPLACE FUNCTION elt.publish_history(target regclass, source regclass, on_day date, next_day date DEFAULT NULL)
+RETURNS TABLE (inserted bigint, updated bigint, deleted bigint, unchanged bigint)
+LANGUAGE plpgsql
+SET jit = off  -- compiling these statements costs more than it saves
+AS $function$
+DECLARE
+    cannot      constant text := format('cannot remember %s in %s on %s', source, target, on_day);
+    moved       constant text := format('pg_temp._elt_moved_%s', target::oid);
+    ranges      constant text := format('pg_temp._elt_ranges_%s', target::oid);
+    until       constant date := coalesce(next_day, 'infinity');
+    piece       record;  -- of the statements below, in which s is the source, t the target and m what moved
+    source_rows bigint;
+    moved_rows  bigint;
+BEGIN
+    IF target IS NULL OR source IS NULL OR on_day IS NULL OR NOT isfinite(on_day) OR next_day <= on_day THEN
+        RAISE EXCEPTION 'elt.publish_history(%, %, %, %): it takes a table, its rows, a day, and a later day or NULL',
+                target, source, on_day, next_day
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+
+    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', target);
+
+    SELECT
+        -- k
+        string_agg(format('%I', c.name), ', ' ORDER BY c.key_place) FILTER (WHERE c.key_place > 0) AS keys,
+        -- m.k
+        string_agg(format('m.%I', c.name), ', ' ORDER BY c.key_place) FILTER (WHERE c.key_place > 0) AS m_keys,
+        -- coalesce(s.k, t.k) AS k
+        string_agg(format('coalesce(s.%1$I, t.%1$I) AS %1$I', c.name), ', ' ORDER BY c.key_place)
+            FILTER (WHERE c.key_place > 0) AS either_keys,
+        -- s.k = t.k
+        string_agg(format('s.%1$I = t.%1$I', c.name), ' AND ' ORDER BY c.key_place) FILTER (WHERE c.key_place > 0)
+            AS same_key,
+        -- k, a, b
+        string_agg(format('%I', c.name), ', ' ORDER BY c.place) AS columns,
+        -- s.k, s.a, s.b
+        string_agg(format('s.%I', c.name), ', ' ORDER BY c.place) AS s_columns,
+        -- a, b
+        string_agg(format('%I', c.name), ', ' ORDER BY c.place) FILTER (WHERE c.key_place IS NULL) AS values,
+        -- s.a IS DISTINCT FROM t.a OR s.b IS DISTINCT FROM t.b
+        string_agg(format('s.%1$I IS DISTINCT FROM t.%1$I', c.name), ' OR ' ORDER BY c.place)
+            FILTER (WHERE c.key_place IS NULL) AS is_different
+    INTO piece
+    FROM elt._publish_columns(target, source) AS c
+    WHERE c.source_type IS NOT NULL;
+
+    -- 1. Keys whose row on that day is not what the target says of that day.
+
+    EXECUTE format(
+        $moved$
+        CREATE TEMP TABLE %1$s AS
+        SELECT %2$s, s._elt_here IS NOT NULL AS _elt_here
+        FROM (SELECT true AS _elt_here, %3$s FROM %4$s) AS s
+        FULL JOIN (
+            SELECT true AS _elt_here, %3$s FROM %5$s WHERE valid_from <= %6$L AND valid_to > %6$L
+        ) AS t ON %7$s
+        WHERE s._elt_here IS NULL OR t._elt_here IS NULL OR %8$s
+        $moved$,
+        moved, piece.either_keys, piece.columns, source, target, on_day, piece.same_key,
+        coalesce(piece.is_different, 'false')
+    );
+    EXECUTE format('ANALYZE %s', moved);
+    EXECUTE format('SELECT count(*) FROM %s', source) INTO source_rows;
+    EXECUTE format('SELECT count(*) FROM %s WHERE _elt_here', moved) INTO moved_rows;
+    PERFORM elt._refuse_bad_keys(format('(SELECT %s FROM %s WHERE _elt_here) AS m', piece.keys, moved), piece.keys, cannot);
+
+    -- 2. Their ranges around that day: what held before it, the day itself up to the next one, what holds from then on.
+    --    Neighbours that are equal become one range.
+
+    EXECUTE format(
+        $ranges$
+        CREATE TEMP TABLE %1$s AS
+        WITH
+
+        pieces AS (
+            SELECT %2$s, valid_from, least(valid_to, %3$L) AS valid_to
+            FROM %4$s
+            WHERE (%5$s) IN (SELECT %6$s FROM %7$s AS m) AND valid_from < %3$L AND valid_to >= %3$L
+
+            UNION ALL
+            SELECT %2$s, %3$L, %8$L
+            FROM %9$s
+            WHERE (%5$s) IN (SELECT %6$s FROM %7$s AS m)
+
+            UNION ALL
+            SELECT %2$s, greatest(valid_from, %8$L), valid_to
+            FROM %4$s
+            WHERE (%5$s) IN (SELECT %6$s FROM %7$s AS m) AND valid_from <= %8$L AND valid_to > %8$L
+        ),
+
+        neighbours AS (
+            SELECT
+                *,
+                lag(valid_to) OVER before IS NOT DISTINCT FROM valid_from
+                    AND lag(ROW(%10$s)) OVER before IS NOT DISTINCT FROM ROW(%10$s) AS _elt_goes_on
+            FROM pieces
+            WINDOW before AS (PARTITION BY %5$s ORDER BY valid_from)
+        ),
+
+        runs AS (
+            SELECT
+                *,
+                count(*) FILTER (WHERE NOT _elt_goes_on) OVER (PARTITION BY %5$s ORDER BY valid_from) AS _elt_run
+            FROM neighbours
+        )
+
+        SELECT %2$s, min(valid_from) AS valid_from, max(valid_to) AS valid_to
+        FROM runs
+        GROUP BY %2$s, _elt_run
+        $ranges$,
+        ranges, piece.columns, on_day, target, piece.keys, piece.m_keys, moved, until, source,
+        coalesce(piece.values, 'true')
+    );
+
+    -- 3. They replace all ranges of these keys that touch the day.
+
+    SELECT news.inserted, news.updated, news.deleted
+    INTO inserted, updated, deleted
+    FROM elt.publish_rows(
+        target,
+        ranges::regclass,
+        format(
+            'valid_from <= %L AND valid_to >= %L AND (%s) IN (SELECT %s FROM %s AS m)',
+            until, on_day, piece.keys, piece.m_keys, moved
+        )
+    ) AS news;
+    unchanged := source_rows - moved_rows;
+    EXECUTE format('DROP TABLE %s, %s', moved, ranges);
+    RETURN NEXT;
+END
+$function$;
+
+COMMENT ON FUNCTION elt.publish_history(regclass, regclass, date, date) IS
+    'Makes a table of ranges (primary key: the source''s key and valid_from) say of one day what the source says, and of '
+    'every other day what it said before. Touches only rows that change; returns how many ranges were inserted, updated '
+    'and deleted, and how many rows of the source were there already.';

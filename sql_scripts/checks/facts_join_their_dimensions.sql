@@ -1,0 +1,42 @@
+-- Claim: joined with its dimensions, gold.fact_inventory neither loses nor doubles a row or a piece: it has those of
+-- silver.stock_levels and silver.stock_without_product.
+-- What to do: the row says what differs; look at what changed in the gold scripts, then at keys that are there twice.
+
+WITH
+
+silver_totals AS (
+    SELECT
+        sum(stock_rows) AS stock_rows,
+        sum(quantity_available) AS quantity_available,
+        sum(quantity_on_hand) AS quantity_on_hand,
+        sum(without_product) AS without_product
+    FROM (
+        SELECT count(*), sum(quantity_available), sum(quantity_on_hand), 0 FROM silver.stock_levels
+        UNION ALL
+        SELECT count(*), sum(quantity_available), sum(quantity_on_hand), count(*) FROM silver.stock_without_product
+    ) AS stock (stock_rows, quantity_available, quantity_on_hand, without_product)
+),
+
+joined AS (
+    SELECT
+        count(*) AS stock_rows,
+        sum(fact_inventory.quantity_available) AS quantity_available,
+        sum(fact_inventory.quantity_on_hand) AS quantity_on_hand,
+        count(*) FILTER (WHERE dim_product.product_key = 0) AS without_product
+    FROM gold.fact_inventory
+    INNER JOIN gold.dim_product ON dim_product.product_key = fact_inventory.product_key
+    INNER JOIN gold.dim_warehouse ON dim_warehouse.warehouse_key = fact_inventory.warehouse_key
+    INNER JOIN gold.dim_date ON dim_date.date_key = fact_inventory.date_key
+)
+
+SELECT 'gold.fact_inventory with its dimensions is not silver' AS message, totals.*
+FROM silver_totals
+CROSS JOIN joined
+CROSS JOIN LATERAL (
+    VALUES
+        ('rows', joined.stock_rows, silver_totals.stock_rows),
+        ('quantity_available', joined.quantity_available, silver_totals.quantity_available),
+        ('quantity_on_hand', joined.quantity_on_hand, silver_totals.quantity_on_hand),
+        ('rows of the unknown product', joined.without_product, silver_totals.without_product)
+) AS totals (what, gold, silver)
+WHERE coalesce(gold, 0) <> coalesce(silver, 0);

@@ -1,0 +1,77 @@
+-- Claim: whatever a load changed in the histories has no overlap, no gap and no cut where nothing changed: each row's next
+-- range begins after it ends, on a loaded day; ranges that meet differ.
+-- Only rows that changed on the current day are looked at, which is what a load can break; that all other days are as
+-- they were is the claim of daily_facts_add_up.sql.
+-- What to do: look at elt.publish_history's ranges of that key, ORDER BY valid_from; load the day again.
+
+WITH
+
+today AS (
+    SELECT day FROM silver.loaded_days WHERE is_current
+),
+
+stock_ranges AS (
+    SELECT
+        'stock_history' AS history,
+        concat(product_sku, ' / ', warehouse_id) AS history_key,
+        valid_from,
+        valid_to,
+        ROW(quantity_available, quantity_on_hand, quarantined_quantity, quantity_unavailable)::text AS state
+    FROM silver.stock_history
+    WHERE (product_sku, warehouse_id) IN (
+        SELECT product_sku, warehouse_id
+        FROM silver.stock_history
+        WHERE (SELECT day FROM today) IN (valid_from, valid_to) AND valid_from > (SELECT min(day) FROM silver.loaded_days)
+    )
+),
+
+product_ranges AS (
+    SELECT
+        'product_history' AS history,
+        product_sku AS history_key,
+        valid_from,
+        valid_to,
+        ROW(
+            product_name, product_type, weight_g, length_cm, width_cm, height_cm, is_active, has_dimensions
+        )::text AS state
+    FROM silver.product_history
+),
+
+product_stock_ranges AS (
+    SELECT
+        'product_stock_history' AS history,
+        product_sku AS history_key,
+        valid_from,
+        valid_to,
+        ROW(total_stock, stock_status)::text AS state
+    FROM silver.product_stock_history
+),
+
+ranges AS (
+    SELECT *, lead(valid_from) OVER later AS next_from, lead(state) OVER later AS next_state
+    FROM (
+        SELECT * FROM stock_ranges
+        UNION ALL
+        SELECT * FROM product_ranges
+        UNION ALL
+        SELECT * FROM product_stock_ranges
+    ) AS all_ranges
+    WINDOW later AS (PARTITION BY history, history_key ORDER BY valid_from)
+)
+
+SELECT
+    CASE
+        WHEN next_from < valid_to THEN 'two ranges overlap'
+        WHEN next_from = valid_to THEN 'two ranges that meet are equal'
+        ELSE 'a range begins or ends on a day that was not loaded'
+    END AS message,
+    history,
+    history_key,
+    valid_from,
+    valid_to,
+    next_from
+FROM ranges
+WHERE next_from < valid_to
+    OR (next_from = valid_to AND next_state = state)
+    OR (isfinite(valid_from) AND valid_from NOT IN (SELECT day FROM silver.loaded_days))
+    OR (isfinite(valid_to) AND valid_to NOT IN (SELECT day FROM silver.loaded_days));

@@ -1,0 +1,77 @@
+-- gold.low_stock_products: which active products must be bought again, how many pieces are missing, and since when?
+-- Reads silver.products, silver.product_stock_history, silver.stock_thresholds, silver.loaded_days.
+
+CREATE OR REPLACE VIEW gold.low_stock_products AS
+WITH
+
+today AS (
+    SELECT day FROM silver.loaded_days WHERE is_current
+),
+
+active AS (
+    SELECT
+        products.product_sku,
+        products.product_name,
+        products.product_type,
+        stock.total_stock,
+        coalesce(of_type.low_stock_threshold, of_all.low_stock_threshold) AS low_stock_threshold
+    FROM silver.products
+    CROSS JOIN today
+    INNER JOIN silver.product_stock_history AS stock
+        ON stock.product_sku = products.product_sku
+        AND today.day >= stock.valid_from
+        AND today.day < stock.valid_to
+    LEFT JOIN silver.stock_thresholds AS of_type ON of_type.product_type = products.product_type
+    LEFT JOIN silver.stock_thresholds AS of_all ON of_all.product_type = '*'
+    WHERE products.is_active
+),
+
+low AS (
+    SELECT * FROM active WHERE total_stock <= greatest(low_stock_threshold, 0)
+),
+
+-- Days on which a product was not loaded say nothing, so they end nothing.
+ranges AS (
+    SELECT
+        low.product_sku,
+        stock.valid_from,
+        max(stock.valid_from) FILTER (WHERE stock.total_stock > greatest(low.low_stock_threshold, 0))
+            OVER (PARTITION BY low.product_sku) AS last_above
+    FROM low
+    CROSS JOIN today
+    INNER JOIN silver.product_stock_history AS stock
+        ON stock.product_sku = low.product_sku
+        AND stock.valid_from <= today.day
+),
+
+since AS (
+    SELECT product_sku, min(valid_from) AS low_since
+    FROM ranges
+    WHERE valid_from > coalesce(last_above, '-infinity')
+    GROUP BY product_sku
+)
+
+SELECT
+    low.product_sku,
+    low.product_name,
+    low.product_type,
+    CASE WHEN low.total_stock <= 0 THEN 'Out of Stock' ELSE 'Low Stock' END AS stock_status,
+    low.total_stock,
+    low.low_stock_threshold,
+    low.low_stock_threshold - low.total_stock AS quantity_missing,
+    since.low_since
+FROM low
+INNER JOIN since ON since.product_sku = low.product_sku;
+
+COMMENT ON VIEW gold.low_stock_products IS
+    'One row per active product whose total stock is not above its threshold, out of stock ones included.';
+COMMENT ON COLUMN gold.low_stock_products.product_sku IS 'Stock keeping unit.';
+COMMENT ON COLUMN gold.low_stock_products.product_name IS 'Name of the product.';
+COMMENT ON COLUMN gold.low_stock_products.product_type IS 'Kind of product.';
+COMMENT ON COLUMN gold.low_stock_products.stock_status IS 'Low Stock or Out of Stock.';
+COMMENT ON COLUMN gold.low_stock_products.total_stock IS 'Pieces that can be sold, in all warehouses.';
+COMMENT ON COLUMN gold.low_stock_products.low_stock_threshold IS 'The threshold of its type in silver.stock_thresholds.';
+COMMENT ON COLUMN gold.low_stock_products.quantity_missing IS
+    'Pieces that are missing to the threshold; with one more the product is In Stock.';
+COMMENT ON COLUMN gold.low_stock_products.low_since IS
+    'The first loaded day since which its total stock has not been above today''s threshold.';

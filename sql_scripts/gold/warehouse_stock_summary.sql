@@ -1,0 +1,64 @@
+-- gold.warehouse_stock_summary: how much does each warehouse hold, and how much space does it take?
+-- Reads silver.stock_levels, silver.stock_without_product, silver.products, silver.warehouses.
+
+CREATE OR REPLACE VIEW gold.warehouse_stock_summary AS
+WITH
+
+volumes AS (
+    SELECT product_sku, length_cm * width_cm * height_cm AS volume_cm3
+    FROM silver.products
+),
+
+stock AS (
+    SELECT
+        stock_levels.warehouse_id,
+        count(*) AS product_count,
+        count(*) FILTER (WHERE stock_levels.quantity_available > 0) AS products_in_stock,
+        sum(stock_levels.quantity_available) AS quantity_available,
+        sum(stock_levels.quantity_on_hand) AS quantity_on_hand,
+        sum(stock_levels.quarantined_quantity) AS quarantined_quantity,
+        sum(stock_levels.quantity_unavailable) AS quantity_unavailable,
+        sum(volumes.volume_cm3 * stock_levels.quantity_on_hand) FILTER (WHERE stock_levels.quantity_on_hand > 0)
+            AS space_taken_cm3,
+        count(*) FILTER (WHERE stock_levels.quantity_on_hand > 0 AND volumes.volume_cm3 IS NULL)
+            AS products_without_volume
+    FROM silver.stock_levels
+    LEFT JOIN volumes ON volumes.product_sku = stock_levels.product_sku
+    GROUP BY stock_levels.warehouse_id
+)
+
+SELECT
+    warehouses.warehouse_id,
+    warehouses.warehouse_name,
+    warehouses.warehouse_identifier,
+    coalesce(stock.product_count, 0) AS product_count,
+    coalesce(stock.products_in_stock, 0) AS products_in_stock,
+    coalesce(stock.quantity_available, 0) AS quantity_available,
+    coalesce(stock.quantity_on_hand, 0) AS quantity_on_hand,
+    coalesce(stock.quarantined_quantity, 0) AS quarantined_quantity,
+    coalesce(stock.quantity_unavailable, 0) AS quantity_unavailable,
+    coalesce(stock_without_product.quantity_available, 0) AS quantity_without_product,
+    coalesce(round(stock.space_taken_cm3, 3), 0) AS space_taken_cm3,
+    coalesce(stock.products_without_volume, 0) AS products_without_volume
+FROM silver.warehouses
+LEFT JOIN stock ON stock.warehouse_id = warehouses.warehouse_id
+LEFT JOIN silver.stock_without_product ON stock_without_product.warehouse_id = warehouses.warehouse_id
+WHERE warehouses.is_loaded;
+
+COMMENT ON VIEW gold.warehouse_stock_summary IS
+    'One row per warehouse of the current load: products, pieces, and the space that they take.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.warehouse_id IS 'The warehouse; ''unknown'' where it is missing.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.warehouse_name IS 'Name of the warehouse.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.warehouse_identifier IS 'Short code of the warehouse.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.product_count IS 'Products that have a stock row here, with pieces or without.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.products_in_stock IS 'Products of which at least a piece can be sold here.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.quantity_available IS 'Pieces that can be sold, of all products.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.quantity_on_hand IS 'Pieces on the shelf, of no product more than are available.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.quarantined_quantity IS 'Pieces held back for inspection.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.quantity_unavailable IS 'Pieces that cannot be sold.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.quantity_without_product IS
+    'Pieces of no known product, which the other columns do not count.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.space_taken_cm3 IS
+    'Cubic centimetres that the pieces on the shelf take, as far as volumes are known.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.products_without_volume IS
+    'Products on the shelf whose volume is unknown, so that space_taken_cm3 lacks them.';
