@@ -97,7 +97,6 @@ class Pipe:
 
     def close(self) -> None:
         self.connection.close()
-        self.extractor.close()
 
 
 @pytest.fixture(params=QUOTINGS)
