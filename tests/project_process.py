@@ -108,6 +108,10 @@ class ProjectProcess:
         return code
 
     @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         return self._process.pid
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import struct
@@ -256,14 +257,20 @@ def test_a_signal_ends_a_run_that_waits_for_its_number_or_for_schema_elt(monday:
     assert_it_is_still_monday(monday)
 
 
-def test_a_second_signal_ends_a_run_that_does_not_end(monday: Project) -> None:
+def test_a_second_signal_ends_a_run_whose_server_does_not_answer(monday: Project) -> None:
     """Nobody is ever tempted to kill -9."""
     add_a_long_statement(monday)
     with ProjectProcess(monday) as process:
         await_rows(monday, IN_THE_LONG_STATEMENT)
-        process.send(signal.SIGTERM)
-        process.send(signal.SIGTERM)
-        assert process.exit_code() in (143, -signal.SIGTERM)
+        ((backend,),) = monday.database.sql("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            process.send(signal.SIGINT)
+            process.run_on(0.5)
+            assert process.is_running
+            assert_it_ends_at_once(process, signal.SIGINT, -signal.SIGINT)
+        finally:
+            os.kill(backend, signal.SIGCONT)
         await_no_locks(monday)
     assert_it_is_still_monday(monday)
 
@@ -342,9 +349,9 @@ def test_a_lock_released_in_between_lets_the_next_try_publish_everything(monday:
 
 
 def test_a_colleague_may_create_an_index_concurrently_meanwhile(monday: Project) -> None:
-    """Without a lock taken first, our ANALYZE and COMMENT would wait for his index, and his index for our rows."""
+    """Without a lock taken first, our second statement would wait for his index, and his index for our first."""
     script = (monday.root / "sql_scripts/silver/a.sql").read_text()
-    monday.script("silver/a.sql", f"{script}SELECT pg_advisory_xact_lock(61);\nCOMMENT ON TABLE silver.a IS 'A.';")
+    monday.script("silver/a.sql", f"UPDATE silver.a SET v = v; SELECT pg_advisory_xact_lock(61);{script}")
     gate = monday.database.connect()
     gate.cursor().execute("SELECT pg_advisory_lock(61)")
     waits = (
