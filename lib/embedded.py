@@ -17,8 +17,8 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,6 @@ from lib.server_folder import (
     SOCKET,
     alive_lock,
     home_of,
-    locked,
     make_home,
     make_socket_folder,
     remove_files,
@@ -81,8 +80,8 @@ class Server:
         Raises SettingsError where the package is not installed, DatabaseError with the last lines of the server's log
         where PostgreSQL does not start."""
         server = cls(folder.resolve(), version, fsync, dict(settings or {}))
-        with locked(server.folder) as lock:
-            server._ensure_running(lock)
+        with _os_errors(server.folder):
+            server._ensure_running()
         return server
 
     @property
@@ -123,18 +122,18 @@ class Server:
 
     def restart(self, mode: str = "fast") -> None:
         """Stop as `pg_ctl stop -m MODE` does ("fast" cleanly, "immediate" as in a crash) and start again."""
-        with locked(self.folder) as lock:
+        with _os_errors(self.folder):
             _stop(home_of(self.folder), {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
-            self._ensure_running(lock)
+            self._ensure_running()
 
-    def _ensure_running(self, lock: int) -> None:
+    def _ensure_running(self) -> None:
         account = account_for(self.folder / "server" / "data")
         home = make_home(self.folder, account)
         deadline = time.monotonic() + START_SECONDS
         while not _ready(home):
             with alive_lock(home) as alive:
                 if alive is not None:
-                    self._start(home, account, lock, alive)
+                    self._start(home, account, alive)
             if time.monotonic() > deadline:
                 raise DatabaseError(
                     f"the PostgreSQL in {home} neither starts nor ends for {START_SECONDS} s; its log is {self.log}"
@@ -142,10 +141,10 @@ class Server:
             time.sleep(0.02)
         self._check_version(home)
 
-    def _start(self, home: Path, account: Account, lock: int, alive: int) -> None:
+    def _start(self, home: Path, account: Account, alive: int) -> None:
         bin_folder = programs_for(account, self.version, home)
         if not (home / "data").exists():
-            self._initdb(bin_folder, home, account, lock)
+            self._initdb(bin_folder, home, account, alive)
         self._check_version(home)
         sockets = make_socket_folder(home, account)
         # nobody is alive, and PostgreSQL would take a stranger who has the old process id by now for itself
@@ -163,7 +162,7 @@ class Server:
             said = self.log.read_bytes()[size_before:].decode("utf-8", "replace") if self.log.exists() else ""
             raise DatabaseError(f"PostgreSQL did not start; {self.log} ends\n{_tail(said or error.output)}") from error
 
-    def _initdb(self, bin_folder: Path, home: Path, account: Account, lock: int) -> None:
+    def _initdb(self, bin_folder: Path, home: Path, account: Account, alive: int) -> None:
         """Make the data folder under another name, so that who is killed in the middle leaves litter, no half database."""
         for litter in home.glob("initdb-*"):
             shutil.rmtree(litter)
@@ -183,7 +182,7 @@ class Server:
             command += ["--no-sync"]
         try:
             # initdb keeps the lock should we be killed, so that nobody takes for litter what it still writes
-            account.run(command, home, keep_open=(lock,))
+            account.run(command, home, keep_open=(alive,))
         except subprocess.CalledProcessError as error:
             shutil.rmtree(new)
             raise DatabaseError(f"initdb failed in {home}\n{_tail(error.output)}") from error
@@ -205,7 +204,7 @@ def stop_running(folder: Path) -> bool:
     folder = folder.resolve()
     if not (folder / "server").exists():
         return False
-    with locked(folder):
+    with _os_errors(folder):
         return _stop(home_of(folder), signal.SIGINT)
 
 
@@ -214,6 +213,15 @@ def remove(folder: Path) -> None:
     folder = folder.resolve()
     stop_running(folder)
     remove_files(folder)
+
+
+@contextmanager
+def _os_errors(folder: Path) -> Iterator[None]:
+    """What the system refuses becomes a DatabaseError."""
+    try:
+        yield
+    except OSError as error:
+        raise DatabaseError(f"embedded PostgreSQL in {folder}: {error}") from error
 
 
 def _write_settings(path: Path, settings: Mapping[str, str], account: Account) -> None:

@@ -1,12 +1,12 @@
-"""Where the files of an embedded server are, and the two locks that say who may touch them.
+"""Where the files of an embedded server are, and the lock that says whether anybody may touch them.
 
 One folder per server:
 
-    lock       held by who makes, starts or stops the server
     server/    data, log, socket; a link into /var/lib/elt where root's service account cannot reach the folder
-      alive    held by every process of the running server, so that a number in an old file is never taken for it
+      alive    held by who makes or starts the server, then by each process of it
 
-Both locks are flock's: the system frees them however their holder ends.
+The lock is flock's: the system frees it however its holders end, and the number in an old file is never taken for a
+server.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def make_home(folder: Path, account: Account) -> Path:
     home = home_of(folder)
     if (home / "data").exists():
         return home
+    folder.mkdir(parents=True, exist_ok=True)
     if home == link and not account.can_enter(folder):
         home = _outside(folder)
     if home != link:
@@ -69,8 +70,9 @@ def make_home(folder: Path, account: Account) -> Path:
             )
     home.mkdir(mode=0o700, exist_ok=True)
     account.own(home)
-    if home != link and not link.is_symlink():
-        link.symlink_to(home)
+    if home != link:
+        with suppress(FileExistsError):
+            link.symlink_to(home)
     return home
 
 
@@ -83,39 +85,18 @@ def remove_files(folder: Path) -> None:
         OUTSIDE.rmdir()  # unless other servers live there
 
 
-def _open_lock(path: Path) -> int:
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    if os.geteuid() == 0:
-        owner = path.parent.stat()
-        os.fchown(lock, owner.st_uid, owner.st_gid)
-    return lock
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[int]:
-    """Hold the folder's lock; what the system refuses meanwhile becomes a DatabaseError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _open_lock(folder / "lock")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield lock
-        finally:
-            os.close(lock)
-    except OSError as error:
-        raise DatabaseError(f"embedded PostgreSQL in {folder}: {error}") from error
-
-
 @contextmanager
 def alive_lock(home: Path) -> Iterator[int | None]:
-    """The lock that a running server holds, None where one does: a starting, a stopping or a dying one, too."""
-    alive = _open_lock(home / "alive")
+    """The lock, or None while a server runs here, or starts, or has not quite ended."""
+    alive = os.open(home / "alive", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        try:
+        if os.geteuid() == 0:
+            owner = home.stat()
+            os.fchown(alive, owner.st_uid, owner.st_gid)
+        free = False
+        with suppress(BlockingIOError):
             fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
             free = True
-        except BlockingIOError:
-            free = False
         yield alive if free else None
     finally:
         os.close(alive)
