@@ -11,13 +11,12 @@ the VACUUM ANALYZE after it is not. Ways take turns within a round, so that a bu
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
-
-import sys
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -106,9 +105,7 @@ def main() -> None:
 
     folder = Path(tempfile.mkdtemp(prefix="elt-benchmark-"))
     folder.chmod(0o711)  # as root the server runs as another user
-    server = Server.start(
-        folder / "data", options.postgresql, settings={"shared_buffers": "512MB", "max_wal_size": "8GB"}
-    )
+    server = Server.start(folder, options.postgresql, settings={"shared_buffers": "512MB", "max_wal_size": "8GB"})
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     try:
         connection = psycopg2.connect(**server.connect_args("postgres"))
@@ -122,7 +119,6 @@ def main() -> None:
                         times[order, way].append(measure(cursor, way, order, 2 - turn % 2))
         connection.close()
     finally:
-        server.stop()
         remove(folder)
 
     print(f"{options.rows:,} rows, {options.changed:g} % changed, medians of {options.rounds}, s")
