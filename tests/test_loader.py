@@ -175,7 +175,8 @@ def test_a_source_column_that_bronze_makes_itself_is_an_error_by_name(bench: Wor
 
 def test_a_column_that_was_dropped_is_not_there(bench: Workbench) -> None:
     bench.sql("ALTER TABLE bronze.t DROP v")
-    assert "'v', 'text'" in bench.load(["id", "v"], [("1", "new")]).notes[0]
+    (note,) = bench.load(["id", "v"], [("1", "new")]).notes
+    assert "'v', 'text'" in note
 
 
 def test_a_bronze_column_that_is_no_text_is_an_error_by_name(bench: Workbench) -> None:
