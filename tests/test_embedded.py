@@ -335,7 +335,9 @@ def test_a_version_that_the_package_lacks_is_refused(place: Path) -> None:
 
 def test_what_the_system_refuses_is_said_with_the_folder(place: Path) -> None:
     (place / "postgres").write_text("a file where the folder should be")
-    with pytest.raises(DatabaseError, match=f"embedded PostgreSQL in {place}/postgres: .*Not a directory"):
+    with pytest.raises(
+        DatabaseError, match=f"embedded PostgreSQL in {place}/postgres: .*(Not a directory|File exists)"
+    ):
         start(place / "postgres")
 
 
