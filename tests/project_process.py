@@ -10,8 +10,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition
 from typing import TYPE_CHECKING
@@ -33,6 +33,17 @@ LOCKS_OF_RUNS = """
     JOIN pg_stat_activity USING (pid)
     WHERE datname = current_database() AND application_name LIKE 'elt %'
 """
+
+
+@dataclass(frozen=True)
+class Moment:
+    """In the life of a run: so many lines printed, and so many seconds after the last of them.
+
+    Not the clock alone, so that a busy machine does not move every moment to the beginning.
+    """
+
+    lines: int
+    seconds: float
 
 
 class ProjectProcess:
@@ -81,10 +92,11 @@ class ProjectProcess:
             self._ended = True
             self._news.notify_all()
 
-    def wait_for(self, condition: Callable[[list[str]], bool]) -> None:
-        """Return once what was printed meets the condition, or the process has ended."""
+    def run_until(self, moment: Moment) -> None:
+        """Let it go on to this moment, or to its end."""
         with self._news:
-            assert self._news.wait_for(lambda: self._ended or condition(self.lines), PATIENCE), self.output
+            assert self._news.wait_for(lambda: self._ended or len(self.lines) >= moment.lines, PATIENCE), self.output
+        self.run_on(moment.seconds)
 
     def run_on(self, seconds: float) -> None:
         """Let it go on for so long, or to its end."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import _fresh_database as fresh_database
 from project import Calendar, Project
-from project_process import PATIENCE, READY, ProjectProcess, await_no_locks, await_rows
+from project_process import PATIENCE, READY, Moment, ProjectProcess, await_no_locks, await_rows
 
 from lib.embedded import Server, remove
 from sandbox.faults import Fault
@@ -27,18 +26,11 @@ SEED = int(os.environ.get("ELT_TEST_SEED") or random.randrange(1_000_000))
 
 def one_day(project: Project) -> str:
     """The day that the whole warehouse holds, every table complete."""
-    days = {project.day(f"{layer}.{name}") for layer in ("bronze", "silver") for name in ("a", "b", "c")}
-    assert len(days) == 1, days
-    counts = project.database.sql("""
-        SELECT DISTINCT count FROM (
-            SELECT count(*) FROM bronze.a UNION ALL SELECT count(*) FROM bronze.b UNION ALL SELECT count(*) FROM bronze.c
-            UNION ALL SELECT count(*) FROM silver.a UNION ALL SELECT count(*) FROM silver.b
-            UNION ALL SELECT count(*) FROM silver.c
-            UNION ALL SELECT count(*) FROM gold."both" WHERE a = b
-        ) AS counts
-        """)
-    assert counts == [(ROWS,)]
-    return days.pop()
+    tables = [f"{layer}.{name}" for layer in ("bronze", "silver") for name in ("a", "b", "c")]
+    looks = [f"SELECT v, count(*) FROM {table} GROUP BY v" for table in tables]
+    found = project.database.sql(" UNION ".join([*looks, "SELECT a, count(*) FROM gold.both WHERE a = b GROUP BY a"]))
+    assert len(found) == 1 and found[0][1] == ROWS, found
+    return found[0][0]
 
 
 def statuses(project: Project) -> dict[int, str]:
@@ -59,20 +51,17 @@ def assert_the_next_run_is_clean(project: Project, day: str) -> None:
 # ---- kill -9 --------------------------------------------------------------------------------------------------------
 
 
-def moments(project: Project, count: int, dice: random.Random) -> Iterator[tuple[int, float]]:
-    """Moments spread evenly over the life of a run: so many lines printed, and so many seconds after the last of them.
-
-    Lines and not the clock alone, so that a busy machine does not move all of them to the beginning.
-    """
+def moments(project: Project, count: int, dice: random.Random) -> Iterator[Moment]:
+    """Moments spread evenly over the life of a run, from its first line to its summary, in random order."""
     project.put_day("the day of the stopwatch", ROWS)
     with ProjectProcess(project) as process:
         assert process.exit_code() == 0
-        times = [*process.times, time.monotonic()]
+    times = process.times
     life = times[-1] - times[0]
     for place in dice.sample(range(count), count):
-        moment = times[0] + life * (place + dice.random()) / count
-        lines = sum(when <= moment for when in times)
-        yield lines, moment - times[lines - 1]
+        when = times[0] + life * (place + dice.random()) / count
+        lines = sum(printed <= when for printed in times)
+        yield Moment(lines, when - times[lines - 1])
 
 
 def phase(lines: list[str], is_new: bool) -> str:
@@ -91,12 +80,11 @@ def kill_often(project: Project, count: int) -> Counter[str]:
     project.put_day("the first day", ROWS)
     assert project.run().exit_code == 0
     phases: Counter[str] = Counter()
-    for number, (lines, seconds) in enumerate(moments(project, count, dice), start=1):
+    for number, moment in enumerate(moments(project, count, dice), start=1):
         old, new, before = one_day(project), f"day {number}", statuses(project)
         project.put_day(new, ROWS)
         with ProjectProcess(project) as process:
-            process.wait_for(lambda printed: len(printed) >= lines)
-            process.run_on(seconds)
+            process.run_until(moment)
             process.kill()
             await_no_locks(project)
             found = one_day(project)
@@ -117,13 +105,11 @@ def test_killed_at_any_moment_a_run_leaves_the_old_or_the_new_and_no_lock(projec
 def kill_first_runs(project: Project, count: int) -> None:
     """Kill so many runs that find an empty database."""
     print(f"ELT_TEST_SEED={SEED}")
-    project.put_day("monday", ROWS)
-    for lines, seconds in moments(project, count, random.Random(SEED)):
+    for moment in moments(project, count, random.Random(SEED)):
         project.database.sql("DROP SCHEMA IF EXISTS elt, elt_staging, bronze, silver, gold CASCADE")
         project.put_day("monday", ROWS)
         with ProjectProcess(project) as process:
-            process.wait_for(lambda printed: len(printed) >= lines)
-            process.run_on(seconds)
+            process.run_until(moment)
             process.kill()
             await_no_locks(project)
         tables = project.database.sql("SELECT count(*) FROM pg_tables WHERE schemaname IN ('bronze', 'silver')")
@@ -132,7 +118,7 @@ def kill_first_runs(project: Project, count: int) -> None:
 
 
 def test_killed_at_any_moment_a_first_run_leaves_nothing_or_all(project: Project) -> None:
-    kill_first_runs(project, 5)
+    kill_first_runs(project, 3)
 
 
 @pytest.mark.long
@@ -145,12 +131,11 @@ def stop_often(project: Project, count: int) -> None:
     print(f"ELT_TEST_SEED={SEED}")
     project.put_day("the first day", ROWS)
     assert project.run().exit_code == 0
-    for number, (lines, seconds) in enumerate(moments(project, count, random.Random(SEED)), start=1):
+    for number, moment in enumerate(moments(project, count, random.Random(SEED)), start=1):
         old, new, before = one_day(project), f"day {number}", statuses(project)
         project.put_day(new, ROWS)
         with ProjectProcess(project) as process:
-            process.wait_for(lambda printed: len(printed) >= lines)
-            process.run_on(seconds)
+            process.run_until(moment)
             process.send(signal.SIGTERM)
             code = process.exit_code()
         found = one_day(project)
@@ -168,7 +153,7 @@ def stop_often(project: Project, count: int) -> None:
 
 
 def test_told_to_stop_at_any_moment_a_run_says_so_and_leaves_the_old_or_the_new(project: Project) -> None:
-    stop_often(project, 10)
+    stop_often(project, 6)
 
 
 @pytest.mark.long
@@ -248,12 +233,11 @@ def crash_often(project: Project, count: int) -> None:
     print(f"ELT_TEST_SEED={SEED}")
     project.put_day("the first day", ROWS)
     assert project.run().exit_code == 0
-    for number, (lines, seconds) in enumerate(moments(project, count, dice), start=1):
+    for number, moment in enumerate(moments(project, count, dice), start=1):
         old, new = one_day(project), f"day {number}"
         project.put_day(new, ROWS)
         with ProjectProcess(project) as process:
-            process.wait_for(lambda printed: len(printed) >= lines)
-            process.run_on(seconds)
+            process.run_until(moment)
             project.database.server.restart("immediate")
             code = process.exit_code()
         found = one_day(project)
@@ -266,7 +250,7 @@ def crash_often(project: Project, count: int) -> None:
 
 
 def test_a_server_that_crashes_at_any_moment_leaves_the_old_or_the_new(own_project: Project) -> None:
-    crash_often(own_project, 5)
+    crash_often(own_project, 4)
 
 
 @pytest.mark.long
