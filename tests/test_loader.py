@@ -392,6 +392,7 @@ def test_a_vacuum_says_nothing_unless_postgresql_warns(bench: Workbench) -> None
 
 def test_a_vacuum_waits_for_nobody_and_says_what_it_skipped(bench: Workbench) -> None:
     bench.sql('CREATE TABLE bronze."other t" (v text)')
+    bench.sql("SET lock_timeout = '1s'")  # who waits fails
     colleague = bench.connect()
     with transaction(colleague, lock_timeout=2):
         execute(colleague, "LOCK TABLE bronze.t IN SHARE UPDATE EXCLUSIVE MODE")
