@@ -1,0 +1,221 @@
+"""How long all silver scripts and checks of an ordinary run take, against the plainest script of the same results.
+
+    python benchmarks/inventory_sql.py                                100,000 products in 10 warehouses, 1 % changing a day
+    python benchmarks/inventory_sql.py --products 2000 --rounds 1     the same in seconds
+
+Both sides run with psql -f, one transaction a morning, in databases of their own with the same bronze rows; they take
+turns within a round, so that a busy machine slows both. Afterwards every silver table must hold the same rows. The
+other side is inventory_plain.sql: TRUNCATE, then INSERT of one query a table; it runs the same checks.
+Then each gold view is asked for all its rows, the daily facts for those of one day.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from statistics import median
+
+PROJECT = Path(__file__).parent.parent
+sys.path.insert(0, str(PROJECT))
+
+import psycopg2  # noqa: E402
+from psycopg2.extensions import connection as Connection  # noqa: E402
+
+from lib.embedded import Server, remove  # noqa: E402
+from sandbox import inventory  # noqa: E402
+
+FIRST_DAY = date(2026, 1, 1)
+SCRIPTS = PROJECT / "sql_scripts"
+PLAIN = Path(__file__).parent / "inventory_plain.sql"
+JOBS = [job for name, job in json.loads((PROJECT / "elt_jobs.json").read_text()).items() if name != "$schema"]
+TRANSFORMS = [script for job in JOBS for script in job["transform"]]
+CHECKS = [check if isinstance(check, str) else check["script"] for job in JOBS for check in job.get("checks", [])]
+#: what the run sets before each script
+OPTIONS = "-c jit=off -c work_mem=64MB -c search_path=public"
+#: identity columns are drawn in another order
+SAME_ROWS = """
+    SELECT table_name, string_agg(format('%I', column_name), ', ' ORDER BY ordinal_position)
+    FROM information_schema.columns
+    WHERE table_schema = 'silver' AND is_identity = 'NO'
+    GROUP BY table_name ORDER BY table_name
+"""
+
+
+def layer(name: str) -> list[str]:
+    """Scripts of a layer, in the order of a run."""
+    return [script for script in TRANSFORMS if script.startswith(f"{name}/")]
+
+
+class Side:
+    """A database of one side."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        administrator = psycopg2.connect(**server.connect_args("postgres"))
+        administrator.autocommit = True
+        with administrator.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        administrator.close()
+        self.server, self.name = server, name
+        self.connection: Connection = psycopg2.connect(**server.connect_args(name))
+        self.connection.autocommit = True
+        self.sql("CREATE SCHEMA elt; CREATE SCHEMA bronze; CREATE SCHEMA silver; CREATE SCHEMA gold; SET jit = off")
+        for helper in sorted((PROJECT / "lib" / "elt").glob("*.sql")):
+            self.sql(helper.read_text(encoding="utf-8"))
+        for script in layer("bronze"):
+            self.sql((SCRIPTS / script).read_text(encoding="utf-8"))
+
+    def sql(self, text: str) -> list[tuple]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(text)
+            return cursor.fetchall() if cursor.description else []
+
+    def put(self, table: str, columns: Sequence[str], data: Iterable[str]) -> None:
+        """Replace the rows of a bronze table."""
+        self.sql(f"TRUNCATE {table}")
+        with self.connection.cursor() as cursor:
+            cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT csv)", io.StringIO(data))
+        self.sql(f"VACUUM ANALYZE {table}")
+
+    def psql(self, day: date, files: Sequence[Path]) -> float:
+        """Seconds that psql -f takes with these files in one transaction."""
+        command = [self.server.psql, "-Xq", "-1", "-v", "ON_ERROR_STOP=1", "-v", f"day={day}"]
+        command += [word for file in files for word in ("-f", str(file))]
+        address = " ".join(f"{key}={value}" for key, value in self.server.connect_args(self.name).items())
+        options = f"{OPTIONS} -c elt.run_date={day}"
+        began = time.perf_counter()
+        done = subprocess.run(
+            [*command, "-d", f"{address} options='{options}'"], capture_output=True, text=True, check=False
+        )
+        seconds = time.perf_counter() - began
+        assert done.returncode == 0, done.stderr
+        return seconds
+
+    def rest(self) -> None:
+        """What a run does after its commit; not timed."""
+        for (table,) in self.sql(
+            "SELECT 'silver.' || quote_ident(tablename) FROM pg_tables WHERE schemaname = 'silver'"
+        ):
+            self.sql(f"VACUUM (ANALYZE) {table}")
+        self.sql("CHECKPOINT")
+
+    def fingerprints(self) -> dict[str, tuple]:
+        """Count and hash of each silver table, whatever the order of its rows."""
+        return {
+            table: self.sql(
+                f"SELECT count(*), sum(hashtextextended(ROW({columns})::text, 0)::numeric) FROM silver.{table}"
+            )[0]
+            for table, columns in self.sql(SAME_ROWS)
+        }
+
+
+def csv_text(rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def put_day(sides: Sequence[Side], products: int, warehouses: int, number: int) -> None:
+    """The same bronze rows for every side."""
+    for table, columns, rows in (
+        ("bronze.products", inventory.PRODUCT_COLUMNS, inventory.products(products, number)),
+        (
+            "bronze.products_inventory_locations",
+            inventory.STOCK_COLUMNS,
+            inventory.stock(products, warehouses, number),
+        ),
+    ):
+        data = csv_text(rows)
+        for side in sides:
+            side.put(table, columns, data)
+
+
+def compare(sides: Sequence[Side], options: argparse.Namespace) -> None:
+    """Print medians of both sides, scripts and checks apart."""
+    ours, plain = sides
+    silver, checks = [SCRIPTS / script for script in layer("silver")], [SCRIPTS / check for check in CHECKS]
+    times: dict[str, list[float]] = {"scripts": [], "plain": [], "checks": [], "plain checks": []}
+    for number in range(options.days + options.rounds):
+        day = FIRST_DAY + timedelta(days=number)
+        put_day(sides, options.products, options.warehouses, number)
+        if number == 0:
+            for side in sides:  # the tables, and the first fill
+                side.psql(day, silver)
+                side.psql(day, [SCRIPTS / script for script in layer("gold")])
+                side.rest()
+            continue
+        turns = [(ours, silver, "scripts"), (plain, [PLAIN], "plain")]
+        for side, files, name in turns if number % 2 else turns[::-1]:
+            seconds = side.psql(day, files)
+            checking = side.psql(day, checks)
+            side.rest()
+            if number >= options.days:
+                times[name].append(seconds)
+                times["checks" if side is ours else "plain checks"].append(checking)
+    assert ours.fingerprints() == plain.fingerprints(), (ours.fingerprints(), plain.fingerprints())
+    rows = ours.sql("SELECT count(*) FROM silver.stock_levels")[0][0]
+    print(
+        f"{options.products:,} products, {rows:,} stock rows, {options.days + options.rounds} days, 1 % changed a day;"
+    )
+    print(f"medians of {options.rounds}, seconds, with psql -f\n")
+    for title, one, other in (
+        ("silver scripts", times["scripts"], times["plain"]),
+        ("checks", times["checks"], times["plain checks"]),
+        (
+            "both",
+            *(
+                [a + b for a, b in zip(times[x], times[y])]
+                for x, y in (("scripts", "checks"), ("plain", "plain checks"))
+            ),
+        ),
+    ):
+        ratio = median(a / b for a, b in zip(one, other))
+        print(f"{title:24} ours {median(one):7.2f}   TRUNCATE + INSERT {median(other):7.2f}   ratio {ratio:5.2f}")
+
+
+def time_views(side: Side, rounds: int) -> None:
+    """Print how long each gold view takes to make all its rows; they are counted where they are made."""
+    print("\nall rows of each gold view, seconds\n")
+    for script in layer("gold"):
+        view = script.removesuffix(".sql").replace("/", ".")
+        where = " WHERE date_key = (SELECT day FROM silver.loaded_days WHERE is_current)" * view.endswith("_daily")
+        seconds = []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            # OFFSET 0: every column is computed
+            rows = side.sql(f"SELECT count(*) FROM (SELECT * FROM {view}{where} OFFSET 0) AS all_rows")[0][0]
+            seconds.append(time.perf_counter() - began)
+        print(f"{view:36} {rows:10,} rows {median(seconds):7.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--products", type=int, default=100_000)
+    parser.add_argument("--warehouses", type=int, default=10)
+    parser.add_argument("--days", type=int, default=1, help="days loaded before the timed ones (default 1)")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="elt-benchmark-"))
+    folder.chmod(0o711)  # as root the server runs as another user
+    server = Server.start(folder / "data", 18, settings={"shared_buffers": "1GB", "max_wal_size": "8GB"})
+    try:
+        sides = [Side(server, "ours"), Side(server, "plain")]
+        compare(sides, options)
+        time_views(sides[0], options.rounds)
+        for side in sides:
+            side.connection.close()
+    finally:
+        server.stop()
+        remove(folder)
+
+
+if __name__ == "__main__":
+    main()
