@@ -33,8 +33,8 @@ import shutil, sys
 from pathlib import Path
 from lib.embedded import remove
 sys.stdin.read()
-for folder in Path(sys.argv[1]).iterdir():
-    remove(folder)
+for made in list(Path(sys.argv[1]).rglob("server")):
+    remove(made.parent)
 shutil.rmtree(sys.argv[1])
 """
 
@@ -92,16 +92,22 @@ class Database:
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Mapping[int, Server]]:
-    """The servers by major version, 16 and 18, without fsync."""
+def server_folders() -> Iterator[Path]:
+    """A folder for servers' folders; servers in it end with pytest, even with a killed one."""
     folder = tempfile.mkdtemp(prefix="elt-tests-")
     os.chmod(folder, 0o711)  # root's servers run as another user, who must get through
     command = [sys.executable, "-c", REMOVE_AFTERWARDS, folder]
     project = Path(__file__).parent.parent
     with subprocess.Popen(command, cwd=project, stdin=subprocess.PIPE, start_new_session=True) as remover:
-        yield Servers(Path(folder))
+        yield Path(folder).resolve()
         remover.stdin.close()
         assert remover.wait() == 0
+
+
+@pytest.fixture(scope="session")
+def servers(server_folders: Path) -> Mapping[int, Server]:
+    """The servers by major version, 16 and 18, without fsync."""
+    return Servers(server_folders)
 
 
 _numbers = count(1)

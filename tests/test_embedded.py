@@ -76,24 +76,21 @@ def query(server: Server, text: str) -> object:
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
+def place(server_folders: Path) -> Iterator[Path]:
     """A folder that the server's account can pass through; servers in it are removed afterwards."""
-    base = Path(tempfile.mkdtemp(prefix="elt-tests-")).resolve()
+    base = Path(tempfile.mkdtemp(dir=server_folders))
     base.chmod(0o711)
     yield base
-    base.chmod(0o711)
     for made in list(base.rglob("server")):
         remove(made.parent)
     shutil.rmtree(base)
 
 
 @pytest.fixture(scope="module")
-def master() -> Iterator[Path]:
+def master(server_folders: Path) -> Path:
     """A folder whose server has been made, and stopped: copied faster than made again."""
-    with tempfile.TemporaryDirectory(prefix="elt-tests-") as base:
-        Path(base).chmod(0o711)
-        start(Path(base, "postgres")).stop()
-        yield Path(base, "postgres")
+    start(server_folders / "postgres").stop()
+    return server_folders / "postgres"
 
 
 @pytest.fixture
