@@ -1,0 +1,481 @@
+"""The questions: every cell of every gold view after several days, against a recomputation in plain Python; history,
+keys and forecasts; the checks that hold them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+
+import psycopg2
+import pytest
+from psycopg2.extensions import connection as Connection
+from checkout import Morning
+from sandbox.inventory import put_inventory
+from tests.oracle_history import WINDOW, Answers, Load
+from tests.test_sql_scripts import CHECKS, ORDER, WARNINGS, Warehouse, product, random_rows, stock
+
+MONDAY = date(2026, 1, 5)
+#: key columns of facts and dimensions are shown as what they stand for
+SHOWN = {
+    "dim_product": "SELECT {columns} FROM gold.dim_product",
+    "dim_warehouse": "SELECT {columns} FROM gold.dim_warehouse",
+    **dict.fromkeys(
+        ("fact_inventory", "fact_inventory_daily"),
+        "SELECT date_key, product_sku, valid_from, warehouse_id, fact.quantity_available, fact.quantity_on_hand,"
+        " fact.quarantined_quantity, fact.quantity_unavailable FROM gold.{view} AS fact"
+        " JOIN gold.dim_product USING (product_key) JOIN gold.dim_warehouse USING (warehouse_key)",
+    ),
+}
+VIEWS = [script.removeprefix("gold/").removesuffix(".sql") for script in ORDER if script.startswith("gold/")]
+THRESHOLDS = {"*": 5}
+
+
+#: what breaks the claim of a check that is about more than one load, and what its answer must name
+BREAK = {
+    "checks/dimensions_have_one_row_per_key.sql": (
+        "CREATE OR REPLACE VIEW gold.dim_warehouse AS SELECT warehouse_key, warehouse_id, warehouse_name,"
+        " warehouse_identifier, is_loaded FROM silver.warehouses, (VALUES (1), (2)) AS twice",
+        "dim_warehouse",
+    ),
+    "checks/facts_join_their_dimensions.sql": (
+        "DELETE FROM silver.warehouses WHERE warehouse_id = 'unknown'; UPDATE silver.warehouses SET warehouse_id = 'x'",
+        "quantity_available",
+    ),
+    "checks/history_is_todays_stock.sql": (
+        "UPDATE silver.stock_levels SET quantity_available = 9",
+        "quantity_available",
+    ),
+    "checks/daily_facts_add_up.sql": (
+        "DELETE FROM silver.stock_history WHERE valid_to < 'infinity'",
+        "rows of stock_history",
+    ),
+    "checks/history_has_no_gap_or_overlap.sql": (
+        "UPDATE silver.product_history SET valid_to = '2026-01-06' WHERE product_sku = 'A1';"
+        " INSERT INTO silver.product_history (product_sku, valid_from, valid_to, is_active, has_dimensions)"
+        " VALUES ('A1', '2026-01-05'::date - 1, '2026-01-07', true, true)",
+        "overlap",
+    ),
+    "checks/warehouse_totals_equal_silver_totals.sql": ("UPDATE silver.warehouses SET is_loaded = false", "stock_rows"),
+    "checks/low_stock_products_are_low.sql": (
+        "DELETE FROM silver.product_stock_history WHERE product_sku = 'B2'",
+        "B2",
+    ),
+    "checks/quality_counts_equal_issues.sql": ("DELETE FROM silver.data_quality_issues", "product_without_stock"),
+    "checks/no_day_is_missing.sql": ("DELETE FROM silver.loaded_days WHERE day = '2026-01-06'", "2026, 1, 6"),
+    "checks/issues_have_not_doubled.sql": (
+        "UPDATE silver.data_quality_counts SET issue_count = 2 * issue_count + 1 WHERE day = '2026-01-07'",
+        "product_without_stock",
+    ),
+}
+
+
+class Mornings(Warehouse):
+    """A warehouse that is loaded day by day, and remembers what it was given."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.loads: list[Load] = []
+        self.thresholds: dict[str, int] = dict(THRESHOLDS)
+        self.defined = False
+
+    def begin_anew(self) -> None:
+        """Forget every row; definitions stay."""
+        tables = [
+            table
+            for (table,) in self.sql(
+                "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('bronze', 'silver')"
+            )
+        ]
+        self.sql(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
+        self.loads, self.thresholds = [], dict(THRESHOLDS)
+
+    def morning(self, day: date, products: Sequence[Mapping], rows: Sequence[Mapping] = ()) -> None:
+        """One run of this date."""
+        self.put(products, rows)
+        self.sql(f"SET elt.run_date = '{day}'")
+        self.run([script for script in ORDER if script.startswith("silver/")])
+        if not self.defined:
+            self.run([script for script in ORDER if script.startswith("gold/")])
+            self.defined = True
+        self.loads.append(Load(day, products, rows, dict(self.thresholds)))
+
+    def set_threshold(self, kind: str, threshold: int) -> None:
+        """As an analyst edits it."""
+        self.sql(
+            f"INSERT INTO silver.stock_thresholds VALUES ('{kind}', {threshold})"
+            " ON CONFLICT (product_type) DO UPDATE SET low_stock_threshold = excluded.low_stock_threshold"
+        )
+        self.thresholds[kind] = threshold
+
+    def rows(self, view: str) -> Counter:
+        """Every cell of a view, without surrogate keys."""
+        columns = ", ".join(
+            name
+            for (name,) in self.sql(
+                f"SELECT attname FROM pg_attribute WHERE attrelid = 'gold.{view}'::regclass"
+                " AND attname NOT IN ('product_key', 'warehouse_key') ORDER BY attnum"
+            )
+        )
+        return Counter(
+            self.sql(SHOWN.get(view, "SELECT {columns} FROM gold.{view}").format(columns=columns, view=view))
+        )
+
+    def assert_answers_are_right(self) -> None:
+        expected = Answers(self.loads, self.thresholds)
+        for view in VIEWS:
+            found, wanted = self.rows(view), getattr(expected, view)()
+            assert found == wanted, f"gold.{view}: too many {found - wanted}, too few {wanted - found}"
+
+    def assert_checks_pass(self, but: Sequence[str] = ()) -> None:
+        for check in CHECKS:
+            if check not in (*but, *WARNINGS):
+                assert self.broken(check) == [], check
+
+    def keys(self) -> dict[tuple, int]:
+        """Surrogate key of each product version and each warehouse."""
+        return {
+            tuple(place): key
+            for *place, key in self.sql(
+                "SELECT 'product', product_sku, valid_from::text, product_key FROM gold.dim_product"
+                " UNION ALL SELECT 'warehouse', warehouse_id, '', warehouse_key FROM gold.dim_warehouse"
+            )
+        }
+
+
+@pytest.fixture(scope="module")
+def answering(servers) -> Iterator[Mornings]:
+    """One database for all tests here, with the views made once."""
+    administrator = psycopg2.connect(**servers[18].connect_args("postgres"))
+    administrator.autocommit = True
+    with administrator.cursor() as cursor:
+        cursor.execute("CREATE DATABASE inventory_answers TEMPLATE template0 STRATEGY file_copy")
+        opened = psycopg2.connect(**servers[18].connect_args("inventory_answers"))
+        opened.autocommit = True
+        mornings = Mornings(opened)
+        mornings.morning(MONDAY, [])
+        yield mornings
+        opened.close()
+        cursor.execute("DROP DATABASE inventory_answers")
+    administrator.close()
+
+
+@pytest.fixture
+def mornings(answering: Mornings) -> Mornings:
+    answering.begin_anew()
+    return answering
+
+
+# ---- the oracle -----------------------------------------------------------------------------------------------------
+
+
+def changed(dice: random.Random, products: list[dict], rows: list[dict], churn: float) -> tuple[list[dict], list[dict]]:
+    """The next day of an inventory: most rows stay, some change; `churn` is the share that comes or goes."""
+    if not products or dice.random() < churn:
+        return random_rows(dice)
+    other_products, other_rows = random_rows(dice)
+    products = [
+        {**row, "name": dice.choice(["Signer", "Vault", None])} if dice.random() < 0.1 else row for row in products
+    ]
+    products = [row for row in products if dice.random() > churn] + [
+        row for row in other_products if dice.random() < 0.1
+    ]
+    rows = [
+        {**row, "quantity_available": str(dice.randrange(12))} if dice.random() < 0.3 else row
+        for row in rows
+        if dice.random() > churn / 2
+    ]
+    rows += [row for row in other_rows if dice.random() < churn / 2]
+    skus = {row["inventory_locations"]: row["sku"] for row in reversed(products)}  # a link leads to one SKU
+    return [
+        {**row, "sku": skus[row["inventory_locations"]] if row["inventory_locations"] else row["sku"]}
+        for row in products
+    ], rows
+
+
+def play(mornings: Mornings, seed: int, count: int) -> None:
+    """Some days of a random inventory: in order or not, once or twice, with gaps; many days come in order."""
+    dice = random.Random(seed)
+    mornings.begin_anew()
+    churn = 0.1 if count < WINDOW else 0.002  # products that stay have forecasts
+    day, (products, rows), keys = MONDAY, random_rows(dice), {}
+    for _ in range(count):
+        mornings.morning(day, products, rows)
+        before, keys = keys, mornings.keys()
+        assert {place: keys[place] for place in keys & before.keys()} == {
+            place: before[place] for place in keys & before.keys()
+        }
+        if dice.random() < 0.15:
+            mornings.set_threshold(dice.choice(["*", "wallet", "cable"]), dice.randrange(9))
+        newest = max(load.day for load in mornings.loads)
+        earlier = [newest - timedelta(days=dice.randrange(5))] if count < WINDOW and dice.random() < 0.3 else []
+        day = dice.choice(earlier or [newest + timedelta(days=dice.choice([1, 1, 1, 2]))])
+        products, rows = changed(dice, products, rows, churn)
+    mornings.assert_answers_are_right()
+    assert count < WINDOW or any(row[-1] for row in Answers(mornings.loads, mornings.thresholds).stock_forecast())
+    # links without rows are made on purpose here, and a threshold was edited after its load
+    mornings.assert_checks_pass(but=["checks/every_product_link_has_stock.sql", "checks/history_is_todays_stock.sql"])
+
+
+def play_all(mornings: Mornings, seeds: range) -> None:
+    for seed in seeds:
+        try:
+            play(mornings, seed, WINDOW + 3 if seed % 30 == 0 else 2 + seed % 3)
+        except (AssertionError, psycopg2.Error) as difference:
+            raise AssertionError(f"seed {seed}") from difference
+
+
+def test_every_cell_of_gold_equals_a_recomputation_in_plain_python(mornings: Mornings) -> None:
+    play_all(mornings, range(30))
+
+
+@pytest.mark.long
+def test_every_cell_of_gold_equals_a_recomputation_in_plain_python_many_times(mornings: Mornings) -> None:
+    play_all(mornings, range(30, 330))
+
+
+# ---- history --------------------------------------------------------------------------------------------------------
+
+
+def days(*offsets: int) -> list[date]:
+    return [MONDAY + timedelta(days=offset) for offset in offsets]
+
+
+def ranges(mornings: Mornings) -> list[tuple]:
+    """How many pieces of A1 in warehouse 101 the history knows, and when."""
+    return mornings.sql(
+        "SELECT valid_from, valid_to, quantity_available FROM silver.stock_history WHERE product_sku = 'A1'"
+        " ORDER BY valid_from"
+    )
+
+
+def pieces(mornings: Mornings, day: date, quantity: int | None) -> None:
+    """Load a day on which there are so many pieces of A1; None: A1 is not there."""
+    rows = [] if quantity is None else [stock(quantity_available=str(quantity), quantity_on_hand="0")]
+    products = [product()] if quantity is not None else []
+    mornings.morning(day, [*products, product(sku="B2", inventory_locations="")], rows)
+
+
+def test_a_day_without_change_adds_no_row(mornings: Mornings) -> None:
+    for day in days(0, 1, 2):
+        pieces(mornings, day, 10)
+    assert ranges(mornings) == [(MONDAY, date.max, 10)]
+
+
+def test_a_second_load_of_the_day_replaces_it(mornings: Mornings) -> None:
+    first, second = days(0, 1)
+    pieces(mornings, first, 10)
+    pieces(mornings, second, 7)
+    keys = mornings.keys()
+    pieces(mornings, second, 8)
+    assert ranges(mornings) == [(first, second, 10), (second, date.max, 8)]
+    pieces(mornings, second, 10)
+    assert ranges(mornings) == [(first, date.max, 10)]
+    assert mornings.keys() == keys
+
+
+def test_a_day_that_is_loaded_later_goes_between_its_neighbours(mornings: Mornings) -> None:
+    first, between, last = days(0, 1, 2)
+    pieces(mornings, first, 10)
+    pieces(mornings, last, 8)
+    pieces(mornings, between, 9)
+    assert ranges(mornings) == [(first, between, 10), (between, last, 9), (last, date.max, 8)]
+    pieces(mornings, between, 8)
+    assert ranges(mornings) == [(first, between, 10), (between, date.max, 8)]
+    pieces(mornings, between, None)
+    assert ranges(mornings) == [(first, between, 10), (last, date.max, 8)]
+    pieces(mornings, between, 10)
+    assert ranges(mornings) == [(first, last, 10), (last, date.max, 8)]
+
+
+def test_a_day_before_all_others_and_one_in_a_long_range(mornings: Mornings) -> None:
+    before, first, middle, last = days(-1, 0, 1, 2)
+    for day in (first, middle, last):
+        pieces(mornings, day, 10)
+    pieces(mornings, before, 3)
+    assert ranges(mornings) == [(before, first, 3), (first, date.max, 10)]
+    pieces(mornings, middle, 4)
+    assert ranges(mornings) == [(before, first, 3), (first, middle, 10), (middle, last, 4), (last, date.max, 10)]
+    mornings.assert_answers_are_right()
+
+
+def test_a_product_that_leaves_and_comes_back_has_a_gap(mornings: Mornings) -> None:
+    for day, quantity in zip(days(0, 1, 2), (10, None, 10)):
+        pieces(mornings, day, quantity)
+    first, gone, back = days(0, 1, 2)
+    assert ranges(mornings) == [(first, gone, 10), (back, date.max, 10)]
+    movements = "SELECT date_key, opening_stock, stock_change, closing_stock FROM gold.stock_movements"
+    assert mornings.sql(f"{movements} WHERE product_sku = 'A1' ORDER BY 1") == [
+        (first, None, None, 10),
+        (gone, 10, -10, 0),
+        (back, 0, 10, 10),
+    ]
+    mornings.assert_checks_pass()
+
+
+def test_last_months_report_shows_last_months_name(mornings: Mornings) -> None:
+    first, second = days(0, 1)
+    mornings.morning(first, [product(name="Signer")], [stock()])
+    mornings.morning(second, [product(name="Signer Two")], [stock()])
+    report = "SELECT product_name FROM gold.fact_inventory_daily JOIN gold.dim_product USING (product_key)"
+    assert mornings.sql(f"{report} WHERE date_key = '{first}'") == [("Signer",)]
+    assert mornings.sql(f"{report} WHERE date_key = '{second}'") == [("Signer Two",)]
+    assert mornings.sql(
+        "SELECT product_name, is_current FROM gold.dim_product WHERE product_sku = 'A1' ORDER BY valid_from"
+    ) == [
+        ("Signer", False),
+        ("Signer Two", True),
+    ]
+
+
+def test_stock_without_a_product_is_in_the_facts_under_the_unknown_one(mornings: Mornings) -> None:
+    mornings.morning(
+        MONDAY, [product()], [stock(), stock(json_parentid="gone", quantity_available="3", quantity_on_hand="5")]
+    )
+    facts = "SELECT product_key, quantity_available, quantity_on_hand FROM gold.{} WHERE product_key = 0"
+    for fact in ("fact_inventory", "fact_inventory_daily"):
+        assert mornings.sql(facts.format(fact)) == [(0, 3, 3)]
+    assert mornings.sql("SELECT quantity_available, quantity_without_product FROM gold.warehouse_stock_summary") == [
+        (10, 3)
+    ]
+
+
+def test_a_warehouse_keeps_its_key_and_its_last_name(mornings: Mornings) -> None:
+    mornings.morning(MONDAY, [product()], [stock(), stock(warehouse_id="102", warehouse_name="Brno")])
+    keys = mornings.keys()
+    mornings.morning(MONDAY + timedelta(days=1), [product()], [stock(warehouse_name="Praha 2")])
+    assert mornings.keys() == keys
+    assert mornings.sql("SELECT warehouse_id, warehouse_name, is_loaded FROM gold.dim_warehouse ORDER BY 1") == [
+        ("101", "Praha 2", True),
+        ("102", "Brno", False),
+        ("unknown", "Unknown warehouse", False),
+    ]
+
+
+# ---- questions ------------------------------------------------------------------------------------------------------
+
+
+def forecast(mornings: Mornings, course: Sequence[int | None]) -> tuple:
+    """Of A1, after days with so many pieces; None: it was not there."""
+    mornings.begin_anew()
+    last = MONDAY + timedelta(days=len(course) - 1)
+    mornings.sql(f"INSERT INTO silver.products SELECT 'A1', 'Signer', 'wallet', 1, 1, 1, 1, true, true")
+    mornings.sql(
+        f"INSERT INTO silver.loaded_days SELECT day, day = '{last}', 1, 1, 1 FROM generate_series('{MONDAY}', '{last}', interval '1 day') AS day"
+    )
+    for place, pieces in enumerate(course):
+        if pieces is not None:
+            mornings.sql(
+                f"INSERT INTO silver.product_stock_history SELECT 'A1', day, CASE WHEN day = '{last}' THEN 'infinity'"
+                f" ELSE day + 1 END, {pieces}, 'In Stock' FROM (VALUES ('{MONDAY}'::date + {place})) AS days (day)"
+            )
+    (found,) = mornings.sql(
+        "SELECT days_with_data, average_daily_decrease, days_of_cover, expected_stock_out_date FROM gold.stock_forecast"
+    )
+    return found
+
+
+def test_a_forecast_needs_28_days_and_the_one_before_them(mornings: Mornings) -> None:
+    course = [100 - place for place in range(WINDOW + 1)]
+    last = MONDAY + timedelta(days=WINDOW)
+    assert forecast(mornings, course[1:]) == (WINDOW, None, None, None)
+    assert forecast(mornings, course) == (WINDOW + 1, 1, 72, last + timedelta(days=72))
+    assert forecast(mornings, [500, *course]) == (WINDOW + 1, 1, 72, last + timedelta(days=73))
+    assert forecast(mornings, [*course[:5], None, *course[6:]]) == (WINDOW, None, None, None)
+
+
+def test_stock_that_comes_in_says_nothing_about_how_fast_it_goes(mornings: Mornings) -> None:
+    course = [100 - place for place in range(WINDOW)]
+    average = round(Decimal(WINDOW - 1) / WINDOW, 4)
+    assert forecast(mornings, [*course, 1000])[1] == average
+    assert forecast(mornings, [*course, 0])[2:] == (0, None)
+    assert forecast(mornings, [*course, -3])[2:] == (0, None)
+
+
+def test_stock_that_hardly_goes_has_no_stock_out_date(mornings: Mornings) -> None:
+    assert forecast(mornings, [10**17] * (WINDOW + 1)) == (WINDOW + 1, 0, None, None)
+    assert forecast(mornings, [*[10**17] * WINDOW, 10**17 - 1])[3] is None
+
+
+def test_low_stock_lasts_since_the_first_day_at_or_below_todays_threshold(mornings: Mornings) -> None:
+    for day, quantity in zip(days(0, 1, 2, 3), (3, 8, 5, 0)):
+        pieces(mornings, day, quantity)
+    low = "SELECT stock_status, quantity_missing, low_since FROM gold.low_stock_products WHERE product_sku = 'A1'"
+    assert mornings.sql(low) == [("Out of Stock", 5, days(2)[0])]
+    mornings.set_threshold("*", 8)
+    assert mornings.sql(low) == [("Out of Stock", 8, MONDAY)]
+
+
+def test_a_threshold_edited_later_changes_no_past_status(mornings: Mornings) -> None:
+    first, second = days(0, 1)
+    pieces(mornings, first, 8)
+    mornings.set_threshold("*", 9)
+    assert mornings.sql("SELECT status_entered FROM gold.status_changes") == []
+    pieces(mornings, second, 8)
+    assert mornings.sql("SELECT date_key, status_left, status_entered FROM gold.status_changes") == [
+        (second, "In Stock", "Low Stock")
+    ]
+
+
+def test_the_quality_of_yesterday_stands_beside_todays(mornings: Mornings) -> None:
+    first, second = days(0, 1)
+    mornings.morning(first, [product(weight_value="")], [stock()])
+    summary = "SELECT rule, rows_today, rows_yesterday, share_of_rows, example_key FROM gold.data_quality_summary"
+    assert mornings.sql(summary) == [("missing_weight", 1, None, 1, "A1")]
+    mornings.morning(second, [product()], [stock()])
+    assert mornings.sql(summary) == [("missing_weight", 0, 1, 0, None)]
+
+
+# ---- checks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", BREAK)
+def test_a_check_passes_after_some_days_and_names_what_breaks_its_claim(mornings: Mornings, check: str) -> None:
+    for day, quantity in zip(days(0, 1, 2), (3, 8, 8)):
+        pieces(mornings, day, quantity)
+    assert mornings.broken(check) == []
+    statement, named = BREAK[check]
+    mornings.sql("BEGIN")
+    try:
+        mornings.sql(statement)
+        rows = mornings.broken(check)
+    finally:
+        mornings.sql("ROLLBACK")
+    assert rows and all(isinstance(row[0], str) for row in rows)
+    assert named in str(rows)
+
+
+# ---- whole runs -----------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_check_keeps_yesterdays_warehouse_and_one_that_warns_shows_in_status(morning: Morning) -> None:
+    yesterday, today = date.today() - timedelta(days=3), date.today()
+    assert morning.run("elt_daily_load.py", "--date", str(yesterday)).returncode == 0
+    answers = "SELECT * FROM gold.{} ORDER BY 1, 2, 3"
+    views = [view for view in VIEWS if view not in ("dim_date", "data_quality_summary")]
+    before = [morning.database.sql(answers.format(view)) for view in VIEWS]
+    # a history that somebody changed by hand no longer adds up to what was loaded
+    morning.database.sql("DELETE FROM silver.stock_history WHERE product_sku = 'HW-000002'")
+    put_inventory(morning.keboola, day=200)
+    failed = morning.run("elt_daily_load.py")
+    assert failed.returncode == 1 and "checks/daily_facts_add_up.sql" in failed.stdout.splitlines()[-1]
+    after = [morning.database.sql(answers.format(view)) for view in VIEWS]
+    changed_by_hand = VIEWS.index("fact_inventory_daily")
+    assert [rows for place, rows in enumerate(after) if place != changed_by_hand] == [
+        rows for place, rows in enumerate(before) if place != changed_by_hand
+    ]
+    assert morning.database.sql("SELECT day FROM silver.loaded_days") == [(yesterday,)]
+
+    # the day is loaded again, which mends it; then one without the two days between: a warning
+    put_inventory(morning.keboola, day=1)
+    assert morning.run("elt_daily_load.py", "--date", str(yesterday)).returncode == 0
+    assert [morning.database.sql(answers.format(view)) for view in views] == [
+        rows for view, rows in zip(VIEWS, before) if view in views
+    ]
+    warned = morning.run("elt_daily_load.py", "--date", str(today))
+    assert warned.returncode == 0 and "checks/no_day_is_missing.sql: 2 rows break this claim" in warned.stdout
+    status = morning.run("main.py", "status").stdout
+    assert "checks that warn" in status and "checks/no_day_is_missing.sql" in status.split("checks that warn")[1]
