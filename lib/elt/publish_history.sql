@@ -22,6 +22,7 @@ DECLARE
     piece       record;  -- of the statements below, in which s is the source, t the target and m what moved
     source_rows bigint;
     moved_rows  bigint;
+    is_same     boolean;
 BEGIN
     IF target IS NULL OR source IS NULL OR on_day IS NULL OR NOT isfinite(on_day) OR next_day <= on_day THEN
         RAISE EXCEPTION 'elt.publish_history(%, %, %, %): it takes a table, its rows, a day, and a later day or NULL',
@@ -72,7 +73,16 @@ BEGIN
     );
     EXECUTE format('ANALYZE %s', moved);
     EXECUTE format('SELECT count(*) FROM %s', source) INTO source_rows;
-    EXECUTE format('SELECT count(*) FROM %s WHERE _elt_here', moved) INTO moved_rows;
+    EXECUTE format('SELECT count(*) FILTER (WHERE _elt_here), count(*) = 0 FROM %s', moved) INTO moved_rows, is_same;
+    unchanged := source_rows - moved_rows;
+    IF is_same THEN
+        EXECUTE format('DROP TABLE %s', moved);
+        inserted := 0;
+        updated := 0;
+        deleted := 0;
+        RETURN NEXT;
+        RETURN;
+    END IF;
     PERFORM elt._refuse_bad_keys(format('(SELECT %s FROM %s WHERE _elt_here) AS m', piece.keys, moved), piece.keys, cannot);
 
     -- 2. Their ranges around that day: what held before it, the day itself up to the next one, what holds from then on.
@@ -135,7 +145,6 @@ BEGIN
             until, on_day, piece.keys, piece.m_keys, moved
         )
     ) AS news;
-    unchanged := source_rows - moved_rows;
     EXECUTE format('DROP TABLE %s, %s', moved, ranges);
     RETURN NEXT;
 END
