@@ -149,16 +149,16 @@ def _play(settings: Settings, keboola: KeboolaServer, clock: _Clock, days: Seque
     if not missing:
         return 0
     plan, console = make_plan(read_project(settings.root)), Console(quiet=True, zone=settings.zone)
-    Console().text(
-        f"{len(missing)} mornings before today, {missing[0]} to {missing[-1]}: about a quarter of a second each\n"
-    )
+    Console().text(f"Loading {len(missing)} mornings before today, {missing[0]} to {missing[-1]} ...\n")
+    settings = replace(settings, parallel=1)  # a connection that copies 50 rows takes longer to open than to use
 
     def play(stop: Stop) -> int:
+        database = open_database(settings, stop)
         for day in missing:
             clock.day = day
             _import(keboola, day)
             options = Options(wait=True, run_date=day)
-            result = Run(plan, settings, open_database(settings, stop), console, options).run()
+            result = Run(plan, settings, database, console, options).run()
             if result.exit_code:
                 console.summary(f"{day}", result.records, result.error)
                 return result.exit_code
