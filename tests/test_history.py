@@ -97,6 +97,7 @@ def test_a_newer_version_is_installed_over_the_rows_of_an_older_one(
     install(installed)
     assert query(installed, "SELECT one FROM elt.newer") == [(1,)]
     assert query(installed, "TABLE public.of_a_colleague") == [(3,)]
+    assert query(installed, "SELECT run_id, jobs FROM elt.runs") == [(run_id, ["a"])]
     install(installed)  # CREATE VIEW would fail a second time
 
 
