@@ -21,10 +21,10 @@ demo: .venv/installed-demo
 	@.venv/bin/python main.py demo
 
 test: .venv/installed-dev
-	@.venv/bin/python -m pytest -m "not long"
+	@.venv/bin/python -m pytest -n 2 -m "not long"
 
 test-long: .venv/installed-dev
-	@.venv/bin/python -m pytest -m long
+	@.venv/bin/python -m pytest -n 2 -m long
 
 format: .venv/installed-dev
 	@.venv/bin/python -m black .
