@@ -26,6 +26,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql
 STABLE
+SET plan_cache_mode = force_generic_plan  -- planning it takes longer than all else where tables are small: once a session
 AS $function$
 WITH
 
