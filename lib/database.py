@@ -69,9 +69,9 @@ def translate(error: psycopg2.Error, what: str, kind: type[EltError] = DatabaseE
     message = f"{what}: {explain(error)}" + (f"\n    {remedy}" if remedy else "")
     if error.pgcode in ("55P03", "40P01", "40001"):
         return LockTimeout(message)
-    if error.pgcode in ("57P01", "57P02", "57P03") or (
-        error.pgcode is None and isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError))
-    ):
+    # where the connection breaks off the server says nothing, and the driver raises any of its general errors
+    lost = type(error) in (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.DatabaseError)
+    if error.pgcode in ("57P01", "57P02", "57P03") or (error.pgcode is None and lost):
         return ConnectionLost(
             f"{message}\n    PostgreSQL went away. What it held before this run is still there; run again once it is up."
         )

@@ -14,12 +14,22 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import psycopg2
 import pytest
 from project import Calendar, Project
 from project_process import PATIENCE, ProjectProcess, await_no_locks, await_rows
 
-from lib.database import Connection, Database, execute, query, release_run_lock, take_run_lock
-from lib.errors import BusyError, SettingsError
+from lib.database import (
+    Connection,
+    ConnectionLost,
+    Database,
+    execute,
+    query,
+    release_run_lock,
+    take_run_lock,
+    translate,
+)
+from lib.errors import BusyError, ScriptError, SettingsError
 from lib.runner import Patience
 from lib.stop import Stop, start_thread
 from sandbox.faults import Fault
@@ -148,6 +158,14 @@ def test_a_run_whose_session_with_the_lock_was_ended_publishes_nothing(monday: P
     assert "PostgreSQL went away" in process.output
     assert newest_run(monday)[0] == "failed"
     assert_it_is_still_monday(monday)
+
+
+@pytest.mark.parametrize("kind", [psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.DatabaseError])
+def test_a_lost_connection_is_known_by_whatever_error_the_driver_reports(kind: type[psycopg2.Error]) -> None:
+    """Taken for a script's error it would be one job's fault."""
+    found = translate(kind("server closed the connection unexpectedly"), "silver/a.sql:1", ScriptError)
+    assert isinstance(found, ConnectionLost)
+    assert str(found).startswith("silver/a.sql:1: server closed the connection unexpectedly\n    PostgreSQL went away.")
 
 
 def test_a_run_whose_lock_was_taken_away_refuses_to_publish(monday: Project) -> None:
