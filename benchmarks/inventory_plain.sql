@@ -97,6 +97,22 @@ GROUP BY product_sku, warehouse;
 
 ANALYZE silver.stock_levels;
 
+TRUNCATE silver.product_stock;
+
+INSERT INTO silver.product_stock
+SELECT
+    products.product_sku,
+    coalesce(sum(quantity_available), 0),
+    coalesce(sum(quantity_on_hand), 0),
+    coalesce(sum(quarantined_quantity), 0),
+    coalesce(sum(quantity_unavailable), 0),
+    count(stock_levels.product_sku)
+FROM silver.products
+LEFT JOIN silver.stock_levels ON stock_levels.product_sku = products.product_sku
+GROUP BY products.product_sku;
+
+ANALYZE silver.product_stock;
+
 TRUNCATE silver.stock_without_product;
 
 INSERT INTO silver.stock_without_product
@@ -356,16 +372,14 @@ WHERE NOT EXISTS (
 CREATE TEMP TABLE product_stock_today AS
 SELECT
     products.product_sku,
-    coalesce(stock.total_stock, 0) AS total_stock,
+    stock.total_stock,
     CASE
-        WHEN coalesce(stock.total_stock, 0) <= 0 THEN 'Out of Stock'
+        WHEN stock.total_stock <= 0 THEN 'Out of Stock'
         WHEN stock.total_stock <= coalesce(of_type.low_stock_threshold, of_all.low_stock_threshold) THEN 'Low Stock'
         ELSE 'In Stock'
     END AS stock_status
 FROM silver.products
-LEFT JOIN (
-    SELECT product_sku, sum(quantity_available) AS total_stock FROM silver.stock_levels GROUP BY product_sku
-) AS stock ON stock.product_sku = products.product_sku
+INNER JOIN silver.product_stock AS stock ON stock.product_sku = products.product_sku
 LEFT JOIN silver.stock_thresholds AS of_type ON of_type.product_type = products.product_type
 LEFT JOIN silver.stock_thresholds AS of_all ON of_all.product_type = '*';
 

@@ -13,8 +13,8 @@ from decimal import Decimal
 
 import psycopg2
 import pytest
-from psycopg2.extensions import connection as Connection
 from checkout import Morning
+from psycopg2.extensions import connection as Connection
 from sandbox.demo import TOUR
 from sandbox.inventory import put_inventory
 from tests.oracle_history import WINDOW, Answers, Load
@@ -364,7 +364,8 @@ def forecast(mornings: Mornings, course: Sequence[int | None]) -> tuple:
     """Of A1, after days with so many pieces; None: it was not there."""
     mornings.begin_anew()
     last = MONDAY + timedelta(days=len(course) - 1)
-    mornings.sql(f"INSERT INTO silver.products SELECT 'A1', 'Signer', 'wallet', 1, 1, 1, 1, true, true")
+    mornings.sql("INSERT INTO silver.products SELECT 'A1', 'Signer', 'wallet', 1, 1, 1, 1, true, true")
+    mornings.sql(f"INSERT INTO silver.product_stock VALUES ('A1', {course[-1]}, 0, 0, 0, 1)")
     mornings.sql(
         f"INSERT INTO silver.loaded_days SELECT day, day = '{last}', 1, 1, 1 FROM generate_series('{MONDAY}', '{last}', interval '1 day') AS day"
     )

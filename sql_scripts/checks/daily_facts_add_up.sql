@@ -4,8 +4,8 @@
 
 WITH
 
--- What begins on a day less what ends on it, summed up from the first day on.
-stock_steps AS (
+-- What begins on a day less what ends on it, summed up from the first day on.  MATERIALIZED: once, not once a day.
+stock_steps AS MATERIALIZED (
     SELECT valid_from AS day, count(*) AS stock_rows, sum(quantity_available) AS pieces
     FROM silver.stock_history
     GROUP BY valid_from
@@ -16,7 +16,7 @@ stock_steps AS (
     GROUP BY valid_to
 ),
 
-product_steps AS (
+product_steps AS MATERIALIZED (
     SELECT valid_from AS day, count(*) AS products
     FROM silver.product_history
     WHERE product_key <> 0
@@ -29,7 +29,7 @@ product_steps AS (
     GROUP BY valid_to
 ),
 
-product_stock_steps AS (
+product_stock_steps AS MATERIALIZED (
     SELECT valid_from AS day, count(*) AS products
     FROM silver.product_stock_history
     GROUP BY valid_from

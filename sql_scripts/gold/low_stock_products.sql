@@ -1,5 +1,5 @@
 -- gold.low_stock_products: which active products must be bought again, how many pieces are missing, and since when?
--- Reads silver.products, silver.product_stock_history, silver.stock_thresholds, silver.loaded_days.
+-- Reads silver.products, silver.product_stock, silver.product_stock_history, silver.stock_thresholds, silver.loaded_days.
 
 CREATE OR REPLACE VIEW gold.low_stock_products AS
 WITH
@@ -16,11 +16,7 @@ active AS (
         stock.total_stock,
         coalesce(of_type.low_stock_threshold, of_all.low_stock_threshold) AS low_stock_threshold
     FROM silver.products
-    CROSS JOIN today
-    INNER JOIN silver.product_stock_history AS stock
-        ON stock.product_sku = products.product_sku
-        AND today.day >= stock.valid_from
-        AND today.day < stock.valid_to
+    INNER JOIN silver.product_stock AS stock ON stock.product_sku = products.product_sku
     LEFT JOIN silver.stock_thresholds AS of_type ON of_type.product_type = products.product_type
     LEFT JOIN silver.stock_thresholds AS of_all ON of_all.product_type = '*'
     WHERE products.is_active

@@ -1,22 +1,9 @@
 -- gold.product_status_summary: which products are active, how much of each is in stock, and is it enough?
--- Reads silver.products, silver.stock_levels, silver.stock_thresholds.
+-- Reads silver.products, silver.product_stock, silver.stock_thresholds.
 
 CREATE OR REPLACE VIEW gold.product_status_summary AS
 WITH
 
-stock AS (
-    SELECT
-        product_sku,
-        sum(quantity_available) AS total_stock,
-        sum(quantity_on_hand) AS quantity_on_hand,
-        sum(quarantined_quantity) AS quarantined_quantity,
-        sum(quantity_unavailable) AS quantity_unavailable,
-        count(*) AS warehouse_count
-    FROM silver.stock_levels
-    GROUP BY product_sku
-),
-
--- A product without stock rows has a stock of 0.
 products AS (
     SELECT
         products.product_sku,
@@ -24,14 +11,14 @@ products AS (
         products.product_type,
         products.is_active,
         products.length_cm * products.width_cm * products.height_cm AS volume_cm3,
-        coalesce(stock.total_stock, 0) AS total_stock,
-        coalesce(stock.quantity_on_hand, 0) AS quantity_on_hand,
-        coalesce(stock.quarantined_quantity, 0) AS quarantined_quantity,
-        coalesce(stock.quantity_unavailable, 0) AS quantity_unavailable,
-        coalesce(stock.warehouse_count, 0) AS warehouse_count,
+        stock.total_stock,
+        stock.quantity_on_hand,
+        stock.quarantined_quantity,
+        stock.quantity_unavailable,
+        stock.warehouse_count,
         coalesce(of_type.low_stock_threshold, of_all.low_stock_threshold) AS low_stock_threshold
     FROM silver.products
-    LEFT JOIN stock ON stock.product_sku = products.product_sku
+    INNER JOIN silver.product_stock AS stock ON stock.product_sku = products.product_sku
     LEFT JOIN silver.stock_thresholds AS of_type ON of_type.product_type = products.product_type
     LEFT JOIN silver.stock_thresholds AS of_all ON of_all.product_type = '*'
 )

@@ -1,5 +1,5 @@
 -- gold.stock_forecast: how long will the stock last?
--- Reads silver.products, silver.product_stock_history, silver.loaded_days.
+-- Reads silver.products, silver.product_stock, silver.product_stock_history, silver.loaded_days.
 -- The last 28 loaded days are compared, each with the loaded day before it.  Only decreases count: what was bought in says
 -- nothing about how fast it goes.  A product that was not there on all of them has no forecast.
 
@@ -39,7 +39,7 @@ ranges AS (
 decreases AS (
     SELECT
         product_sku,
-        sum(day_count) AS days_with_data,
+        sum(day_count)::integer AS days_with_data,
         CASE WHEN sum(day_count) = 29 THEN coalesce(sum(decrease) FILTER (WHERE decrease > 0), 0) END AS decrease
     FROM ranges
     GROUP BY product_sku
@@ -60,10 +60,7 @@ forecasts AS (
         END AS cover
     FROM silver.products
     CROSS JOIN span
-    INNER JOIN silver.product_stock_history AS stock
-        ON stock.product_sku = products.product_sku
-        AND span.last_day >= stock.valid_from
-        AND span.last_day < stock.valid_to
+    INNER JOIN silver.product_stock AS stock ON stock.product_sku = products.product_sku
     INNER JOIN decreases ON decreases.product_sku = products.product_sku
 )
 

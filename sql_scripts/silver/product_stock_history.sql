@@ -1,5 +1,5 @@
 -- silver.product_stock_history: one row per product and range of days on which its total stock and status stayed the same.
--- Reads silver.products, silver.stock_levels, silver.stock_thresholds, silver.loaded_days.
+-- Reads silver.products, silver.product_stock, silver.stock_thresholds, silver.loaded_days.
 -- The status is that of the day it was loaded; a threshold that is edited later changes no past day.
 
 CREATE TABLE IF NOT EXISTS silver.product_stock_history (
@@ -24,19 +24,13 @@ DROP TABLE IF EXISTS pg_temp.product_stock_today;
 CREATE TEMP TABLE product_stock_today AS
 WITH
 
-stock AS (
-    SELECT product_sku, sum(quantity_available) AS total_stock
-    FROM silver.stock_levels
-    GROUP BY product_sku
-),
-
 products AS (
     SELECT
         products.product_sku,
-        coalesce(stock.total_stock, 0) AS total_stock,
+        stock.total_stock,
         coalesce(of_type.low_stock_threshold, of_all.low_stock_threshold) AS low_stock_threshold
     FROM silver.products
-    LEFT JOIN stock ON stock.product_sku = products.product_sku
+    INNER JOIN silver.product_stock AS stock ON stock.product_sku = products.product_sku
     LEFT JOIN silver.stock_thresholds AS of_type ON of_type.product_type = products.product_type
     LEFT JOIN silver.stock_thresholds AS of_all ON of_all.product_type = '*'
 )
