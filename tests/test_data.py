@@ -113,6 +113,8 @@ def pipe(request: pytest.FixtureRequest, database_on_each: EmptyDatabase) -> Ite
 @given(tables())
 @example((False, [("\\.",), ("after",), ('"\n\\.\n"',), ("",)]))
 @example((False, [("",)] * 9))
+@example((False, [("NULL",), ("\\N",), ("null",)]))
+@example((True, [("NULL", "\\N", "null"), (None, "NULL", None)]))
 @example((True, [("\\.",), (None,), ("after",), ("",)]))
 @example((True, [(None, None), ("", ""), (None, ""), ("", None)]))
 def test_whatever_a_table_holds_arrives_unchanged(pipe: Pipe, table: tuple[bool, Rows]) -> None:

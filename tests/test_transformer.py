@@ -267,6 +267,8 @@ def test_an_error_names_file_and_line_and_keeps_postgresqls_words(database: Empt
         "-- head\nSELECT 1;\nSELEC 2;": '3: syntax error at or near "SELEC"',
         "SELECT 1;\nSELECT 2 +": "2: syntax error at end of input",
         "SELECT 'é😀é',\n'é'; SELECT\n'😀', '😀é', oops;": '3: column "oops" does not exist',
+        "SELECT 1,\noops;": '2: column "oops" does not exist',
+        "SELECT '😀😀😀😀', oops\n\n\n;": '1: column "oops" does not exist',
         "/* 😀\n */\r\nSELECT 'x\r\n',\r\n oops;\r\n": '5: column "oops" does not exist',
         "SELECT 1;\nSELECT *\nFROM\n  nowhere.x;": '4: relation "nowhere.x" does not exist',
         "SELECT 'a;\n\nb': SELECT 1": '3: syntax error at or near ":"',
