@@ -17,6 +17,7 @@ from checkout import Morning
 from psycopg2.extensions import connection as Connection
 from sandbox.demo import TOUR
 from sandbox.inventory import put_inventory
+from tests.oracle import DIMENSIONS
 from tests.oracle_history import WINDOW, Answers, Load
 from tests.test_sql_scripts import CHECKS, PROJECT, ORDER, WARNINGS, Warehouse, product, random_rows, stock
 
@@ -198,6 +199,12 @@ def changed(dice: random.Random, products: list[dict], rows: list[dict], churn: 
     ], rows
 
 
+def measured(dice: random.Random, products: list[dict]) -> list[dict]:
+    """Half of the products with a volume, which few random ones have."""
+    sides = {column: dice.choice(["2", "3.5", "0.125"]) for column in DIMENSIONS}
+    return [{**row, **sides, "dimensions_unit": "cm"} if dice.random() < 0.5 else row for row in products]
+
+
 def play(mornings: Mornings, seed: int, count: int) -> None:
     """Some days of a random inventory: in order or not, once or twice, with gaps; many days come in order."""
     dice = random.Random(seed)
@@ -205,7 +212,7 @@ def play(mornings: Mornings, seed: int, count: int) -> None:
     churn = 0.1 if count < WINDOW else 0.002  # products that stay have forecasts
     day, (products, rows), keys = MONDAY, random_rows(dice), {}
     for _ in range(count):
-        mornings.morning(day, products, rows)
+        mornings.morning(day, measured(dice, products), rows)
         before, keys = keys, mornings.keys()
         assert {place: keys[place] for place in keys & before.keys()} == {
             place: before[place] for place in keys & before.keys()
@@ -410,6 +417,12 @@ def test_low_stock_lasts_since_the_first_day_at_or_below_todays_threshold(mornin
     assert mornings.sql(low) == [("Out of Stock", 5, days(2)[0])]
     mornings.set_threshold("*", 8)
     assert mornings.sql(low) == [("Out of Stock", 8, MONDAY)]
+
+
+def test_fewer_than_no_pieces_on_the_shelf_take_no_space(mornings: Mornings) -> None:
+    mornings.morning(MONDAY, [product()], [stock(quantity_available="-2", quantity_on_hand="-2")])
+    assert mornings.sql("SELECT volume_cm3, space_taken_cm3 FROM gold.product_status_summary") == [(100, 0)]
+    assert mornings.sql("SELECT space_taken_cm3, products_without_volume FROM gold.warehouse_stock_summary") == [(0, 0)]
 
 
 def test_a_threshold_edited_later_changes_no_past_status(mornings: Mornings) -> None:
