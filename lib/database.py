@@ -1,4 +1,4 @@
-"""PostgreSQL connections: how a run connects, its one lock, its transactions, and who is in the way.
+"""PostgreSQL connections: how a run connects, its one lock, its transactions.
 
 Nothing here knows of jobs. Facts behind the settings: PostgreSQL's manual, chapters "Client Connection Defaults" and
 "Explicit Locking", and what was tried on servers 15 to 18.
@@ -20,7 +20,7 @@ from psycopg2.extensions import connection as Connection
 from lib.credentials import postgres_password
 from lib.errors import BusyError, DatabaseError, EltError, SettingsError
 from lib.settings import Settings, postgres_keywords
-from lib.stop import Stop, start_thread
+from lib.stop import Stop
 
 #: pg_locks shows the run lock as classid = LOCK[0], objid = LOCK[1] of the target database: "elt", 1
 LOCK = (0x656C74, 1)
@@ -39,7 +39,7 @@ SESSION = """
 TRANSACTION = """
     SET LOCAL search_path = public; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD';
     SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';
-    SET LOCAL standard_conforming_strings = on; SET LOCAL check_function_bodies = on; SET LOCAL row_security = on;
+    SET LOCAL standard_conforming_strings = on; SET LOCAL check_function_bodies = on; SET LOCAL row_security = off;
     SET LOCAL array_nulls = on; SET LOCAL transform_null_equals = off; SET LOCAL quote_all_identifiers = off;
     SET LOCAL lc_monetary = 'C'; SET LOCAL lc_numeric = 'C'; SET LOCAL lc_time = 'C';
     SET LOCAL timezone_abbreviations = 'Default'; SET LOCAL default_text_search_config = 'pg_catalog.simple';
@@ -308,54 +308,3 @@ def reset(connection: Connection, *, lock_timeout: float, run_date: date | None)
     """Give the transaction the run's own settings again; scripts read run_date as elt.run_date()."""
     own = f"SET LOCAL lock_timeout = '{round(lock_timeout * 1000)}ms'; SET LOCAL elt.run_date = '{run_date or ''}'"
     execute(connection, TRANSACTION + own)
-
-
-# ---- who is in the way ----------------------------------------------------------------------------------------------
-
-BLOCKERS = """
-    SELECT blocker.pid, blocker.usename, blocker.application_name, blocker.state,
-           to_char(blocker.xact_start AT TIME ZONE 'UTC', 'HH24:MI:SS'),
-           (SELECT waiting.relation::regclass::text FROM pg_locks AS waiting
-            WHERE waiting.pid = %(pid)s AND NOT waiting.granted LIMIT 1)
-    FROM pg_stat_activity AS blocker
-    WHERE blocker.pid = ANY (pg_blocking_pids(%(pid)s))
-    ORDER BY blocker.pid
-"""
-
-
-class BlockerWatch:
-    """Asks on a connection of its own who blocks a session, while it waits; afterwards nobody knows."""
-
-    def __init__(self, connection: Connection, pid: int, *, every: float = 0.5) -> None:
-        self._connection = connection
-        self._pid = pid
-        self._every = every
-        self._done = Stop()
-        self._found = ""
-
-    def __enter__(self) -> BlockerWatch:
-        self._thread = start_thread(self._watch, "blockers")
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._done.request()
-        self._thread.exception(timeout=10)
-
-    def last_seen(self) -> str:
-        """Who was in the way last, as a sentence; empty when nobody was seen."""
-        return self._found
-
-    def _watch(self) -> None:
-        while not self._done.requested:
-            rows = query(self._connection, BLOCKERS, {"pid": self._pid})
-            if rows:
-                self._found = "; ".join(map(_blocker, rows))
-            self._done.wait(self._every)
-
-
-def _blocker(row: tuple) -> str:
-    pid, user, application, state, since, relation = row
-    who = ", ".join(
-        text for text in (user, application, state, since and f"transaction open since {since} UTC") if text
-    )
-    return f"backend {pid} ({who}) holds {relation or 'a lock'}; to end it: SELECT pg_terminate_backend({pid});"

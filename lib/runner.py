@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 
 from lib import history, loader
+from lib.blockers import BlockerWatch
 from lib.console import Console
 from lib.database import (
-    BlockerWatch,
     Connection,
     Database,
     LockTimeout,

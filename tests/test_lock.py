@@ -7,7 +7,6 @@ import signal
 import socket
 import struct
 import threading
-from datetime import date
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future

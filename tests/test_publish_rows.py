@@ -577,7 +577,7 @@ def test_a_table_may_have_1500_columns(db):
         f"CREATE TABLE silver.t (k int PRIMARY KEY, {', '.join(f'{c} {types[i % 3]}' for i, c in enumerate(columns))})"
     )
     source = (
-        f"AS SELECT * FROM silver.t WHERE false; INSERT INTO t_now (k, c7) SELECT n, n FROM generate_series(1, 20) AS n"
+        "AS SELECT * FROM silver.t WHERE false; INSERT INTO t_now (k, c7) SELECT n, n FROM generate_series(1, 20) AS n"
     )
     assert db.publish(source) == (20, 0, 0, 0)
     assert db.publish_twice(f"{source}; UPDATE t_now SET c1498 = 'x' WHERE k = 3") == (0, 1, 0, 19)

@@ -6,7 +6,6 @@ import csv
 import gzip
 import http.client
 import io
-import json
 import re
 import threading
 import zlib

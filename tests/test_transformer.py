@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import Database as EmptyDatabase
-from lib.database import Connection, LockTimeout, execute, query, transaction
+from lib.database import LockTimeout, execute, transaction
 from lib.errors import CheckFailed, ScriptError
 from lib.jobs import Check, Script
 from lib.transformer import Statement, refusals, replacement_help, run_check, run_script, statements

@@ -11,7 +11,6 @@ import csv
 import io
 import re
 import zlib
-from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import requests
