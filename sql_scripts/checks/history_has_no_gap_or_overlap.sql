@@ -1,7 +1,7 @@
--- Claim: whatever a load changed in the histories has no overlap, no gap and no cut where nothing changed: each row's next
--- range begins after it ends, on a loaded day; ranges that meet differ.
--- Only rows that changed on the current day are looked at, which is what a load can break; that all other days are as
--- they were is the claim of daily_facts_add_up.sql.
+-- Claim: in the histories no range overlaps the next one, none begins or ends on a day that was not loaded, and ranges that
+-- meet differ.
+-- Of stock_history only the rows that changed on the current day are looked at, which is what a load can break; that all
+-- other days are as they were, without a gap, is the claim of daily_facts_add_up.sql.
 -- What to do: look at elt.publish_history's ranges of that key, ORDER BY valid_from; load the day again.
 
 WITH
