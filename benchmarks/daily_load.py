@@ -39,7 +39,7 @@ from sandbox.keboola_server import KeboolaServer  # noqa: E402
 
 TOKEN = "815-4711-benchmark"
 WAREHOUSES = 10
-SILVER = ("silver.products", "silver.stock_levels")
+SILVER = ("silver.products", "silver.stock_levels", "silver.product_stock")
 JOBS = {
     "products": {
         "extract": {"keboola_table": "in.c-interview_de.products"},
@@ -53,6 +53,7 @@ JOBS = {
         "transform": [
             "bronze/products_inventory_locations.sql",
             "silver/stock_levels.sql",
+            "silver/product_stock.sql",
             "silver/stock_thresholds.sql",
             "gold/product_status_summary.sql",
         ],
@@ -122,6 +123,7 @@ class Bench:
             "bronze/products_inventory_locations",
             "silver/products",
             "silver/stock_levels",
+            "silver/product_stock",
         ):
             text = (ROOT / f"sql_scripts/{path}.sql").read_text()
             self.sql("plain", text.partition("\nDROP TABLE IF EXISTS pg_temp.")[0])

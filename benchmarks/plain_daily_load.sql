@@ -7,7 +7,7 @@ TRUNCATE bronze.products, bronze.products_inventory_locations;
 \copy bronze.products (COLUMNS_OF_PRODUCTS) FROM FILE_OF_PRODUCTS WITH (FORMAT csv)
 \copy bronze.products_inventory_locations (COLUMNS_OF_STOCK) FROM FILE_OF_STOCK WITH (FORMAT csv)
 
-TRUNCATE silver.products, silver.stock_levels;
+TRUNCATE silver.products, silver.stock_levels, silver.product_stock;
 
 INSERT INTO silver.products
 WITH
@@ -108,5 +108,17 @@ SELECT
 FROM ranked
 WHERE place = 1 OR warehouse_id = 'unknown'
 GROUP BY product_sku, warehouse_id;
+
+INSERT INTO silver.product_stock
+SELECT
+    products.product_sku,
+    coalesce(sum(quantity_available), 0),
+    coalesce(sum(quantity_on_hand), 0),
+    coalesce(sum(quarantined_quantity), 0),
+    coalesce(sum(quantity_unavailable), 0),
+    count(warehouse_id)
+FROM silver.products
+LEFT JOIN silver.stock_levels ON stock_levels.product_sku = products.product_sku
+GROUP BY products.product_sku;
 
 COMMIT;
