@@ -163,6 +163,17 @@ def test_its_first_answer_is_what_the_demo_prints(morning: Morning) -> None:
     assert [tuple(cells[:3]) for cells in shown] == [row[:3] for row in rows[: len(shown)]]
 
 
+def test_every_question_that_it_asks_is_answered_with_the_columns_that_it_shows(morning: Morning) -> None:
+    assert morning.run("elt_daily_load.py").returncode == 0
+    asked = [block.partition(";") for block in blocks("", "Questions")]
+    assert len(asked) == 7
+    connection = morning.database.connect()
+    for question, _, answer in asked:
+        with connection.cursor() as cursor:
+            cursor.execute(question)
+            assert [column.name for column in cursor.description] == answer.strip().splitlines()[0].split(), question
+
+
 def test_every_file_that_it_names_is_there() -> None:
     root = Path(__file__).parent.parent
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
