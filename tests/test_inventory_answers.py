@@ -62,7 +62,7 @@ BREAK = {
         " VALUES ('A1', '2026-01-05'::date - 1, '2026-01-07', true, true)",
         "overlap",
     ),
-    "checks/warehouse_totals_equal_silver_totals.sql": ("UPDATE silver.warehouses SET is_loaded = false", "stock_rows"),
+    "checks/warehouse_totals_equal_silver.sql": ("UPDATE silver.warehouses SET is_loaded = false", "stock_rows"),
     "checks/low_stock_products_are_low.sql": (
         "DELETE FROM silver.product_stock_history WHERE product_sku = 'B2'",
         "B2",
