@@ -2,11 +2,13 @@
 
     python benchmarks/daily_load.py                          1,000,000 stock rows, 9 pairs of days
     python benchmarks/daily_load.py --rows 100000 --pairs 3  a quick look
+    python benchmarks/daily_load.py --larger 5000000         then our ordinary day with five times the rows, too
 
-Ours: exports of 8 gzip slices a table over HTTP from the sandbox, in a process of its own. Plain: the same rows from
-local, unpacked CSV files, TRUNCATE + \\copy + TRUNCATE + INSERT (plain_daily_load.sql). Each has a database of its own on
-one server. 1 % of the products change from day to day; rows come in random order, as Keboola delivers them. Both ways
-take turns, and which comes first changes every day. After every pair both silvers are compared.
+Ours: `elt_daily_load.py` with the jobs, histories and checks of this project; exports of 8 gzip slices a table over HTTP
+from the sandbox, in a process of its own. Plain: the same rows from local, unpacked CSV files, TRUNCATE + \\copy +
+TRUNCATE + INSERT of the same silver by psql -f (inventory_plain.sql), without checks. Each has a database of its own on
+one server with the settings of lib/embedded.py. 1 % of the products change from day to day; rows come in random order,
+as Keboola delivers them. Which way comes first changes every day. At the end both silvers must hold the same rows.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date, timedelta
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from statistics import median
@@ -31,36 +34,30 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import psycopg2  # noqa: E402
-
+from benchmarks.inventory_sql import FIRST_DAY, PLAIN, Side  # noqa: E402
 from lib.embedded import Server, remove  # noqa: E402
-from sandbox.inventory import PRODUCT_COLUMNS, STOCK_COLUMNS, put_inventory, products, stock  # noqa: E402
+from sandbox.inventory import PRODUCT_COLUMNS, STOCK_COLUMNS, products, put_inventory, stock  # noqa: E402
 from sandbox.keboola_server import KeboolaServer  # noqa: E402
 
 TOKEN = "815-4711-benchmark"
-WAREHOUSES = 10
-SILVER = ("silver.products", "silver.stock_levels", "silver.product_stock")
-JOBS = {
-    "products": {
-        "extract": {"keboola_table": "in.c-interview_de.products"},
-        "load": {"table": "bronze.products"},
-        "transform": ["bronze/products.sql", "silver/products.sql"],
-    },
-    "stock": {
-        "depends_on": ["products"],
-        "extract": {"keboola_table": "in.c-interview_de.products_inventory_locations"},
-        "load": {"table": "bronze.products_inventory_locations"},
-        "transform": [
-            "bronze/products_inventory_locations.sql",
-            "silver/stock_levels.sql",
-            "silver/product_stock.sql",
-            "silver/stock_thresholds.sql",
-            "gold/product_status_summary.sql",
-        ],
-    },
-}
+#: ten products in eleven warehouses make a hundred stock rows and a few more, for some products have none
+WAREHOUSES = 11
+JOBS = json.loads((ROOT / "elt_jobs.json").read_text())
 #: stage and bronze alone
-LANDING = {"stock": {**JOBS["stock"], "depends_on": [], "transform": ["bronze/products_inventory_locations.sql"]}}
+LANDING = {
+    "stock": {
+        **JOBS["products_inventory_locations"],
+        "depends_on": [],
+        "transform": ["bronze/products_inventory_locations.sql"],
+    }
+}
+COPY_STOCK = """TRUNCATE bronze.products_inventory_locations;
+\\copy bronze.products_inventory_locations ({stock_columns}) FROM '{stock}' WITH (FORMAT csv)
+"""
+COPY_PRODUCTS = (
+    "TRUNCATE bronze.products;\n\\copy bronze.products ({products_columns}) FROM '{products}' WITH (FORMAT csv)\n"
+)
+Seconds = dict[str, float]
 
 
 # ---- the two ways ---------------------------------------------------------------------------------------------------
@@ -70,13 +67,13 @@ def keboola_process(pipe: Pipe, rows: int) -> None:
     """The sandbox, told which day it is."""
     with KeboolaServer(token=TOKEN, polls=0, slices=8) as keboola:
         pipe.send((keboola.url, keboola.store_environment))
-        while (day := pipe.recv()) is not None:
-            put_inventory(keboola, products=rows // WAREHOUSES, warehouses=WAREHOUSES, day=day)
-            pipe.send(day)
+        while (number := pipe.recv()) is not None:
+            put_inventory(keboola, products=rows // 10, warehouses=WAREHOUSES, day=number)
+            pipe.send(number)
 
 
 class Bench:
-    """A server with a database for each way, a sandbox, and a project that loads from it."""
+    """A server with a database for each way, a sandbox, and a copy of this project that loads from it."""
 
     def __init__(self, folder: Path, rows: int) -> None:
         self.folder, self.rows = folder, rows
@@ -85,7 +82,9 @@ class Bench:
         self.keboola = multiprocessing.Process(target=keboola_process, args=(other, rows), daemon=True)
         self.keboola.start()
         url, store = self.pipe.recv()
-        self.environ = {**os.environ, **store, "KEBOOLA_TOKEN": TOKEN, "POSTGRES_PASSWORD": "none"}
+        # as cron runs it: Python may keep its compiled modules
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        self.environ = {**inherited, **store, "KEBOOLA_TOKEN": TOKEN}
         self.project = folder / "project"
         shutil.copytree(ROOT, self.project, ignore=shutil.ignore_patterns(".*", "tests", "benchmarks", "__pycache__"))
         address = self.server.connect_args("ours")
@@ -93,6 +92,7 @@ class Bench:
             f'[keboola]\nurl = "{url}"\n[postgres]\nhost = "{address["host"]}"\nport = {address["port"]}\n'
             f'dbname = "ours"\nuser = "{address["user"]}"\n'
         )
+        self.number = 0
         self.empty()
 
     def close(self) -> None:
@@ -100,58 +100,42 @@ class Bench:
         self.keboola.join()
         remove(self.folder / "postgres")
 
-    def sql(self, database: str, text: str) -> list[tuple]:
-        connection = psycopg2.connect(**self.server.connect_args(database))
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(text)
-                return cursor.fetchall() if cursor.description else []
-        finally:
-            connection.close()
-
     def empty(self) -> None:
         """Both ways start with nothing but, for the plain one, its empty tables."""
-        for name in ("ours", "plain"):
-            self.sql("postgres", f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-            self.sql("postgres", f"CREATE DATABASE {name}")
-        self.sql("plain", "CREATE SCHEMA elt; CREATE SCHEMA bronze; CREATE SCHEMA silver")
-        for name in ("publish_rows", "to_number", "to_text"):
-            self.sql("plain", (ROOT / f"lib/elt/{name}.sql").read_text())
-        for path in (
-            "bronze/products",
-            "bronze/products_inventory_locations",
-            "silver/products",
-            "silver/stock_levels",
-            "silver/product_stock",
-        ):
-            text = (ROOT / f"sql_scripts/{path}.sql").read_text()
-            self.sql("plain", text.partition("\nDROP TABLE IF EXISTS pg_temp.")[0])
+        self.our_side, self.plain_side = Side(self.server, "ours"), Side(self.server, "plain")
+        self.plain_side.make_tables()
 
-    def new_day(self, day: int) -> None:
+    @property
+    def day(self) -> date:
+        return FIRST_DAY + timedelta(days=self.number)
+
+    def new_day(self, *, local_files: bool = True) -> None:
         """The same rows for both: in Keboola, and as local files."""
-        self.pipe.send(day)
+        self.number += 1
+        self.pipe.send(self.number)
         self.pipe.recv()
-        count = self.rows // WAREHOUSES
-        for name, rows in (("products", products(count, day)), ("stock", stock(count, WAREHOUSES, day))):
+        count = self.rows // 10
+        tables = (("products", products(count, self.number)), ("stock", stock(count, WAREHOUSES, self.number)))
+        for name, rows in tables if local_files else ():
             with open(self.folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
                 csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
 
-    def ours(self, jobs: dict[str, object]) -> dict[str, float]:
-        """One daily load as a process of its own: seconds to COMMIT and to exit, and its peak memory in MB."""
+    def ours(self, jobs: dict[str, object]) -> Seconds:
+        """One daily load as a process of its own: seconds to COMMIT, to exit and a phase, and its peak memory in MB."""
         (self.project / "elt_jobs.json").write_text(json.dumps(jobs))
         began = time.time()
         process = subprocess.Popen(
-            [sys.executable, self.project / "elt_daily_load.py", "--quiet"], env=self.environ, cwd="/"
+            [sys.executable, self.project / "elt_daily_load.py", "--quiet", "--date", str(self.day)],
+            env=self.environ,
+            cwd="/",
         )
         _, status, usage = os.wait4(process.pid, 0)
         exited = time.time() - began
         if os.waitstatus_to_exitcode(status):
             raise SystemExit("the daily load failed, see above")
-        ((committed, stage, publish),) = self.sql(
-            "ours",
+        ((committed, stage, publish),) = self.our_side.sql(
             "SELECT extract(epoch FROM finished_at), max(stage_seconds), sum(publish_seconds) FROM elt.runs"
-            " JOIN elt.job_runs USING (run_id) GROUP BY run_id ORDER BY run_id DESC LIMIT 1",
+            " JOIN elt.job_runs USING (run_id) GROUP BY run_id ORDER BY run_id DESC LIMIT 1"
         )
         peak = usage.ru_maxrss / (1024 if platform.system() == "Linux" else 1024**2)
         return {
@@ -162,96 +146,95 @@ class Bench:
             "MB": peak,
         }
 
-    def plain(self, script: str) -> float:
-        """Seconds that psql needs for a script, to its exit."""
-        for name, columns in (("products", PRODUCT_COLUMNS), ("stock", STOCK_COLUMNS)):
-            script = script.replace(f"COLUMNS_OF_{name.upper()}", ", ".join(columns).lower())
-            script = script.replace(f"FILE_OF_{name.upper()}", f"'{self.folder / f'{name}.csv'}'")
-        path = self.folder / "plain.sql"
-        path.write_text(script)
-        address = " ".join(f"{key}={value}" for key, value in self.server.connect_args("plain").items())
-        began = time.time()
-        subprocess.run([self.server.psql, "-Xq", "-v", "ON_ERROR_STOP=1", "-d", address, "-f", path], check=True)
-        return time.time() - began
+    def plain(self, copies: str, *files: Path) -> Seconds:
+        """Seconds that psql needs to copy and to run these files in one transaction, to its exit."""
+        script = self.folder / "copy.sql"
+        script.write_text(
+            copies.format(
+                stock=self.folder / "stock.csv",
+                products=self.folder / "products.csv",
+                stock_columns=", ".join(STOCK_COLUMNS).lower(),
+                products_columns=", ".join(PRODUCT_COLUMNS).lower(),
+            )
+        )
+        return {"exit": self.plain_side.psql(self.day, [script, *files])}
 
     def compare(self) -> None:
         """Both silvers hold the same rows."""
-        for table in SILVER:
-            counted = f"SELECT count(*), sum(hashtextextended(t::text, 0)::numeric) FROM {table} AS t"
-            if self.sql("ours", counted) != self.sql("plain", counted):
-                raise SystemExit(f"{table} differs between the two ways")
+        ours, plain = self.our_side.fingerprints(), self.plain_side.fingerprints()
+        if differing := [table for table in plain if ours.get(table) != plain[table]]:
+            raise SystemExit(f"the two ways differ in {', '.join(differing)}")
 
 
 # ---- what is measured -----------------------------------------------------------------------------------------------
 
 
-def pairs(
-    count: int, bench: Bench, ours: Callable[[], dict[str, float]], plain: Callable[[], float], first: int = 1
-) -> Iterator[tuple]:
-    """Days on which both ways ran; which was first changes."""
-    for day in range(first, first + count):
-        bench.new_day(day)
-        if day % 2:
-            mine, theirs = ours(), plain()
-        else:
-            theirs, mine = plain(), ours()
-        yield mine, theirs
+class Pairs:
+    """Days on which both ways did the same work; which was first changes."""
 
+    def __init__(self) -> None:
+        self.ours: list[Seconds] = []
+        self.plain: list[Seconds] = []
 
-def report(work: str, limit: float | None, ratios: list[float], ours: list[float], plain: list[float]) -> None:
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    said = "" if limit is None else f"at most {limit:.2f}: " + ("kept" if median(ratios) <= limit else "MISSED")
-    print(
-        f"{work:<44} {median(ours):>7.2f} s {median(plain):>7.2f} s {median(ratios):>6.2f} ({spread:<12})  {said}",
-        flush=True,
-    )
+    def add(self, bench: Bench, jobs: dict[str, object], copies: str, *files: Path) -> None:
+        bench.new_day()
+        for way in ("ours", "plain") if bench.number % 2 else ("plain", "ours"):
+            if way == "ours":
+                self.ours.append(bench.ours(jobs))
+            else:
+                self.plain.append(bench.plain(copies, *files))
 
-
-def compare_ways(bench: Bench, count: int) -> None:
-    plain_day = (ROOT / "benchmarks/plain_daily_load.sql").read_text()
-    copy = "\\copy bronze.products_inventory_locations (COLUMNS_OF_STOCK) FROM FILE_OF_STOCK WITH (FORMAT csv)\n"
-    print(f"{'work':<44} {'ours':>9} {'plain':>9} {'ratio':>6}", flush=True)
-
-    landing = list(
-        pairs(
-            count,
-            bench,
-            lambda: bench.ours(LANDING),
-            lambda: bench.plain(f"TRUNCATE bronze.products_inventory_locations;\n{copy}"),
+    def report(self, work: str, key: str, limit: float) -> None:
+        ours, plain = [each[key] for each in self.ours], [each["exit"] for each in self.plain]
+        ratios = [a / b for a, b in zip(ours, plain)]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(
+            f"{work:<44} {median(ours):>7.2f} s {median(plain):>7.2f} s {median(ratios):>6.2f} ({spread:<12})"
+            f"  at most {limit:.2f}: {'kept' if median(ratios) <= limit else 'MISSED'}",
+            flush=True,
         )
-    )
-    for work, key, limit in (("stage", "stage", 1.0), ("stage and publish to bronze, to COMMIT", "commit", 2.0)):
-        mine = [each[key] for each, _ in landing]
-        report(work, limit, [a / b for a, (_, b) in zip(mine, landing)], mine, [b for _, b in landing])
 
-    first = []
-    for day in range(min(count, 5)):
+
+def compare_ways(bench: Bench, count: int) -> list[Seconds]:
+    """Print every ratio; returns our ordinary days."""
+    print(f"{'work':<44} {'ours':>9} {'plain':>9} {'ratio':>6}", flush=True)
+    landing, first, ordinary = Pairs(), Pairs(), Pairs()
+    for _ in range(count + 1):
+        landing.add(bench, LANDING, COPY_STOCK)
+    del landing.ours[0], landing.plain[0]  # which found empty tables
+    landing.report("stage", "stage", 1.0)
+    landing.report("stage and publish to bronze, to COMMIT", "commit", 2.0)
+    landing.report("stage and publish to bronze, to exit", "exit", 2.0)
+    for _ in range(count):
         bench.empty()
-        first += pairs(1, bench, lambda: bench.ours(JOBS), lambda: bench.plain(plain_day), 100 + day)
-        bench.compare()
-    days = []
-    for pair in pairs(count, bench, lambda: bench.ours(JOBS), lambda: bench.plain(plain_day), 105):
-        days.append(pair)
-        bench.compare()
-    for name, limit, measured in (("an ordinary day", 0.8, days), ("a first day", 1.3, first)):
-        for key in ("commit", "exit"):
-            mine = [each[key] for each, _ in measured]
-            report(
-                f"{name}, to {key.upper()}",
-                limit,
-                [a / b for a, (_, b) in zip(mine, measured)],
-                mine,
-                [b for _, b in measured],
-            )
-    print(f"peak memory of the pipeline process: {median(each['MB'] for each, _ in days):.0f} MB")
+        first.add(bench, JOBS, COPY_PRODUCTS + COPY_STOCK, PLAIN)
+    for _ in range(count):
+        ordinary.add(bench, JOBS, COPY_PRODUCTS + COPY_STOCK, PLAIN)
+    bench.compare()
+    for name, limit, measured in (("an ordinary day", 0.8, ordinary), ("a first day", 1.3, first)):
+        for key, end in (("commit", "COMMIT"), ("exit", "exit")):
+            measured.report(f"{name}, to {end}", key, limit)
+    print("\nof an ordinary day")
     for phase in ("stage", "publish"):
-        print(f"  of an ordinary day, {phase}: {median(each[phase] for each, _ in days):.2f} s")
-    for job, script, seconds in bench.sql(
-        "ours",
-        "SELECT job, script, percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM elt.script_runs"
-        f" WHERE run_id > (SELECT max(run_id) - {count} FROM elt.runs) GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 4",
-    ):
-        print(f"    {script}: {seconds:.2f} s")
+        print(f"    {phase:<56} {median(each[phase] for each in ordinary.ours):>6.2f} s")
+    scripts = bench.our_side.sql(
+        "SELECT job || ' ' || script, percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM elt.script_runs"
+        f" WHERE run_id > (SELECT max(run_id) - {count} FROM elt.runs) GROUP BY 1 ORDER BY 2 DESC LIMIT 8"
+    )
+    for script, seconds in scripts:
+        print(f"        {script:<52} {seconds:>6.2f} s")
+    print(f"    peak memory of the pipeline process {median(each['MB'] for each in ordinary.ours):>24.0f} MB")
+    return ordinary.ours
+
+
+def alone(rows: int, count: int) -> list[Seconds]:
+    """Our ordinary days with so many rows, after a first one; psql does nothing meanwhile."""
+    with made(rows) as bench:
+        days = []
+        for _ in range(count + 1):
+            bench.new_day(local_files=False)
+            days.append(bench.ours(JOBS))
+        return days[1:]
 
 
 def start_up() -> None:
@@ -263,7 +246,7 @@ def start_up() -> None:
         return time.time() - began
 
     both = [(timed(str(ROOT / "main.py"), "--help"), timed("-c", "pass")) for _ in range(9)]
-    print(f"main.py --help: {median(a - b for a, b in both):.2f} s more than python -c pass")
+    print(f"main.py --help: {median(a - b for a, b in both):.2f} s more than python -c pass, at most 0.20")
 
 
 @contextmanager
@@ -280,15 +263,28 @@ def made(rows: int) -> Iterator[Bench]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="stock rows, about (default: 1,000,000)")
+    parser.add_argument("--pairs", type=int, default=9, help="days of each kind (default: 9)")
+    parser.add_argument("--larger", type=int, metavar="ROWS", help="measure three ordinary days with so many rows, too")
     given = parser.parse_args()
     print(
         f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores, {given.rows:,} stock rows"
     )
     start_up()
+    small = alone(10_000, given.pairs)
+    print(
+        f"10,000 rows, server running: {median(each['commit'] for each in small):.2f} s to COMMIT,"
+        f" {median(each['exit'] for each in small):.2f} s to exit, at most 1.00",
+        flush=True,
+    )
     with made(given.rows) as bench:
-        compare_ways(bench, given.pairs)
+        days = compare_ways(bench, given.pairs)
+    if given.larger:
+        larger = alone(given.larger, 3)
+        times = given.larger / given.rows
+        for key, limit in (("commit", 1.1 * times), ("exit", 1.1 * times), ("MB", 1.1)):
+            one, other = (median(each[key] for each in measured) for measured in (days, larger))
+            print(f"{given.larger:,} rows, {key}: {other:.1f}, {other / one:.2f} times as much, at most {limit:.2f}")
 
 
 if __name__ == "__main__":

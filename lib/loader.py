@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -10,7 +11,7 @@ from typing import BinaryIO
 import psycopg2
 from psycopg2 import sql
 
-from lib.database import Connection, execute, query, translate
+from lib.database import Connection, execute, outdates_statistics, query, translate
 from lib.errors import EltError, LoadError
 from lib.extractors import Slice, SourceTable
 from lib.registry import Load
@@ -219,7 +220,9 @@ def publish_bronze(
             connection,
             sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, names, names, staging.identifier),
         )
-        execute(connection, sql.SQL("ANALYZE {}").format(target))
+        # as many rows as yesterday: yesterday's statistics serve the scripts, and `vacuum` makes today's after the commit
+        if abs(rows - rows_before) > rows_before / 10:
+            execute(connection, sql.SQL("ANALYZE {}").format(target))
     except psycopg2.Error as error:
         raise translate(error, f"cannot load {load.table}", LoadError) from error
     if rows != rows_staged:
@@ -285,12 +288,15 @@ def _match_columns(
     return tuple(added + gone), shared
 
 
-def vacuum(connection: Connection, tables: list[str]) -> list[str]:
-    """VACUUM and ANALYZE tables after the commit; returns what PostgreSQL had to say.
+def vacuum(connection: Connection, written: Mapping[str, int]) -> list[str]:
+    """VACUUM tables after the commit, and ANALYZE those that changed much; returns what PostgreSQL had to say.
+
+    written: how many rows were written, by the qualified name of their table.
 
     TRUNCATE false: a truncating VACUUM makes readers wait. SKIP_LOCKED: somebody else's lock is no reason to wait.
     """
     del connection.notices[:]
-    for table in tables:
-        execute(connection, f"VACUUM (ANALYZE, TRUNCATE false, SKIP_LOCKED) {table}")
+    for table in sorted(written):
+        analyze = "ANALYZE, " if outdates_statistics(connection, table, written[table]) else ""
+        execute(connection, f"VACUUM ({analyze}TRUNCATE false, SKIP_LOCKED) {table}")
     return [notice.strip() for notice in connection.notices if notice.startswith("WARNING")]

@@ -12,7 +12,17 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 
 from lib import history
-from lib.database import Connection, LockTimeout, execute, holds_run_lock, query, reset, transaction, translated
+from lib.database import (
+    Connection,
+    LockTimeout,
+    execute,
+    holds_run_lock,
+    outdates_statistics,
+    query,
+    reset,
+    transaction,
+    translated,
+)
 from lib.errors import CheckFailed, DatabaseError, EltError, LoadError, ScriptError
 from lib.history import JobRecord
 from lib.loader import publish_bronze
@@ -26,8 +36,8 @@ class Published:
     """What one publish transaction did. `locked` are the relations that readers had to wait for, with seconds."""
 
     records: tuple[JobRecord, ...]
-    #: qualified names of the tables that were written
-    written: tuple[str, ...]
+    #: how many rows were written, by the qualified name of their table
+    written: Mapping[str, int]
     locked: tuple[tuple[str, str, float], ...]
     notes: tuple[tuple[str, str], ...]
 
@@ -99,7 +109,7 @@ class Publisher:
                             raise error from failure
                     failed[failure.job.name] = error
                     records += given_up(group, failed)
-            written = self._written()
+            written = self._changes()
             history.end_run(self.connection, self.run_id, "failed" if failed else "done")
         ended = time.monotonic()
         locked = tuple((relation, script, ended - since) for relation, (script, since) in self._locked.items())
@@ -266,15 +276,11 @@ class Publisher:
         )
 
     def _analyze(self, before: Mapping[str, int]) -> None:
-        """Fresh statistics, for the next script, on each table that a script changed by more than a tenth."""
+        """Fresh statistics, for the next script, on each table that a script changed much."""
         changed = {table: rows - before.get(table, 0) for table, rows in self._changes().items()}
         for table, rows in changed.items():
-            ((known,),) = query(self.connection, "SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (table,))
-            if rows > max(known, 0) / 10:
+            if outdates_statistics(self.connection, table, rows):
                 execute(self.connection, f"ANALYZE {table}")
-
-    def _written(self) -> tuple[str, ...]:
-        return tuple(sorted(self._changes()))
 
 
 def given_up(group: Sequence[Job], failed: Mapping[str, EltError]) -> list[JobRecord]:

@@ -249,7 +249,7 @@ class Run:
                     self.console.note(job, note)
                 for relation, script, seconds in published.locked:
                     self.console.warn(f"{script} changed {relation}: its readers waited for up to {seconds:.1f} s")
-                for notice in loader.vacuum(connection, list(published.written)):
+                for notice in loader.vacuum(connection, published.written):
                     self.console.warn(notice)
         except DatabaseError as error:
             self.console.warn(str(error))

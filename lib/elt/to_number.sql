@@ -4,7 +4,7 @@
 --
 -- A number has a point, never a comma, at most 18 digits before it and 30 after it, and an exponent of two digits, as
 -- php-jsonparser writes it.  Blanks around it are allowed; NaN and Infinity are no numbers.
--- Digits alone, the usual case, skip the regular expression: that is five times faster.
+-- Digits with or without a point, the usual case, skip the regular expression: that is five times faster.
 -- Needs schema elt and PostgreSQL 15 or newer.
 
 CREATE OR REPLACE FUNCTION elt.to_number(value text)
@@ -15,6 +15,7 @@ PARALLEL SAFE
 AS $function$
 SELECT CASE
     WHEN translate(value, '0123456789', '') = '' AND length(value) BETWEEN 1 AND 18 THEN value::numeric
+    WHEN translate(value, '0123456789', '') = '.' AND length(value) BETWEEN 2 AND 19 THEN trim_scale(value::numeric)
     WHEN value ~ '^[ \t\r\n]*[+-]?([0-9]{1,18}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?[ \t\r\n]*$'
         THEN trim_scale(value::numeric)
 END

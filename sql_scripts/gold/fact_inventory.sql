@@ -19,7 +19,7 @@ stock AS (
     FROM silver.stock_without_product
 ),
 
-today AS (
+today AS NOT MATERIALIZED (
     SELECT day FROM silver.loaded_days WHERE is_current
 ),
 

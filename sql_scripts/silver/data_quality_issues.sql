@@ -94,25 +94,30 @@ links AS (
     GROUP BY inventory_locations
 ),
 
+named_by_several AS (
+    SELECT product_sku, warehouse_id FROM silver.stock_levels WHERE bronze_row_count > 1
+),
+
 doubtful_stock AS MATERIALIZED (
     SELECT
         stock.*,
         stock::text AS row_text,
         links.product_sku,
-        coalesce(elt.to_text(warehouse_id), 'unknown') AS warehouse
+        coalesce(elt.to_text(stock.warehouse_id), 'unknown') AS warehouse
     FROM bronze.products_inventory_locations AS stock
     LEFT JOIN links ON links.link_id = json_parentid
+    LEFT JOIN named_by_several
+        ON named_by_several.product_sku = links.product_sku
+        AND named_by_several.warehouse_id = coalesce(elt.to_text(stock.warehouse_id), 'unknown')
     WHERE links.product_sku IS NULL
-        OR elt.to_text(warehouse_id) IS NULL
+        OR named_by_several.product_sku IS NOT NULL
+        OR elt.to_text(stock.warehouse_id) IS NULL
         OR (
             elt.to_number(quantity_available) >= 0
             AND elt.to_number(quantity_on_hand) >= 0
             AND elt.to_number(quarantined_quantity) >= 0
             AND elt.to_number(quantity_unavailable) >= 0
         ) IS NOT TRUE
-        OR (links.product_sku, coalesce(elt.to_text(warehouse_id), 'unknown')) IN (
-            SELECT product_sku, warehouse_id FROM silver.stock_levels WHERE bronze_row_count > 1
-        )
 ),
 
 typed_stock AS (

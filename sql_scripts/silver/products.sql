@@ -53,8 +53,8 @@ one_row_per_sku AS (
     ORDER BY product_sku, is_active_product DESC, row_text COLLATE "C"
 ),
 
--- A number of 0 or less measures nothing.
-measured AS (
+-- A number of 0 or less measures nothing.  MATERIALIZED, so that each measure is parsed once.
+measured AS MATERIALIZED (
     SELECT
         product_sku,
         elt.to_text(name) AS product_name,

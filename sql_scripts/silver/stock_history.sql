@@ -25,8 +25,9 @@ COMMENT ON COLUMN silver.stock_history.quantity_on_hand IS 'Pieces on the shelf,
 COMMENT ON COLUMN silver.stock_history.quarantined_quantity IS 'Pieces held back for inspection.';
 COMMENT ON COLUMN silver.stock_history.quantity_unavailable IS 'Pieces that cannot be sold.';
 
-DROP TABLE IF EXISTS pg_temp.stock_today;
-CREATE TEMP TABLE stock_today AS
+-- A view, since these tables hold still while a run publishes: no copy of every row.
+DROP VIEW IF EXISTS pg_temp.stock_today;
+CREATE TEMP VIEW stock_today AS
 SELECT
     product_sku,
     warehouse_id,

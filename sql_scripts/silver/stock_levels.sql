@@ -59,6 +59,7 @@ typed AS (
     FROM bronze.products_inventory_locations
     INNER JOIN links ON links.link_id = json_parentid
     WHERE links.product_sku IS NOT NULL
+    OFFSET 0  -- so that each number is parsed once
 )
 
 SELECT
