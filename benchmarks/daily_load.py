@@ -84,7 +84,7 @@ class Bench:
         url, store = self.pipe.recv()
         # as cron runs it: Python may keep its compiled modules
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        self.environ = {**inherited, **store, "KEBOOLA_TOKEN": TOKEN}
+        self.environ = {**inherited, **store, "KEBOOLA_TOKEN": TOKEN, "POSTGRES_PASSWORD": "none"}
         self.project = folder / "project"
         shutil.copytree(ROOT, self.project, ignore=shutil.ignore_patterns(".*", "tests", "benchmarks", "__pycache__"))
         address = self.server.connect_args("ours")

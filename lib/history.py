@@ -180,26 +180,28 @@ def loaded_versions(connection: Connection) -> dict[str, str]:
 
 # ---- definitions ----------------------------------------------------------------------------------------------------
 
-VIEW_MD5 = (
-    "(SELECT md5(pg_get_viewdef(oid)) FROM pg_class WHERE oid = to_regclass(%(relation)s) AND relkind IN ('v', 'm'))"
-)
+VIEW_MD5 = "(SELECT md5(pg_get_viewdef(oid)) FROM pg_class WHERE oid = to_regclass({}) AND relkind IN ('v', 'm'))"
 
 
-def is_applied(connection: Connection, script: Script) -> bool:
-    """Whether this very text was applied here, and what it made is still as it made it."""
-    return query(
+def not_applied(connection: Connection, scripts: Sequence[Script]) -> list[Script]:
+    """Those whose very text was not applied here, or whose relation is no longer as they made it."""
+    applied = query(
         connection,
         f"""
-        SELECT EXISTS (
-            SELECT FROM elt.definitions
-            WHERE script = %(script)s
-              AND script_md5 = md5(%(text)s)
-              AND to_regclass(%(relation)s) IS NOT NULL
-              AND view_md5 IS NOT DISTINCT FROM {VIEW_MD5}
-        )
+        SELECT script
+        FROM elt.definitions
+        JOIN unnest(%s::text[], %s::text[], %s::text[]) AS wanted (script, text, relation) USING (script)
+        WHERE script_md5 = md5(text)
+          AND to_regclass(relation) IS NOT NULL
+          AND view_md5 IS NOT DISTINCT FROM {VIEW_MD5.format("relation")}
         """,
-        {"script": script.path, "text": script.text, "relation": script.relation},
-    )[0][0]
+        (
+            [script.path for script in scripts],
+            [script.text for script in scripts],
+            [script.relation for script in scripts],
+        ),
+    )
+    return [script for script in scripts if (script.path,) not in applied]
 
 
 def record_definition(connection: Connection, run_id: int, script: Script) -> None:
@@ -207,7 +209,8 @@ def record_definition(connection: Connection, run_id: int, script: Script) -> No
     execute(
         connection,
         f"""
-        INSERT INTO elt.definitions VALUES (%(script)s, md5(%(text)s), {VIEW_MD5}, %(run_id)s, clock_timestamp())
+        INSERT INTO elt.definitions
+        VALUES (%(script)s, md5(%(text)s), {VIEW_MD5.format("%(relation)s")}, %(run_id)s, clock_timestamp())
         ON CONFLICT (script) DO UPDATE
         SET script_md5 = excluded.script_md5, view_md5 = excluded.view_md5,
             run_id = excluded.run_id, applied_at = excluded.applied_at

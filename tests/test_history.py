@@ -16,7 +16,7 @@ from conftest import Database as EmptyDatabase
 from lib import history
 from lib.database import Connection, execute, query, transaction
 from lib.errors import DatabaseError
-from lib.history import JobRecord, install, is_applied, record_definition
+from lib.history import JobRecord, install, not_applied, record_definition
 from lib.jobs import Script
 from lib.transformer import ScriptResult
 
@@ -283,6 +283,10 @@ def apply(connection: Connection, script: Script) -> None:
     with transaction(connection, lock_timeout=2):
         execute(connection, script.text)
         record_definition(connection, 1, script)
+
+
+def is_applied(connection: Connection, script: Script) -> bool:
+    return not_applied(connection, [script]) == []
 
 
 @pytest.mark.parametrize("script", [VIEW, TABLE], ids=lambda script: script.layer)

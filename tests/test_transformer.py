@@ -60,7 +60,7 @@ SPLIT = {
 
 @pytest.mark.parametrize("text", SPLIT)
 def test_a_script_is_split_into_statements_with_the_lines_where_they_begin(text: str) -> None:
-    assert statements(text) == SPLIT[text]
+    assert list(statements(text)) == SPLIT[text]
 
 
 ROUTINE = """CREATE OR REPLACE FUNCTION f(x int) RETURNS int LANGUAGE sql
