@@ -51,7 +51,7 @@ forecasts AS (
         products.product_name,
         products.product_type,
         stock.total_stock,
-        decreases.days_with_data,
+        coalesce(decreases.days_with_data, 0) AS days_with_data,
         decreases.decrease,
         span.calendar_days,
         span.last_day,
@@ -61,7 +61,7 @@ forecasts AS (
     FROM silver.products
     CROSS JOIN span
     INNER JOIN silver.product_stock AS stock ON stock.product_sku = products.product_sku
-    INNER JOIN decreases ON decreases.product_sku = products.product_sku
+    LEFT JOIN decreases ON decreases.product_sku = products.product_sku  -- each has one; PostgreSQL expects far fewer
 )
 
 SELECT

@@ -4,11 +4,6 @@
 CREATE OR REPLACE VIEW gold.warehouse_stock_summary AS
 WITH
 
-volumes AS (
-    SELECT product_sku, length_cm * width_cm * height_cm AS volume_cm3
-    FROM silver.products
-),
-
 stock AS (
     SELECT
         stock_levels.warehouse_id,
@@ -18,12 +13,12 @@ stock AS (
         sum(stock_levels.quantity_on_hand) AS quantity_on_hand,
         sum(stock_levels.quarantined_quantity) AS quarantined_quantity,
         sum(stock_levels.quantity_unavailable) AS quantity_unavailable,
-        sum(volumes.volume_cm3 * stock_levels.quantity_on_hand) FILTER (WHERE stock_levels.quantity_on_hand > 0)
-            AS space_taken_cm3,
-        count(*) FILTER (WHERE stock_levels.quantity_on_hand > 0 AND volumes.volume_cm3 IS NULL)
+        sum(products.length_cm * products.width_cm * products.height_cm * stock_levels.quantity_on_hand)
+            FILTER (WHERE stock_levels.quantity_on_hand > 0) AS space_taken_cm3,
+        count(*) FILTER (WHERE stock_levels.quantity_on_hand > 0 AND products.has_dimensions IS NOT TRUE)
             AS products_without_volume
     FROM silver.stock_levels
-    LEFT JOIN volumes ON volumes.product_sku = stock_levels.product_sku
+    LEFT JOIN silver.products ON products.product_sku = stock_levels.product_sku
     GROUP BY stock_levels.warehouse_id
 )
 
