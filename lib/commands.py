@@ -143,10 +143,10 @@ STATUS: Sequence[tuple[str, Sequence[str], str]] = (
         "SELECT * FROM elt.job_status ORDER BY job",
     ),
     (
-        "scripts of the newest run, the slowest first",
+        "scripts and checks of the newest run, the slowest first",
         ("job", "script", "seconds", "inserted", "updated", "deleted", "unchanged"),
         "SELECT job, script, seconds, inserted, updated, deleted, unchanged FROM elt.script_runs"
-        " WHERE run_id = (SELECT max(run_id) FROM elt.script_runs) AND broken_by IS NULL ORDER BY seconds DESC LIMIT 10",
+        " WHERE run_id = (SELECT max(run_id) FROM elt.script_runs) ORDER BY seconds DESC LIMIT 10",
     ),
     (
         "checks that warn",

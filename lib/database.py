@@ -203,12 +203,6 @@ def execute(connection: Connection, sql: str, arguments: tuple[object, ...] | di
         return cursor.rowcount
 
 
-def outdates_statistics(connection: Connection, table: str, changed: int) -> bool:
-    """Whether so many changed rows mislead the planner: more than a tenth of the table, which is autovacuum's own rule."""
-    ((known,),) = query(connection, "SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (table,))
-    return changed > max(known, 0) / 10
-
-
 def keep_alive(connection: Connection) -> None:
     """A sign of life on an idle session, for firewalls; raises ConnectionLost early where it is gone."""
     with translated("the connection that holds the run lock"):

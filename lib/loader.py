@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -11,7 +11,7 @@ from typing import BinaryIO
 import psycopg2
 from psycopg2 import sql
 
-from lib.database import Connection, execute, outdates_statistics, query, translate
+from lib.database import Connection, execute, query, translate
 from lib.errors import EltError, LoadError
 from lib.extractors import Slice, SourceTable
 from lib.registry import Load
@@ -220,7 +220,7 @@ def publish_bronze(
             connection,
             sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, names, names, staging.identifier),
         )
-        # as many rows as yesterday: yesterday's statistics serve the scripts, and `vacuum` makes today's after the commit
+        # about as many rows as yesterday: its statistics serve the scripts, until autovacuum makes today's
         if abs(rows - rows_before) > rows_before / 10:
             execute(connection, sql.SQL("ANALYZE {}").format(target))
     except psycopg2.Error as error:
@@ -288,15 +288,14 @@ def _match_columns(
     return tuple(added + gone), shared
 
 
-def vacuum(connection: Connection, written: Mapping[str, int]) -> list[str]:
-    """VACUUM tables after the commit, and ANALYZE those that changed much; returns what PostgreSQL had to say.
+def vacuum(connection: Connection, tables: Sequence[str]) -> list[str]:
+    """VACUUM tables after the commit; returns what PostgreSQL had to say.
 
-    written: how many rows were written, by the qualified name of their table.
+    Without ANALYZE: where rows became many more or fewer, the publish transaction had to do that already.
 
     TRUNCATE false: a truncating VACUUM makes readers wait. SKIP_LOCKED: somebody else's lock is no reason to wait.
     """
     del connection.notices[:]
-    for table in sorted(written):
-        analyze = "ANALYZE, " if outdates_statistics(connection, table, written[table]) else ""
-        execute(connection, f"VACUUM ({analyze}TRUNCATE false, SKIP_LOCKED) {table}")
+    for table in tables:
+        execute(connection, f"VACUUM (TRUNCATE false, SKIP_LOCKED) {table}")
     return [notice.strip() for notice in connection.notices if notice.startswith("WARNING")]

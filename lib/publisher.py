@@ -17,7 +17,6 @@ from lib.database import (
     LockTimeout,
     execute,
     holds_run_lock,
-    outdates_statistics,
     query,
     reset,
     transaction,
@@ -36,8 +35,8 @@ class Published:
     """What one publish transaction did. `locked` are the relations that readers had to wait for, with seconds."""
 
     records: tuple[JobRecord, ...]
-    #: how many rows were written, by the qualified name of their table
-    written: Mapping[str, int]
+    #: qualified names of the tables that were written
+    written: tuple[str, ...]
     locked: tuple[tuple[str, str, float], ...]
     notes: tuple[tuple[str, str], ...]
 
@@ -110,7 +109,7 @@ class Publisher:
                             raise error from failure
                     failed[failure.job.name] = error
                     records += given_up(group, failed)
-            written = self._changes()
+            written = tuple(sorted(self._changes()))
             history.end_run(self.connection, self.run_id, "failed" if failed else "done")
         ended = time.monotonic()
         locked = tuple((relation, script, ended - since) for relation, (script, since) in self._locked.items())
@@ -230,8 +229,13 @@ class Publisher:
     def _run(self, job: Job, script: Script, known: list[int]) -> None:
         self._reset()
         result = run_script(self.connection, script)
-        for table, rows in self._new_changes().items():
-            if outdates_statistics(self.connection, table, rows):
+        changes = self._new_changes()
+        # elt.publish_rows sees to the statistics of what it changes
+        for table, rows in changes.items() if sum((result.news or ())[:3]) != sum(changes.values()) else ():
+            ((estimated,),) = query(
+                self.connection, "SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (table,)
+            )
+            if rows > max(estimated, 0) / 10:  # autovacuum's own rule; the next script needs fresh statistics now
                 execute(self.connection, f"ANALYZE {table}")
         self._look_at_locks(script, known)
         self._keep(job, result)

@@ -29,17 +29,18 @@ DROP TABLE IF EXISTS pg_temp.stock_without_product_now;
 CREATE TEMP TABLE stock_without_product_now AS
 WITH
 
+links AS (
+    SELECT DISTINCT inventory_locations AS link_id
+    FROM bronze.products
+    WHERE inventory_locations <> '' AND elt.to_text(sku) IS NOT NULL
+),
+
 -- MATERIALIZED, so that these few rows are found before any is parsed.
 rows_without_product AS MATERIALIZED (
-    SELECT *
+    SELECT stock.*
     FROM bronze.products_inventory_locations AS stock
-    WHERE NOT EXISTS (
-        SELECT
-        FROM bronze.products
-        WHERE inventory_locations = stock.json_parentid
-            AND inventory_locations <> ''
-            AND elt.to_text(sku) IS NOT NULL
-    )
+    LEFT JOIN links ON links.link_id = stock.json_parentid
+    WHERE links.link_id IS NULL
 ),
 
 typed AS (
