@@ -6,9 +6,10 @@
 
 Ours: `elt_daily_load.py` with the jobs, histories and checks of this project; exports of 8 gzip slices a table over HTTP
 from the sandbox, in a process of its own. Plain: the same rows from local, unpacked CSV files, TRUNCATE + \\copy +
-TRUNCATE + INSERT of the same silver by psql -f (inventory_plain.sql), without checks. Each has a database of its own on
-one server with the settings of lib/embedded.py. 1 % of the products change from day to day; rows come in random order,
-as Keboola delivers them. Which way comes first changes every day. At the end both silvers must hold the same rows.
+TRUNCATE + INSERT of the same silver by psql -f (inventory_plain.sql), then the same checks by psql -f, timed apart. Each
+has a database of its own on one server with the settings of lib/embedded.py. 1 % of the products change from day to day;
+rows come in random order, as Keboola delivers them. Which way comes first changes every day. At the end both silvers must
+hold the same rows.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.inventory_sql import FIRST_DAY, PLAIN, Side  # noqa: E402
+from benchmarks.inventory_sql import CHECKS, FIRST_DAY, PLAIN, SCRIPTS, Side, layer  # noqa: E402
 from lib.embedded import Server, remove  # noqa: E402
 from sandbox.inventory import PRODUCT_COLUMNS, STOCK_COLUMNS, products, put_inventory, stock  # noqa: E402
 from sandbox.keboola_server import KeboolaServer  # noqa: E402
@@ -104,6 +105,8 @@ class Bench:
         """Both ways start with nothing but, for the plain one, its empty tables."""
         self.our_side, self.plain_side = Side(self.server, "ours"), Side(self.server, "plain")
         self.plain_side.make_tables()
+        for script in layer("gold"):  # views, which checks read
+            self.plain_side.sql((SCRIPTS / script).read_text(encoding="utf-8"))
 
     @property
     def day(self) -> date:
@@ -113,12 +116,12 @@ class Bench:
         """The same rows for both: in Keboola, and as local files."""
         self.number += 1
         self.pipe.send(self.number)
-        self.pipe.recv()
         count = self.rows // 10
         tables = (("products", products(count, self.number)), ("stock", stock(count, WAREHOUSES, self.number)))
         for name, rows in tables if local_files else ():
             with open(self.folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
                 csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
+        self.pipe.recv()
 
     def ours(self, jobs: dict[str, object]) -> Seconds:
         """One daily load as a process of its own: seconds to COMMIT, to exit and a phase, and its peak memory in MB."""
@@ -147,7 +150,7 @@ class Bench:
         }
 
     def plain(self, copies: str, *files: Path) -> Seconds:
-        """Seconds that psql needs to copy and to run these files in one transaction, to its exit."""
+        """Seconds that psql needs to copy and to run these files in one transaction, to its exit; and its checks after it."""
         script = self.folder / "copy.sql"
         script.write_text(
             copies.format(
@@ -157,7 +160,9 @@ class Bench:
                 products_columns=", ".join(PRODUCT_COLUMNS).lower(),
             )
         )
-        return {"exit": self.plain_side.psql(self.day, [script, *files])}
+        seconds = self.plain_side.psql(self.day, [script, *files])
+        checks = self.plain_side.psql(self.day, [SCRIPTS / check for check in CHECKS]) if files else 0.0
+        return {"load": seconds, "load and checks": seconds + checks}
 
     def compare(self) -> None:
         """Both silvers hold the same rows."""
@@ -184,12 +189,12 @@ class Pairs:
             else:
                 self.plain.append(bench.plain(copies, *files))
 
-    def report(self, work: str, key: str, limit: float) -> None:
-        ours, plain = [each[key] for each in self.ours], [each["exit"] for each in self.plain]
+    def report(self, work: str, key: str, limit: float, plain_key: str = "load") -> None:
+        ours, plain = [each[key] for each in self.ours], [each[plain_key] for each in self.plain]
         ratios = [a / b for a, b in zip(ours, plain)]
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         print(
-            f"{work:<44} {median(ours):>7.2f} s {median(plain):>7.2f} s {median(ratios):>6.2f} ({spread:<12})"
+            f"{work:<52} {median(ours):>7.2f} s {median(plain):>7.2f} s {median(ratios):>6.2f} ({spread:<12})"
             f"  at most {limit:.2f}: {'kept' if median(ratios) <= limit else 'MISSED'}",
             flush=True,
         )
@@ -197,7 +202,7 @@ class Pairs:
 
 def compare_ways(bench: Bench, count: int) -> list[Seconds]:
     """Print every ratio; returns our ordinary days."""
-    print(f"{'work':<44} {'ours':>9} {'plain':>9} {'ratio':>6}", flush=True)
+    print(f"{'work':<52} {'ours':>9} {'plain':>9} {'ratio':>6}", flush=True)
     landing, first, ordinary = Pairs(), Pairs(), Pairs()
     for _ in range(count + 1):
         landing.add(bench, LANDING, COPY_STOCK)
@@ -213,7 +218,8 @@ def compare_ways(bench: Bench, count: int) -> list[Seconds]:
     bench.compare()
     for name, limit, measured in (("an ordinary day", 0.8, ordinary), ("a first day", 1.3, first)):
         for key, end in (("commit", "COMMIT"), ("exit", "exit")):
-            measured.report(f"{name}, to {end}", key, limit)
+            measured.report(f"{name} with its checks, to {end}", key, limit, "load and checks")
+            measured.report(f"{name}, psql without checks, to {end}", key, limit)
     print("\nof an ordinary day")
     for phase in ("stage", "publish"):
         print(f"    {phase:<56} {median(each[phase] for each in ordinary.ours):>6.2f} s")

@@ -97,7 +97,7 @@ def test_status_shows_runs_jobs_and_the_error_of_a_failed_one(morning: Morning) 
     assert shown.returncode == 0
     rows = {tuple(line.split()[:2]) for line in shown.stdout.splitlines()}
     assert {("2", "failed"), ("1", "done"), ("products", "failed"), ("inventory_gold", "held")} <= rows
-    _, _, slowest = shown.stdout.partition("scripts of the newest run, the slowest first")
+    _, _, slowest = shown.stdout.partition("scripts and checks of the newest run, the slowest first")
     assert ".sql" in slowest
 
 
