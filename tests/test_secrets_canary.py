@@ -6,6 +6,7 @@ import json
 import signal
 import urllib.parse
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -109,8 +110,11 @@ def test_a_run_leaves_no_secret_behind(aviary: Aviary, name: str) -> None:
 
 def family(pid: int) -> list[int]:
     """A process and all its descendants."""
-    children = [Path(f"/proc/{pid}/task/{task.name}/children") for task in Path(f"/proc/{pid}/task").iterdir()]
-    return [pid, *(one for path in children for child in path.read_text().split() for one in family(int(child)))]
+    children: list[str] = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # it has ended meanwhile
+            children += (thread / "children").read_text().split()
+    return [pid, *(one for child in children for one in family(int(child)))]
 
 
 def test_neither_arguments_nor_a_crash_show_a_secret(aviary: Aviary) -> None:
