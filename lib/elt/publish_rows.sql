@@ -26,7 +26,8 @@ RETURNS TABLE (
 )
 LANGUAGE sql
 STABLE
-SET plan_cache_mode = force_generic_plan  -- planning it takes longer than all else where tables are small: once a session
+SET plan_cache_mode = force_generic_plan  -- where tables are small, planning it takes longer than all else
+SET join_collapse_limit = 1               -- joined in the order below
 AS $function$
 WITH
 
@@ -171,13 +172,16 @@ COMMENT ON FUNCTION elt._change_rows(bigint, regclass, text) IS
 
 
 -- A column that the target lacks is a typo or news: ignored, it would go stale unseen.
-CREATE OR REPLACE FUNCTION elt._refuse_columns(target regclass, source regclass, cannot text)
+DROP FUNCTION IF EXISTS elt._refuse_columns(regclass, regclass, text);
+
+CREATE OR REPLACE FUNCTION elt._refuse_columns(
+    target regclass, cannot text, unknown_columns text, remedy text, lost_keys text
+)
 RETURNS void
 LANGUAGE plpgsql
 AS $function$
 DECLARE
-    names  text;
-    remedy text;
+    names text;
 BEGIN
     -- A key WITHOUT OVERLAPS, which PostgreSQL 18 has, does not tell rows apart by "equals".
     IF NOT EXISTS (
@@ -200,31 +204,19 @@ BEGIN
                 );
     END IF;
 
-    SELECT
-        string_agg(quote_ident(c.name), ', ' ORDER BY c.place),
-        string_agg(format('SELECT elt.add_column(%L, %L, %L);', target, c.name, c.source_type), E'\n' ORDER BY c.place)
-    INTO names, remedy
-    FROM elt._publish_columns(target, source) AS c
-    WHERE c.target_type IS NULL;
-
-    IF names IS NOT NULL THEN
-        RAISE EXCEPTION '%: the target has no column %', cannot, names
+    IF unknown_columns IS NOT NULL THEN
+        RAISE EXCEPTION '%: the target has no column %', cannot, unknown_columns
             USING ERRCODE = 'undefined_column', HINT = remedy;
     END IF;
 
-    SELECT string_agg(quote_ident(c.name), ', ' ORDER BY c.key_place)
-    INTO names
-    FROM elt._publish_columns(target, source) AS c
-    WHERE c.key_place IS NOT NULL AND NOT c.is_published;
-
-    IF names IS NOT NULL THEN
-        RAISE EXCEPTION '%: the source has no column % of the primary key, or the target generates it', cannot, names
+    IF lost_keys IS NOT NULL THEN
+        RAISE EXCEPTION '%: the source has no column % of the primary key, or the target generates it', cannot, lost_keys
             USING ERRCODE = 'undefined_column';
     END IF;
 END
 $function$;
 
-COMMENT ON FUNCTION elt._refuse_columns(regclass, regclass, text) IS
+COMMENT ON FUNCTION elt._refuse_columns(regclass, text, text, text, text) IS
     'Internal to elt.publish_rows: raises where the columns of target and source do not fit.';
 
 
@@ -272,8 +264,6 @@ BEGIN
 
     -- 2. Columns, by name.  Those that the source lacks (surrogate keys, notes) keep their values.
 
-    PERFORM elt._refuse_columns(target, source, cannot);
-
     SELECT
         -- k, a, b
         string_agg(format('%I', c.name), ', ' ORDER BY c.place) FILTER (WHERE c.is_published) AS columns,
@@ -317,9 +307,17 @@ BEGIN
             AS t_kept_columns,
         string_agg(format('%I: %s to %s', c.name, c.source_type, c.target_type), ', ' ORDER BY c.place)
             FILTER (WHERE c.is_published AND NOT c.is_same_type) AS casts,
-        coalesce(bool_or(c.is_compared AND c.is_identity), false) AS sets_identity
+        coalesce(bool_or(c.is_compared AND c.is_identity), false) AS sets_identity,
+        -- what does not fit
+        string_agg(format('%I', c.name), ', ' ORDER BY c.place) FILTER (WHERE c.target_type IS NULL) AS unknown_columns,
+        string_agg(format('SELECT elt.add_column(%L, %L, %L);', target, c.name, c.source_type), E'\n' ORDER BY c.place)
+            FILTER (WHERE c.target_type IS NULL) AS remedy,
+        string_agg(format('%I', c.name), ', ' ORDER BY c.key_place)
+            FILTER (WHERE c.key_place IS NOT NULL AND NOT c.is_published) AS lost_keys
     INTO piece
     FROM elt._publish_columns(target, source) AS c;
+
+    PERFORM elt._refuse_columns(target, cannot, piece.unknown_columns, piece.remedy, piece.lost_keys);
 
     -- 3. The new rows.  Where types differ, a copy takes the target's by assignment: strict (text is no integer,
     --    varchar(3) does not cut), and a numeric that becomes numeric(10,2) does not differ again every day.  A copy
