@@ -189,6 +189,14 @@ class Pairs:
             else:
                 self.plain.append(bench.plain(copies, *files))
 
+    def forget_first(self) -> None:
+        del self.ours[0], self.plain[0]
+
+    def report_day(self, name: str, limit: float) -> None:
+        for key, end in (("commit", "COMMIT"), ("exit", "exit")):
+            self.report(f"{name} with its checks, to {end}", key, limit, "load and checks")
+            self.report(f"{name}, psql without checks, to {end}", key, limit)
+
     def report(self, work: str, key: str, limit: float, plain_key: str = "load") -> None:
         ours, plain = [each[key] for each in self.ours], [each[plain_key] for each in self.plain]
         ratios = [a / b for a, b in zip(ours, plain)]
@@ -201,26 +209,22 @@ class Pairs:
 
 
 def compare_ways(bench: Bench, count: int) -> list[Seconds]:
-    """Print every ratio; returns our ordinary days."""
+    """Print the ratios of a landing and of ordinary days; returns our ordinary days."""
     print(f"{'work':<52} {'ours':>9} {'plain':>9} {'ratio':>6}", flush=True)
-    landing, first, ordinary = Pairs(), Pairs(), Pairs()
+    landing, ordinary = Pairs(), Pairs()
     for _ in range(count + 1):
         landing.add(bench, LANDING, COPY_STOCK)
-    del landing.ours[0], landing.plain[0]  # which found empty tables
+    landing.forget_first()  # which found empty tables
     landing.report("stage", "stage", 1.0)
     landing.report("stage and publish to bronze, to COMMIT", "commit", 2.0)
     landing.report("stage and publish to bronze, to exit", "exit", 2.0)
-    for _ in range(count):
-        bench.empty()
-        first.add(bench, JOBS, COPY_PRODUCTS + COPY_STOCK, PLAIN)
-    for _ in range(count):
+    bench.empty()
+    for _ in range(count + 1):
         ordinary.add(bench, JOBS, COPY_PRODUCTS + COPY_STOCK, PLAIN)
     bench.compare()
-    for name, limit, measured in (("an ordinary day", 0.8, ordinary), ("a first day", 1.3, first)):
-        for key, end in (("commit", "COMMIT"), ("exit", "exit")):
-            measured.report(f"{name} with its checks, to {end}", key, limit, "load and checks")
-            measured.report(f"{name}, psql without checks, to {end}", key, limit)
-    print("\nof an ordinary day")
+    ordinary.forget_first()
+    ordinary.report_day("an ordinary day", 0.8)
+    print("    of it")
     for phase in ("stage", "publish"):
         print(f"    {phase:<56} {median(each[phase] for each in ordinary.ours):>6.2f} s")
     scripts = bench.our_side.sql(
@@ -229,8 +233,19 @@ def compare_ways(bench: Bench, count: int) -> list[Seconds]:
     )
     for script, seconds in scripts:
         print(f"        {script:<52} {seconds:>6.2f} s")
-    print(f"    peak memory of the pipeline process {median(each['MB'] for each in ordinary.ours):>24.0f} MB")
+    print(
+        f"    peak memory of the pipeline process {median(each['MB'] for each in ordinary.ours):>24.0f} MB", flush=True
+    )
     return ordinary.ours
+
+
+def compare_first_days(bench: Bench, count: int) -> None:
+    """Print the ratios of days on which everything is new."""
+    first = Pairs()
+    for _ in range(count):
+        bench.empty()
+        first.add(bench, JOBS, COPY_PRODUCTS + COPY_STOCK, PLAIN)
+    first.report_day("a first day", 1.3)
 
 
 def alone(rows: int, count: int) -> list[Seconds]:
@@ -271,7 +286,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000, help="stock rows, about (default: 1,000,000)")
     parser.add_argument("--pairs", type=int, default=9, help="days of each kind (default: 9)")
-    parser.add_argument("--larger", type=int, metavar="ROWS", help="measure three ordinary days with so many rows, too")
+    parser.add_argument("--larger", type=int, metavar="ROWS", help="measure two ordinary days with so many rows, too")
     given = parser.parse_args()
     print(
         f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores, {given.rows:,} stock rows"
@@ -286,11 +301,16 @@ def main() -> None:
     with made(given.rows) as bench:
         days = compare_ways(bench, given.pairs)
     if given.larger:
-        larger = alone(given.larger, 3)
+        larger = alone(given.larger, 2)
         times = given.larger / given.rows
         for key, limit in (("commit", 1.1 * times), ("exit", 1.1 * times), ("MB", 1.1)):
             one, other = (median(each[key] for each in measured) for measured in (days, larger))
-            print(f"{given.larger:,} rows, {key}: {other:.1f}, {other / one:.2f} times as much, at most {limit:.2f}")
+            print(
+                f"{given.larger:,} rows, {key}: {other:.1f}, {other / one:.2f} times as much, at most {limit:.2f}",
+                flush=True,
+            )
+    with made(given.rows) as bench:
+        compare_first_days(bench, given.pairs)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 -- What one would write without this project to the same end: empty each table, fill it from one query.
--- benchmarks/inventory_sql.py runs it with psql -f and compares times and every row.
+-- inventory_sql.py and daily_load.py run it with psql -f and compare times and every row.
 -- :day is the day that is loaded; histories are rows that hold from valid_from up to valid_to.
 
 TRUNCATE silver.products;

@@ -41,7 +41,7 @@ JOBS = [job for name, job in json.loads((PROJECT / "elt_jobs.json").read_text())
 TRANSFORMS = [script for job in JOBS for script in job["transform"]]
 CHECKS = [check if isinstance(check, str) else check["script"] for job in JOBS for check in job.get("checks", [])]
 #: what the run sets before each script
-OPTIONS = "-c jit=off -c work_mem=64MB -c parallel_tuple_cost=0.01 -c search_path=public"
+OPTIONS = "-c jit=off -c work_mem=64MB -c parallel_tuple_cost=0.01 -c enable_parallel_hash=off -c search_path=public"
 #: where a silver script has made its table and begins to look for its rows
 BEFORE_ROWS = re.compile(r"\nDROP (?:TABLE|VIEW) IF EXISTS pg_temp\.")
 #: identity columns are drawn in another order
@@ -111,7 +111,7 @@ class Side:
         for (table,) in self.sql(
             "SELECT 'silver.' || quote_ident(tablename) FROM pg_tables WHERE schemaname = 'silver'"
         ):
-            self.sql(f"VACUUM (ANALYZE) {table}")
+            self.sql(f"VACUUM (TRUNCATE false) {table}")
         self.sql("CHECKPOINT")
 
     def fingerprints(self) -> dict[str, tuple]:

@@ -36,7 +36,8 @@ SESSION = """
 
 #: Repeated before each script, for a plain SET of an earlier one would outlive it. pg_temp stays out of the path, so it is first.
 #: Whatever could change the rows that a script makes is here: PostgreSQL's own default, not the role's or the server's.
-#: parallel_tuple_cost is a tenth of it: a row that a script parses costs far more than handing it over does.
+#: parallel_tuple_cost is a tenth of it: a row that a script parses costs far more than handing it over does. A hash table
+#: that processes share lives in /dev/shm, of which a container has 64 MB: too little for a million rows.
 TRANSACTION = """
     SET LOCAL search_path = public; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD';
     SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';
@@ -46,7 +47,8 @@ TRANSACTION = """
     SET LOCAL timezone_abbreviations = 'Default'; SET LOCAL default_text_search_config = 'pg_catalog.simple';
     SET LOCAL xmlbinary = 'base64'; SET LOCAL xmloption = 'content'; SET LOCAL gin_fuzzy_search_limit = 0;
     SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off;
-    SET LOCAL work_mem = '64MB'; SET LOCAL default_tablespace = ''; SET LOCAL parallel_tuple_cost = 0.01;
+    SET LOCAL work_mem = '64MB'; SET LOCAL default_tablespace = '';
+    SET LOCAL parallel_tuple_cost = 0.01; SET LOCAL enable_parallel_hash = off;
 """
 
 

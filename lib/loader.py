@@ -221,7 +221,7 @@ def publish_bronze(
             sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, names, names, staging.identifier),
         )
         # about as many rows as yesterday: its statistics serve the scripts, until autovacuum makes today's
-        if abs(rows - rows_before) > rows_before / 10:
+        if abs(rows - rows_before) > rows_before / 10 or not _has_statistics(connection, load):
             execute(connection, sql.SQL("ANALYZE {}").format(target))
     except psycopg2.Error as error:
         raise translate(error, f"cannot load {load.table}", LoadError) from error
@@ -231,6 +231,15 @@ def publish_bronze(
             " the server was restarted meanwhile, or a trigger drops rows. Nothing was changed; run again."
         )
     return Loaded(rows, rows_before, notes)
+
+
+def _has_statistics(connection: Connection, load: Load) -> bool:
+    """They are gone after a restore, and after an upgrade of PostgreSQL to 17 or older."""
+    return query(
+        connection,
+        "SELECT EXISTS (SELECT FROM pg_stats WHERE schemaname = %s AND tablename = %s)",
+        (load.schema, load.name),
+    )[0][0]
 
 
 def _guard(load: Load, rows_before: int, rows: int, accepted: bool) -> None:

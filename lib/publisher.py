@@ -12,16 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 
 from lib import history
-from lib.database import (
-    Connection,
-    LockTimeout,
-    execute,
-    holds_run_lock,
-    query,
-    reset,
-    transaction,
-    translated,
-)
+from lib.database import Connection, LockTimeout, execute, holds_run_lock, query, reset, transaction, translated
 from lib.errors import CheckFailed, DatabaseError, EltError, LoadError, ScriptError
 from lib.history import JobRecord
 from lib.loader import publish_bronze
@@ -191,9 +182,14 @@ class Publisher:
     def _define(self, job: Job, layer: str, known: list[int]) -> None:
         """Apply each definition of a layer that is new here, or that somebody dropped or replaced."""
         scripts = [script for script in job.transform if script.layer == layer]
-        for script in history.not_applied(self.connection, scripts):
+        while scripts:
             self._reset()
-            self._apply(job, script, known)
+            # asked again after each, for one may have dropped what a later one made
+            pending = history.not_applied(self.connection, scripts)
+            if not pending:
+                break
+            self._apply(job, pending[0], known)
+            scripts = scripts[scripts.index(pending[0]) + 1 :]
 
     def _apply(self, job: Job, script: Script, known: list[int]) -> None:
         execute(self.connection, "SAVEPOINT elt_definition")
@@ -214,7 +210,7 @@ class Publisher:
         loaded = publish_bronze(
             self.connection, job.load, staged.staging, staged.source, staged.rows, accept_shrink=accepted
         )
-        self._new_changes()  # what a load changes has its own statistics
+        self._new_changes()  # publish_bronze has seen to their statistics
         self._notes += [(job.name, note) for note in loaded.notes]
         self._records[job.name] = replace(
             self._records[job.name],
@@ -230,13 +226,8 @@ class Publisher:
         self._reset()
         result = run_script(self.connection, script)
         changes = self._new_changes()
-        # elt.publish_rows sees to the statistics of what it changes
-        for table, rows in changes.items() if sum((result.news or ())[:3]) != sum(changes.values()) else ():
-            ((estimated,),) = query(
-                self.connection, "SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (table,)
-            )
-            if rows > max(estimated, 0) / 10:  # autovacuum's own rule; the next script needs fresh statistics now
-                execute(self.connection, f"ANALYZE {table}")
+        if sum((result.news or ())[:3]) != sum(changes.values()):  # elt.publish_rows analyses what it changes
+            self._analyze(changes)
         self._look_at_locks(script, known)
         self._keep(job, result)
 
@@ -276,15 +267,24 @@ class Publisher:
         return dict(
             query(
                 self.connection,
-                # what pg_stat_xact_user_tables counts, in a third of the time
+                # as pg_stat_xact_user_tables counts, in a third of the time
                 "SELECT format('%I.%I', nspname, relname), changed FROM pg_class"
                 " JOIN pg_namespace ON pg_namespace.oid = relnamespace"
                 " CROSS JOIN LATERAL (SELECT pg_stat_get_xact_tuples_inserted(pg_class.oid)"
                 " + pg_stat_get_xact_tuples_updated(pg_class.oid) + pg_stat_get_xact_tuples_deleted(pg_class.oid)"
                 " AS changed) AS counted"
-                " WHERE relkind = 'r' AND nspname !~ '^(pg_|elt|information_schema)' AND changed > 0",
+                " WHERE relkind IN ('r', 'm') AND nspname !~ '^(pg_|elt|information_schema)' AND changed > 0",
             )
         )
+
+    def _analyze(self, changes: Mapping[str, int]) -> None:
+        """Fresh statistics, for the next script, on each table that changed by more than a tenth: autovacuum's own rule."""
+        for table, rows in changes.items():
+            ((estimated,),) = query(
+                self.connection, "SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (table,)
+            )
+            if rows > max(estimated, 0) / 10:
+                execute(self.connection, f"ANALYZE {table}")
 
     def _new_changes(self) -> dict[str, int]:
         """The same, but only what came since this was asked last."""

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 
 import psycopg2
 
@@ -90,7 +90,7 @@ def _end_of_comment(text: str, start: int) -> int:
     return len(text)
 
 
-@lru_cache
+@cache
 def statements(text: str) -> tuple[Statement, ...]:
     """The statements of a script, split as psql splits them: at a semicolon outside parentheses and routine bodies."""
     found: list[Statement] = []

@@ -403,6 +403,7 @@ def test_a_vacuum_waits_for_nobody_and_says_what_it_skipped(bench: Workbench) ->
 
 
 def test_a_load_renews_statistics_at_once_only_where_the_number_of_rows_changed_much(bench: Workbench) -> None:
+    bench.sql("ALTER TABLE bronze.t SET (autovacuum_enabled = off)")
     distinct = "SELECT n_distinct FROM pg_stats WHERE schemaname = 'bronze' AND attname = 'v'"
     bench.load(["id", "v"], [[f"{n}", "a"] for n in range(100)])
     assert bench.rows(distinct) == [(1,)]
@@ -410,6 +411,9 @@ def test_a_load_renews_statistics_at_once_only_where_the_number_of_rows_changed_
     assert bench.rows(distinct) == [(1,)]
     bench.load(["id", "v"], [[f"{n}", "ab"[n % 2]] for n in range(98)])
     assert bench.rows(distinct) == [(2,)]
+    bench.sql("DELETE FROM pg_statistic WHERE starelid = 'bronze.t'::regclass")
+    bench.load(["id", "v"], [[f"{n}", "abc"[n % 3]] for n in range(98)])
+    assert bench.rows(distinct) == [(3,)]
 
 
 def test_a_vacuum_of_somebody_elses_table_is_reported(bench: Workbench) -> None:

@@ -171,9 +171,9 @@ COMMENT ON FUNCTION elt._change_rows(bigint, regclass, text) IS
     'Internal to elt.publish_rows: runs a statement that must touch a known number of rows.';
 
 
--- A column that the target lacks is a typo or news: ignored, it would go stale unseen.
-DROP FUNCTION IF EXISTS elt._refuse_columns(regclass, regclass, text);
+DROP FUNCTION IF EXISTS elt._refuse_columns(regclass, regclass, text);  -- of earlier versions
 
+-- A column that the target lacks is a typo or news: ignored, it would go stale unseen.
 CREATE OR REPLACE FUNCTION elt._refuse_columns(
     target regclass, cannot text, unknown_columns text, remedy text, lost_keys text
 )

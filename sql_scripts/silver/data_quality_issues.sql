@@ -83,9 +83,9 @@ doubtful_products AS (
         )
 ),
 
--- Stock: only rows that silver.stock_levels may not hold exactly as received, ranked as in silver/stock_levels.sql.
--- MATERIALIZED, so that they are found before they are parsed and sorted: they are few of many.  A quantity of a few digits
--- and nothing else is a number that is not negative; whatever is not of that kind is looked at closely.
+-- Stock: only rows that silver.stock_levels does not hold exactly as received, ranked as in silver/stock_levels.sql.
+-- MATERIALIZED, so that they are found before they are parsed and sorted: they are few of many.  Few digits and nothing else
+-- are a number that is not negative, which is quickly seen; other quantities are parsed to tell.
 links AS (
     SELECT
         inventory_locations AS link_id,
@@ -113,11 +113,23 @@ doubtful_stock AS MATERIALIZED (
     WHERE links.product_sku IS NULL
         OR named_by_several.product_sku IS NOT NULL
         OR elt.to_text(stock.warehouse_id) IS NULL
-        OR '' IN (quantity_available, quantity_on_hand, quarantined_quantity, quantity_unavailable)
-        OR length(quantity_available || quantity_on_hand || quarantined_quantity || quantity_unavailable) > 18
-        OR translate(
-            quantity_available || quantity_on_hand || quarantined_quantity || quantity_unavailable, '0123456789', ''
-        ) IS DISTINCT FROM ''
+        OR (
+            (
+                '' IN (quantity_available, quantity_on_hand, quarantined_quantity, quantity_unavailable)
+                OR length(quantity_available || quantity_on_hand || quarantined_quantity || quantity_unavailable) > 18
+                OR translate(
+                    quantity_available || quantity_on_hand || quarantined_quantity || quantity_unavailable,
+                    '0123456789',
+                    ''
+                ) IS DISTINCT FROM ''
+            )
+            AND (
+                elt.to_number(quantity_available) >= 0
+                AND elt.to_number(quantity_on_hand) >= 0
+                AND elt.to_number(quarantined_quantity) >= 0
+                AND elt.to_number(quantity_unavailable) >= 0
+            ) IS NOT TRUE
+        )
 ),
 
 typed_stock AS (

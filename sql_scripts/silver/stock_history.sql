@@ -25,7 +25,7 @@ COMMENT ON COLUMN silver.stock_history.quantity_on_hand IS 'Pieces on the shelf,
 COMMENT ON COLUMN silver.stock_history.quarantined_quantity IS 'Pieces held back for inspection.';
 COMMENT ON COLUMN silver.stock_history.quantity_unavailable IS 'Pieces that cannot be sold.';
 
--- A view, since these tables hold still while a run publishes: no copy of every row.
+-- A view and no copy of every row: while a run publishes, nobody else writes these tables.
 DROP VIEW IF EXISTS pg_temp.stock_today;
 CREATE TEMP VIEW stock_today AS
 SELECT
