@@ -227,19 +227,21 @@ SET jit = off           -- compiling these statements costs more than it saves
 SET row_security = off  -- rows that a policy hides would be neither updated nor deleted: an error instead
 AS $function$
 DECLARE
-    cannot       constant text := format('cannot publish %s into %s', source, target);
+    cannot        constant text := format('cannot publish %s into %s', source, target);
     -- Temporary tables, named by the target: a trigger of the target may publish into another table meanwhile.
-    copy         constant text := format('pg_temp._elt_copy_%s', target::oid);
-    diff         constant text := format('pg_temp._elt_diff_%s', target::oid);
-    kept         constant text := format('pg_temp._elt_kept_%s', target::oid);
-    piece        record;  -- of the statements below, in which s is the source or the diff and t the target
-    new_rows     text := source::text;
-    source_rows  bigint;
-    target_rows  bigint;
-    is_empty     boolean;
-    must_replace boolean;
-    problem      text;
-    referrers    text;
+    copy          constant text := format('pg_temp._elt_copy_%s', target::oid);
+    diff          constant text := format('pg_temp._elt_diff_%s', target::oid);
+    kept          constant text := format('pg_temp._elt_kept_%s', target::oid);
+    piece         record;  -- of the statements below, in which s is the source or the diff and t the target
+    new_rows      text := source::text;
+    source_rows   bigint;
+    rows_in_scope bigint;
+    named_rows    text;
+    target_rows   bigint;
+    is_empty      boolean;
+    must_replace  boolean;
+    problem       text;
+    referrers     text;
 BEGIN
     -- 1. Lock the target: no other writer comes between comparison and change, and as no lock is raised later there is
     --    no deadlock with a colleague's CREATE INDEX CONCURRENTLY.  Readers do not wait.
@@ -339,14 +341,21 @@ BEGIN
     EXECUTE format('SELECT count(*) FROM %s', new_rows) INTO source_rows;
 
     IF scope <> 'true' THEN
-        PERFORM elt._refuse_rows(
-            format(
-                E'SELECT %s FROM (SELECT %s FROM %s) AS %I WHERE (%s\n) IS NOT TRUE',  -- \n ends a comment in scope
-                piece.keys, piece.columns, new_rows, (SELECT relname FROM pg_catalog.pg_class WHERE oid = target), scope
-            ),
-            format('%s: the source has rows outside of %s; primary key (%s)', cannot, scope, piece.keys),
-            'check_violation'
+        -- Counted first: of a scope with IN (SELECT ..), PostgreSQL makes a join here, but looks at every row of the
+        -- subquery for each row of the source where it is negated.
+        named_rows := format(
+            'FROM (SELECT %s FROM %s) AS %I',
+            piece.columns, new_rows, (SELECT relname FROM pg_catalog.pg_class WHERE oid = target)
         );
+        EXECUTE format(E'SELECT count(*) %s WHERE (%s\n)', named_rows, scope) INTO rows_in_scope;  -- \n ends a comment
+
+        IF rows_in_scope <> source_rows THEN
+            PERFORM elt._refuse_rows(
+                format(E'SELECT %s %s WHERE (%s\n) IS NOT TRUE', piece.keys, named_rows, scope),
+                format('%s: the source has rows outside of %s; primary key (%s)', cannot, scope, piece.keys),
+                'check_violation'
+            );
+        END IF;
     END IF;
 
     EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s)', target) INTO is_empty;
