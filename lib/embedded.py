@@ -54,7 +54,7 @@ SETTINGS = {
     # three loads of a million rows write 1.05 GB of WAL, and 1.95 GB with 1GB and 5min; compression saves 3 % more
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
-    # a load waits for its WAL page by page where this is small: with 8MB, DELETE and INSERT of a table take 15 % longer
+    # a load waits for its WAL page by page where this is small: with 8MB, replacing a table's rows takes a tenth longer
     "wal_buffers": "64MB",
     # a container's /dev/shm has 64 MB, too little for one parallel join of a million rows
     "dynamic_shared_memory_type": "mmap",

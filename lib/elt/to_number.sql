@@ -4,7 +4,7 @@
 --
 -- A number has a point, never a comma, at most 18 digits before it and 30 after it, and an exponent of two digits, as
 -- php-jsonparser writes it.  Blanks around it are allowed; NaN and Infinity are no numbers.
--- Digits with or without a point, the usual case, skip the regular expression: that is five times faster.
+-- Digits alone, the usual case, skip the regular expression: that is five times faster.  So do digits with a point: twice.
 -- Needs schema elt and PostgreSQL 15 or newer.
 
 CREATE OR REPLACE FUNCTION elt.to_number(value text)
