@@ -5,30 +5,45 @@
 
 WITH
 
+bronze_stock AS (
+    SELECT count(*) AS stock_rows, coalesce(sum(elt.to_number(quantity_available)), 0) AS pieces
+    FROM bronze.products_inventory_locations
+),
+
+silver_stock AS (
+    SELECT coalesce(sum(bronze_row_count), 0) AS stock_rows, coalesce(sum(quantity_available), 0) AS pieces
+    FROM silver.stock_levels
+),
+
+listed AS (
+    SELECT
+        count(*) FILTER (WHERE rule IN ('missing_sku', 'duplicate_sku')) AS products,
+        count(*) FILTER (WHERE rule = 'stock_without_product') AS stock_rows,
+        coalesce(
+            sum(elt.to_number(value_received)) FILTER (WHERE rule IN ('stock_without_product', 'duplicate_stock_row')), 0
+        ) AS pieces
+    FROM silver.data_quality_issues
+),
+
 counted (what, bronze, listed, silver) AS (
     SELECT
         'rows of products',
         (SELECT count(*) FROM bronze.products),
-        (SELECT count(*) FROM silver.data_quality_issues WHERE rule IN ('missing_sku', 'duplicate_sku')),
+        listed.products,
         (SELECT count(*) FROM silver.products)
+    FROM listed
 
     UNION ALL
-    SELECT
-        'rows of products_inventory_locations',
-        (SELECT count(*) FROM bronze.products_inventory_locations),
-        (SELECT count(*) FROM silver.data_quality_issues WHERE rule = 'stock_without_product'),
-        (SELECT coalesce(sum(bronze_row_count), 0) FROM silver.stock_levels)
+    SELECT 'rows of products_inventory_locations', bronze_stock.stock_rows, listed.stock_rows, silver_stock.stock_rows
+    FROM bronze_stock
+    CROSS JOIN listed
+    CROSS JOIN silver_stock
 
     UNION ALL
-    SELECT
-        'pieces available',
-        (SELECT coalesce(sum(elt.to_number(quantity_available)), 0) FROM bronze.products_inventory_locations),
-        (
-            SELECT coalesce(sum(elt.to_number(value_received)), 0)
-            FROM silver.data_quality_issues
-            WHERE rule IN ('stock_without_product', 'duplicate_stock_row')
-        ),
-        (SELECT coalesce(sum(quantity_available), 0) FROM silver.stock_levels)
+    SELECT 'pieces available', bronze_stock.pieces, listed.pieces, silver_stock.pieces
+    FROM bronze_stock
+    CROSS JOIN listed
+    CROSS JOIN silver_stock
 )
 
 SELECT 'bronze less listed is not silver' AS message, what, bronze, listed, silver

@@ -8,9 +8,8 @@ SELECT
     sku AS product_sku,
     inventory_locations AS link_without_stock_rows
 FROM bronze.products
-WHERE inventory_locations <> ''
-    AND NOT EXISTS (
-        SELECT
-        FROM bronze.products_inventory_locations
-        WHERE json_parentid = products.inventory_locations
-    );
+WHERE inventory_locations IN (
+    SELECT inventory_locations FROM bronze.products WHERE inventory_locations <> ''
+    EXCEPT
+    SELECT json_parentid FROM bronze.products_inventory_locations
+);

@@ -1,5 +1,5 @@
 -- Claim: joined with its dimensions, gold.fact_inventory neither loses nor doubles a row or a piece: it has those of
--- silver.stock_levels and silver.stock_without_product.
+-- silver.stock_levels and silver.stock_without_product, each row with the key that its product has today.
 -- What to do: the row says what differs; look at what changed in the gold scripts, then at keys that are there twice.
 
 WITH
@@ -17,11 +17,21 @@ silver_totals AS (
     ) AS stock (stock_rows, quantity_available, quantity_on_hand, without_product)
 ),
 
+-- Stock without a product has the key 0.
+keys AS (
+    SELECT sum(product_history.product_key * product_stock.warehouse_count) AS product_keys
+    FROM silver.loaded_days
+    INNER JOIN silver.product_history ON day >= valid_from AND day < valid_to
+    INNER JOIN silver.product_stock ON product_stock.product_sku = product_history.product_sku
+    WHERE loaded_days.is_current
+),
+
 joined AS (
     SELECT
         count(*) AS stock_rows,
         sum(fact_inventory.quantity_available) AS quantity_available,
         sum(fact_inventory.quantity_on_hand) AS quantity_on_hand,
+        sum(fact_inventory.product_key) AS product_keys,
         count(*) FILTER (WHERE dim_product.product_key = 0) AS without_product
     FROM gold.fact_inventory
     INNER JOIN gold.dim_product ON dim_product.product_key = fact_inventory.product_key
@@ -31,12 +41,14 @@ joined AS (
 
 SELECT 'gold.fact_inventory with its dimensions is not silver' AS message, totals.*
 FROM silver_totals
+CROSS JOIN keys
 CROSS JOIN joined
 CROSS JOIN LATERAL (
     VALUES
         ('rows', joined.stock_rows, silver_totals.stock_rows),
         ('quantity_available', joined.quantity_available, silver_totals.quantity_available),
         ('quantity_on_hand', joined.quantity_on_hand, silver_totals.quantity_on_hand),
+        ('sum of product keys', joined.product_keys, keys.product_keys),
         ('rows of the unknown product', joined.without_product, silver_totals.without_product)
 ) AS totals (what, gold, silver)
 WHERE coalesce(gold, 0) <> coalesce(silver, 0);

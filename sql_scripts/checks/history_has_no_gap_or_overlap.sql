@@ -1,13 +1,20 @@
 -- Claim: in the histories no range overlaps the next one, none begins or ends on a day that was not loaded, and ranges that
 -- meet differ.
--- Of stock_history only the rows that changed on the current day are looked at, which is what a load can break; that all
--- other days are as they were, without a gap, is the claim of daily_facts_add_up.sql.
+-- Only ranges that begin or end on the day of this load, or on the next one, are looked at, which a load can break; that
+-- all other days are as they were, without a gap, is the claim of daily_facts_add_up.sql.
 -- What to do: look at elt.publish_history's ranges of that key, ORDER BY valid_from; load the day again.
 
 WITH
 
-today AS (
-    SELECT day FROM silver.loaded_days WHERE is_current
+-- On the first day every range begins, and none ends.
+touched AS (
+    SELECT day
+    FROM (
+        SELECT elt.run_date() AS day
+        UNION ALL
+        SELECT min(day) FROM silver.loaded_days WHERE day > elt.run_date()
+    ) AS days
+    WHERE day > (SELECT min(day) FROM silver.loaded_days)
 ),
 
 stock_ranges AS (
@@ -21,7 +28,7 @@ stock_ranges AS (
     WHERE (product_sku, warehouse_id) IN (
         SELECT product_sku, warehouse_id
         FROM silver.stock_history
-        WHERE (SELECT day FROM today) IN (valid_from, valid_to) AND valid_from > (SELECT min(day) FROM silver.loaded_days)
+        WHERE valid_from IN (SELECT day FROM touched) OR valid_to IN (SELECT day FROM touched)
     )
 ),
 
@@ -35,6 +42,11 @@ product_ranges AS (
             product_name, product_type, weight_g, length_cm, width_cm, height_cm, is_active, has_dimensions
         )::text AS state
     FROM silver.product_history
+    WHERE product_sku IN (
+        SELECT product_sku
+        FROM silver.product_history
+        WHERE valid_from IN (SELECT day FROM touched) OR valid_to IN (SELECT day FROM touched)
+    )
 ),
 
 product_stock_ranges AS (
@@ -45,6 +57,11 @@ product_stock_ranges AS (
         valid_to,
         ROW(total_stock, stock_status)::text AS state
     FROM silver.product_stock_history
+    WHERE product_sku IN (
+        SELECT product_sku
+        FROM silver.product_stock_history
+        WHERE valid_from IN (SELECT day FROM touched) OR valid_to IN (SELECT day FROM touched)
+    )
 ),
 
 ranges AS (

@@ -1,5 +1,6 @@
 -- Claim: of the current day the histories say what the tables of today say: gold.fact_inventory_daily what
--- gold.fact_inventory says, and silver.product_stock_history what gold.product_status_summary says.
+-- silver.stock_levels and silver.stock_without_product say, each row with the key of its product today, and
+-- silver.product_stock_history what gold.product_status_summary says.
 -- What to do: load the day again; a threshold that was edited since the load makes a status differ until the next one.
 
 WITH
@@ -8,32 +9,47 @@ today AS (
     SELECT day FROM silver.loaded_days WHERE is_current
 ),
 
-totals (what, history, today) AS (
+history AS (
     SELECT
-        totals.*
+        count(*) AS stock_rows,
+        sum(quantity_available) AS quantity_available,
+        sum(quantity_on_hand) AS quantity_on_hand,
+        sum(product_key) AS product_keys
+    FROM gold.fact_inventory_daily
+    WHERE date_key = (SELECT day FROM today)
+),
+
+stock AS (
+    SELECT
+        sum(stock_rows) AS stock_rows,
+        sum(quantity_available) AS quantity_available,
+        sum(quantity_on_hand) AS quantity_on_hand
     FROM (
-        SELECT
-            count(*) AS stock_rows,
-            sum(quantity_available) AS quantity_available,
-            sum(quantity_on_hand) AS quantity_on_hand,
-            sum(product_key) AS product_keys
-        FROM gold.fact_inventory_daily
-        WHERE date_key = (SELECT day FROM today)
-    ) AS history
-    CROSS JOIN (
-        SELECT
-            count(*) AS stock_rows,
-            sum(quantity_available) AS quantity_available,
-            sum(quantity_on_hand) AS quantity_on_hand,
-            sum(product_key) AS product_keys
-        FROM gold.fact_inventory
-    ) AS today
+        SELECT count(*), sum(quantity_available), sum(quantity_on_hand) FROM silver.stock_levels
+        UNION ALL
+        SELECT count(*), sum(quantity_available), sum(quantity_on_hand) FROM silver.stock_without_product
+    ) AS tables (stock_rows, quantity_available, quantity_on_hand)
+),
+
+-- Stock without a product has the key 0.
+keys AS (
+    SELECT sum(product_history.product_key * product_stock.warehouse_count) AS product_keys
+    FROM today
+    INNER JOIN silver.product_history ON day >= valid_from AND day < valid_to
+    INNER JOIN silver.product_stock ON product_stock.product_sku = product_history.product_sku
+),
+
+totals (what, history, today) AS (
+    SELECT totals.*
+    FROM history
+    CROSS JOIN stock
+    CROSS JOIN keys
     CROSS JOIN LATERAL (
         VALUES
-            ('rows', history.stock_rows, today.stock_rows),
-            ('quantity_available', history.quantity_available, today.quantity_available),
-            ('quantity_on_hand', history.quantity_on_hand, today.quantity_on_hand),
-            ('sum of product keys', history.product_keys, today.product_keys)
+            ('rows', history.stock_rows, stock.stock_rows),
+            ('quantity_available', history.quantity_available, stock.quantity_available),
+            ('quantity_on_hand', history.quantity_on_hand, stock.quantity_on_hand),
+            ('sum of product keys', history.product_keys, keys.product_keys)
     ) AS totals (what, history, today)
 ),
 

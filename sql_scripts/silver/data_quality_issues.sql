@@ -51,41 +51,52 @@ rules (rule, severity, job, explanation) AS (
         ('on_hand_above_available', 'warning', 'products_inventory_locations', 'More on hand than available; set to quantity_available.')
 ),
 
--- Products: every row, and its place among the rows of its SKU, ranked as in silver/products.sql.
-product_rows AS (
-    SELECT
-        *,
-        elt.to_text(sku) AS product_sku,
-        products::text AS row_text,
-        row_number() OVER (
-            PARTITION BY elt.to_text(sku)
-            ORDER BY
-                coalesce(lower(elt.to_text(is_active)) IN ('1', 'true'), false) DESC,
-                products::text COLLATE "C"
-        ) AS place
+-- Products: only rows that silver.products does not hold exactly as received, ranked as in silver/products.sql.
+-- MATERIALIZED, here and below, so that these few of many rows are found before their values are parsed and sorted.
+skus_of_several_rows AS (
+    SELECT elt.to_text(sku) AS product_sku
     FROM bronze.products
+    GROUP BY elt.to_text(sku)
+    HAVING count(*) > 1
 ),
 
-doubtful_products AS (
+doubtful_products AS MATERIALIZED (
     SELECT
-        product_rows.*,
-        products.is_active AS is_active_used,
-        products.has_dimensions,
-        products.weight_g,
-        coalesce(products.length_cm, products.width_cm, products.height_cm) AS any_dimension_cm
-    FROM product_rows
-    INNER JOIN silver.products ON products.product_sku = product_rows.product_sku
-    WHERE place = 1
-        AND (
-            products.weight_g IS NULL
-            OR NOT products.has_dimensions
-            OR elt.to_text(product_rows.is_active) <> '1'
-        )
+        product.*,
+        product::text AS row_text,
+        elt.to_text(product.sku) AS product_sku,
+        used.is_active AS is_active_used,
+        used.has_dimensions,
+        used.weight_g,
+        coalesce(used.length_cm, used.width_cm, used.height_cm) AS any_dimension_cm
+    FROM bronze.products AS product
+    LEFT JOIN silver.products AS used ON used.product_sku = elt.to_text(product.sku)
+    WHERE elt.to_text(product.sku) IS NULL
+        OR elt.to_text(product.sku) IN (SELECT product_sku FROM skus_of_several_rows)
+        OR used.weight_g IS NULL
+        OR NOT used.has_dimensions
+        OR elt.to_text(product.is_active) <> '1'
+),
+
+ranked_products AS (
+    SELECT
+        *,
+        row_number() OVER (
+            PARTITION BY product_sku
+            ORDER BY
+                coalesce(lower(elt.to_text(is_active)) IN ('1', 'true'), false) DESC,
+                row_text COLLATE "C"
+        ) AS place
+    FROM doubtful_products
+),
+
+used_products AS (
+    SELECT * FROM ranked_products WHERE product_sku IS NOT NULL AND place = 1
 ),
 
 -- Stock: only rows that silver.stock_levels does not hold exactly as received, ranked as in silver/stock_levels.sql.
--- MATERIALIZED, so that they are found before they are parsed and sorted: they are few of many.  Few digits and nothing else
--- are a number that is not negative, which is quickly seen; other quantities are parsed to tell.
+-- Few digits and nothing else are a number that is not negative, which is quickly seen; other quantities are parsed to
+-- tell.  Of 1 = CASE .. PostgreSQL expects few rows, and then looks for them with several processes.
 links AS (
     SELECT
         inventory_locations AS link_id,
@@ -110,26 +121,24 @@ doubtful_stock AS MATERIALIZED (
     LEFT JOIN named_by_several
         ON named_by_several.product_sku = links.product_sku
         AND named_by_several.warehouse_id = coalesce(elt.to_text(stock.warehouse_id), 'unknown')
-    WHERE links.product_sku IS NULL
-        OR named_by_several.product_sku IS NOT NULL
-        OR elt.to_text(stock.warehouse_id) IS NULL
-        OR (
-            (
-                '' IN (quantity_available, quantity_on_hand, quarantined_quantity, quantity_unavailable)
-                OR length(quantity_available || quantity_on_hand || quarantined_quantity || quantity_unavailable) > 18
-                OR translate(
-                    quantity_available || quantity_on_hand || quarantined_quantity || quantity_unavailable,
-                    '0123456789',
-                    ''
-                ) IS DISTINCT FROM ''
-            )
-            AND (
-                elt.to_number(quantity_available) >= 0
-                AND elt.to_number(quantity_on_hand) >= 0
-                AND elt.to_number(quarantined_quantity) >= 0
-                AND elt.to_number(quantity_unavailable) >= 0
-            ) IS NOT TRUE
-        )
+    WHERE 1 = CASE
+        WHEN links.product_sku IS NULL OR named_by_several.product_sku IS NOT NULL THEN 1
+        WHEN elt.to_text(stock.warehouse_id) IS NULL THEN 1
+        WHEN '' NOT IN (quantity_available, quantity_on_hand, quarantined_quantity, quantity_unavailable)
+            AND length(quantity_available || quantity_on_hand || quarantined_quantity || quantity_unavailable) <= 18
+            AND translate(
+                quantity_available || quantity_on_hand || quarantined_quantity || quantity_unavailable,
+                '0123456789',
+                ''
+            ) = ''
+            THEN 0
+        WHEN elt.to_number(quantity_available) >= 0
+            AND elt.to_number(quantity_on_hand) >= 0
+            AND elt.to_number(quarantined_quantity) >= 0
+            AND elt.to_number(quantity_unavailable) >= 0
+            THEN 0
+        ELSE 1
+    END
 ),
 
 typed_stock AS (
@@ -140,6 +149,7 @@ typed_stock AS (
         elt.to_number(quarantined_quantity) AS quarantined,
         elt.to_number(quantity_unavailable) AS unavailable
     FROM doubtful_stock
+    OFFSET 0  -- so that each number is parsed once
 ),
 
 ranked_stock AS (
@@ -175,26 +185,27 @@ used_quantities AS (
             ('quarantined_quantity', quarantined_quantity, quarantined, coalesce(quarantined, 0)),
             ('quantity_unavailable', quantity_unavailable, unavailable, coalesce(unavailable, 0))
     ) AS quantities (column_name, value_received, number_received, number_used)
+    WHERE (available >= 0 AND on_hand >= 0 AND quarantined >= 0 AND unavailable >= 0) IS NOT TRUE
 ),
 
 issues (rule, row_key, column_name, value_received, value_used) AS (
     SELECT 'missing_sku', coalesce(elt.to_text(name), 'no name'), 'sku', sku, NULL
-    FROM product_rows
+    FROM ranked_products
     WHERE product_sku IS NULL
 
     UNION ALL
     SELECT 'duplicate_sku', product_sku, 'sku', row_text, NULL
-    FROM product_rows
+    FROM ranked_products
     WHERE product_sku IS NOT NULL AND place > 1
 
     UNION ALL
     SELECT 'is_active_is_neither', product_sku, 'is_active', is_active, is_active_used::text
-    FROM doubtful_products
+    FROM used_products
     WHERE elt.to_text(is_active) <> '1'
 
     UNION ALL
     SELECT 'invalid_measure', product_sku, measures.column_name, measures.value_received, NULL
-    FROM doubtful_products
+    FROM used_products
     CROSS JOIN LATERAL (
         VALUES
             ('weight_value', weight_value),
@@ -207,12 +218,12 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
 
     UNION ALL
     SELECT 'unknown_unit', product_sku, 'weight_unit', weight_unit, NULL
-    FROM doubtful_products
+    FROM used_products
     WHERE weight_g IS NULL AND elt.to_number(weight_value) > 0
 
     UNION ALL
     SELECT 'unknown_unit', product_sku, 'dimensions_unit', dimensions_unit, NULL
-    FROM doubtful_products
+    FROM used_products
     WHERE any_dimension_cm IS NULL
         AND greatest(
             elt.to_number(dimensions_length), elt.to_number(dimensions_width), elt.to_number(dimensions_height)
@@ -220,7 +231,7 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
 
     UNION ALL
     SELECT 'missing_weight', product_sku, 'weight_value', weight_value, NULL
-    FROM doubtful_products
+    FROM used_products
     WHERE weight_g IS NULL
 
     UNION ALL
@@ -230,7 +241,7 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
         'dimensions_length, dimensions_width, dimensions_height',
         concat(dimensions_length, ' x ', dimensions_width, ' x ', dimensions_height, ' ', dimensions_unit),
         NULL
-    FROM doubtful_products
+    FROM used_products
     WHERE NOT has_dimensions
 
     UNION ALL
