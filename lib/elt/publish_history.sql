@@ -23,6 +23,7 @@ DECLARE
     source_rows bigint;
     moved_rows  bigint;
     is_same     boolean;
+    is_empty    boolean;
 BEGIN
     IF target IS NULL OR source IS NULL OR on_day IS NULL OR NOT isfinite(on_day) OR next_day <= on_day THEN
         RAISE EXCEPTION 'elt.publish_history(%, %, %, %): it takes a table, its rows, a day, and a later day or NULL',
@@ -56,7 +57,25 @@ BEGIN
     FROM elt._publish_columns(target, source) AS c
     WHERE c.source_type IS NOT NULL;
 
-    -- 1. Keys whose row on that day is not what the target says of that day.
+    -- 1. A target that knows nothing yet takes every row as it is.
+
+    EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s)', target) INTO is_empty;
+    IF is_empty THEN
+        EXECUTE format(
+            'CREATE TEMP TABLE %s AS SELECT %s, DATE %L AS valid_from, DATE %L AS valid_to FROM %s',
+            ranges, piece.columns, on_day, until, source
+        );
+        BEGIN
+            RETURN QUERY SELECT * FROM elt.publish_rows(target, ranges::regclass);
+        EXCEPTION WHEN unique_violation OR not_null_violation THEN
+            PERFORM elt._refuse_bad_keys(source::text, piece.keys, cannot);
+            RAISE;  -- of some other constraint
+        END;
+        EXECUTE format('DROP TABLE %s', ranges);
+        RETURN;
+    END IF;
+
+    -- 2. Keys whose row on that day is not what the target says of that day.
 
     EXECUTE format(
         $moved$
@@ -85,7 +104,7 @@ BEGIN
     END IF;
     PERFORM elt._refuse_bad_keys(format('(SELECT %s FROM %s WHERE _elt_here) AS m', piece.keys, moved), piece.keys, cannot);
 
-    -- 2. Their ranges around that day: what held before it, the day itself up to the next one, what holds from then on.
+    -- 3. Their ranges around that day: what held before it, the day itself up to the next one, what holds from then on.
     --    Neighbours that are equal become one range.
 
     EXECUTE format(
@@ -133,7 +152,7 @@ BEGIN
         coalesce(piece.values, 'true')
     );
 
-    -- 3. They replace all ranges of these keys that touch the day.
+    -- 4. They replace all ranges of these keys that touch the day.
 
     SELECT news.inserted, news.updated, news.deleted
     INTO inserted, updated, deleted
