@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta, timezone
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from lib.settings import ROOT, Postgres, Settings
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-    from sandbox.keboola_server import KeboolaServer
+    from lib.registry import Job
 
 PRODUCTS = 50
 WAREHOUSES = 3
@@ -93,78 +93,86 @@ def run_demo(given: argparse.Namespace) -> int:
 
 
 def _with_keboola(settings: Settings, given: argparse.Namespace, console: Console) -> int:
+    from sandbox.inventory import put_inventory
     from sandbox.keboola_server import KeboolaServer
 
     today = date.today()
-    clock = _Clock(today)
-    with KeboolaServer(token=settings.keboola_token.reveal(), polls=0, clock=clock) as keboola:
+    # five in the morning, whenever the demo looks: a second run finds the tables unchanged
+    morning = datetime.combine(today, time(5), timezone.utc).timestamp()
+    with KeboolaServer(token=settings.keboola_token.reveal(), polls=0, clock=lambda: morning) as keboola:
         os.environ.update(keboola.store_environment)
         settings = replace(settings, keboola_url=keboola.url)
+        put_inventory(keboola, products=PRODUCTS, warehouses=WAREHOUSES, day=today.toordinal(), changing=CHANGING)
         if given.demo_command is not None:
-            _import(keboola, today)
             return run_command(given.demo_command, given, settings)
         console.text(f"A local Keboola with {PRODUCTS} products, and a PostgreSQL below {settings.state}.\n")
-        exit_code = _play(settings, keboola, clock, [today - timedelta(days=ago) for ago in range(DAYS - 1, 0, -1)])
-        if exit_code == 0:
-            clock.day = today
-            _import(keboola, today)
-            run = argparse.Namespace(jobs=[], quiet=False, wait=True, accept_shrink=[], date=today)
-            exit_code = run_command("run", run, settings)
+        _play(settings, [today - timedelta(days=ago) for ago in range(DAYS - 1, 0, -1)], console)
+        run = argparse.Namespace(jobs=[], quiet=False, wait=True, accept_shrink=[], date=today)
+        exit_code = run_command("run", run, settings)
     if exit_code == 0:
         _show(settings, console)
     return exit_code
 
 
-@dataclass
-class _Clock:
-    """Five in the morning, whenever the demo looks: a second run finds the tables unchanged."""
+def _play(settings: Settings, days: Sequence[date], console: Console) -> None:
+    """Load each of these days that is not loaded yet, in a transaction of its own on one connection.
 
-    day: date
-
-    def __call__(self) -> float:
-        return datetime.combine(self.day, time(5), timezone.utc).timestamp()
-
-
-def _import(keboola: KeboolaServer, day: date) -> None:
-    from sandbox.inventory import put_inventory
-
-    put_inventory(keboola, products=PRODUCTS, warehouses=WAREHOUSES, day=day.toordinal(), changing=CHANGING)
-
-
-def _play(settings: Settings, keboola: KeboolaServer, clock: _Clock, days: Sequence[date]) -> int:
-    """Load each of these days that is not loaded yet, in order; returns the exit code of the first that fails."""
+    Rows go straight into bronze, then the jobs' own scripts make silver of them. Today's load, which comes after, is a
+    whole run: it exports from Keboola, makes gold and checks everything.
+    """
+    from lib.database import query, release_run_lock, take_run_lock, translated
+    from lib.history import install
     from lib.plan import make_plan, open_database, read_project
-    from lib.runner import Options, Run
     from lib.stop import Stop, run_stoppable
 
-    connection = _connect(settings)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass('silver.loaded_days')")
-        loaded: set[date] = set()
-        if cursor.fetchone() != (None,):
-            cursor.execute("SELECT day FROM silver.loaded_days")
-            loaded = {day for (day,) in cursor.fetchall()}
-    connection.close()
-    missing = [day for day in days if day not in loaded]
-    if not missing:
-        return 0
-    plan, console = make_plan(read_project(settings.root)), Console(quiet=True, zone=settings.zone)
-    Console().text(f"Loading {len(missing)} mornings before today, {missing[0]} to {missing[-1]} ...\n")
-    settings = replace(settings, parallel=1)  # a connection that copies 50 rows takes longer to open than to use
+    jobs = [job for group in make_plan(read_project(settings.root)).groups for job in group]
 
-    def play(stop: Stop) -> int:
-        database = open_database(settings, stop)
-        for day in missing:
-            clock.day = day
-            _import(keboola, day)
-            options = Options(wait=True, run_date=day)
-            result = Run(plan, settings, database, console, options).run()
-            if result.exit_code:
-                console.summary(f"{day}", result.records, result.error)
-                return result.exit_code
-        return 0
+    def play(stop: Stop) -> None:
+        connection = open_database(settings, stop).connect("elt demo")
+        try:
+            take_run_lock(connection, stop.pause)
+            install(connection)
+            loaded: set[date] = set()
+            if query(connection, "SELECT to_regclass('silver.loaded_days')") != [(None,)]:
+                loaded = {day for (day,) in query(connection, "SELECT day FROM silver.loaded_days")}
+            missing = [day for day in days if day not in loaded]
+            if missing:
+                console.text(f"Loading {len(missing)} mornings before today, {missing[0]} to {missing[-1]} ...\n")
+            for day in missing:
+                stop.check()
+                _load_morning(connection, jobs, day)
+        finally:
+            release_run_lock(connection)
+            connection.close()
 
-    return run_stoppable(play)
+    with translated("the mornings before today"):
+        run_stoppable(play)
+
+
+def _load_morning(connection: Connection, jobs: Sequence[Job], day: date) -> None:
+    from psycopg2.extras import execute_values
+
+    from lib.database import transaction
+    from lib.transformer import run_script
+    from sandbox.inventory import PRODUCT_COLUMNS, STOCK_COLUMNS, products, stock
+
+    number = day.toordinal()
+    tables = {
+        "products": (PRODUCT_COLUMNS, products(PRODUCTS, number, CHANGING)),
+        "products_inventory_locations": (STOCK_COLUMNS, stock(PRODUCTS, WAREHOUSES, number, CHANGING)),
+    }
+    with transaction(connection, lock_timeout=5, run_date=day), connection.cursor() as cursor:
+        for job in jobs:
+            for script in job.transform:
+                if script.layer == "bronze":
+                    run_script(connection, script)
+            if job.load:
+                columns, rows = tables[job.name]
+                cursor.execute(f"DELETE FROM {job.load.table}")
+                execute_values(cursor, f"INSERT INTO {job.load.table} ({', '.join(columns)}) VALUES %s", rows)
+            for script in job.transform:
+                if script.layer == "silver":
+                    run_script(connection, script)
 
 
 def _connect(settings: Settings) -> Connection:

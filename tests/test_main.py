@@ -136,6 +136,12 @@ def test_the_help_of_every_command_has_an_example(checkout: Checkout, command: s
 
 # ---- the demo -------------------------------------------------------------------------------------------------------
 
+#: loaded days, days from the first to the last, and whether they are enough for a forecast
+DEMO_DAYS = (
+    "SELECT count(*), max(day) - min(day), (SELECT count(average_daily_decrease) > 0 FROM gold.stock_forecast)"
+    " FROM silver.loaded_days"
+)
+
 
 @pytest.fixture
 def demo(checkout: Checkout) -> Iterator[Checkout]:
@@ -164,6 +170,7 @@ def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(dem
     ]
     assert [words[1] for words in commands] == ["psql", "run", "status", "stop"]
     for words in commands:
-        extra = ["-XAtc", "SELECT count(*) FROM gold.product_status_summary"] if words[1] == "psql" else []
+        extra = ["-XAtc", DEMO_DAYS] if words[1] == "psql" else []
         typed = demo.run("main.py", *words, *extra, environ=MISLEADING)
         assert typed.returncode == 0, typed.stdout
+        assert words[1] != "psql" or typed.stdout.split() == ["30|29|t"], typed.stdout
