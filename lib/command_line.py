@@ -7,6 +7,8 @@ old Python is one line too.
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +33,8 @@ def guarded(work: Callable[[], int]) -> int:
         return fail(f"this is Python {running}; 3.11 or newer is needed. Use .venv/bin/python, made by `make demo`.", 2)
     from lib.errors import EltError
 
+    # at exit Python looks once more at every object that is left, which takes longer than to print --help
+    atexit.register(gc.freeze)
     try:
         return work()
     except EltError as error:

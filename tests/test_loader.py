@@ -300,6 +300,9 @@ def test_a_trigger_that_drops_rows_is_found_out(bench: Workbench) -> None:
     [
         "CREATE TRIGGER keeps BEFORE DELETE ON bronze.t FOR EACH ROW EXECUTE FUNCTION bronze.drop_it()",
         "CREATE RULE keeps AS ON DELETE TO bronze.t DO INSTEAD NOTHING",
+        "CREATE TABLE bronze.u () INHERITS (bronze.t);"
+        " WITH moved AS (DELETE FROM ONLY bronze.t WHERE id = '3' RETURNING *) INSERT INTO bronze.u SELECT * FROM moved;"
+        " CREATE TRIGGER keeps BEFORE DELETE ON bronze.u FOR EACH ROW EXECUTE FUNCTION bronze.drop_it()",
     ],
 )
 def test_a_trigger_or_rule_that_keeps_rows_never_doubles_them(bench: Workbench, keep: str) -> None:
