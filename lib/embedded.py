@@ -56,6 +56,8 @@ SETTINGS = {
     "checkpoint_timeout": "15min",
     # a load waits for its WAL page by page where this is small: with 8MB, replacing a table's rows takes a tenth longer
     "wal_buffers": "64MB",
+    # more processes than cores only take turns; the one that asked works, too
+    "max_parallel_workers_per_gather": str(max(1, min(2, (os.cpu_count() or 1) - 1))),
     # a container's /dev/shm has 64 MB, too little for one parallel join of a million rows
     "dynamic_shared_memory_type": "mmap",
 }
