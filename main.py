@@ -19,9 +19,9 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(dest="command", metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
-        help="see it work: a local Keboola, a local PostgreSQL, one daily load",
-        description="Start a PostgreSQL of its own and a local Keboola with sample data, run the daily load, and show"
-        " gold.product_status_summary. Your settings, PG* and KEBOOLA_* variables are neither read nor written;"
+        help="see it work: a local Keboola, a local PostgreSQL, 30 mornings",
+        description="Start a PostgreSQL of its own and a local Keboola with sample data, play 29 mornings, run the daily"
+        " load of today, and ask gold what an analyst would. Your settings, PG* and KEBOOLA_* variables are neither read nor written;"
         " everything is below .elt/demo/. With a command: run that command against the demo.",
         epilog="examples:\n  python main.py demo\n  python main.py demo psql\n  python main.py demo stop",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -118,7 +118,8 @@ def status(settings: Settings, console: Console, *, runs: int) -> int:
         connection = open_database(settings, Stop()).connect("elt status")
         try:
             console.text(address(connection))
-            if query(connection, "SELECT to_regclass('elt.recent_runs')")[0][0] is None:
+            installed = query(connection, "SELECT to_regclass('elt.recent_runs') IS NOT NULL")[0][0]
+            if not installed or not query(connection, "SELECT FROM elt.recent_runs LIMIT 1"):
                 console.text(f"no run yet; to load everything: {command('run', settings)}")
                 return 0
             for title, headers, sql in STATUS:

@@ -41,6 +41,8 @@ SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 START_SECONDS = 300
 STOP_SECONDS = 120
 
+#: those that this process may use, where the system says so
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 SETTINGS = {
     "listen_addresses": "",
     "port": PORT,
@@ -56,8 +58,8 @@ SETTINGS = {
     "checkpoint_timeout": "15min",
     # a load waits for its WAL page by page where this is small: with 8MB, replacing a table's rows takes a tenth longer
     "wal_buffers": "64MB",
-    # more processes than cores only take turns; the one that asked works, too
-    "max_parallel_workers_per_gather": str(max(1, min(2, (os.cpu_count() or 1) - 1))),
+    # processes beside the one that asked, which works, too: more of them than cores only take turns
+    "max_parallel_workers_per_gather": str(min(2, CORES - 1)),
     # a container's /dev/shm has 64 MB, too little for one parallel join of a million rows
     "dynamic_shared_memory_type": "mmap",
 }

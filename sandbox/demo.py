@@ -1,13 +1,14 @@
 """The demo: a PostgreSQL of its own, a local Keboola, the project's own jobs. Reads and writes nothing but .elt/demo/.
 
-It plays the last 30 mornings, those that were not played before, so that trends and forecasts have something to show.
+The daily load of today is a whole run. Before it come the 29 mornings that trends and forecasts need, those that were not
+played before: their rows go into bronze without an export, and the jobs' own scripts make silver of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta, timezone
 from typing import TYPE_CHECKING
@@ -115,61 +116,86 @@ def _with_keboola(settings: Settings, given: argparse.Namespace, console: Consol
 
 
 def _play(settings: Settings, days: Sequence[date], console: Console) -> None:
-    """Load each of these days that is not loaded yet, in a transaction of its own on one connection.
+    """Load each of these days that is not loaded yet, each in a transaction of its own, all on one connection.
 
-    Rows go straight into bronze, then the jobs' own scripts make silver of them. Today's load, which comes after, is a
-    whole run: it exports from Keboola, makes gold and checks everything.
+    Without gold and checks: the daily load that comes after makes and runs them.
     """
-    from lib.database import query, release_run_lock, take_run_lock, translated
+    from lib.database import query, release_run_lock, run_name, take_run_lock, translated
+    from lib.errors import DatabaseError, LoadError, ScriptError
     from lib.history import install
     from lib.plan import make_plan, open_database, read_project
     from lib.stop import Stop, run_stoppable
 
-    jobs = [job for group in make_plan(read_project(settings.root)).groups for job in group]
+    # a group that somebody added loads from a table which is not here: the run of today says so
+    groups = [
+        group
+        for group in make_plan(read_project(settings.root)).groups
+        if all(job.extract.table in _tables(days[0]) for job in group if job.load)
+    ]
 
     def play(stop: Stop) -> None:
-        connection = open_database(settings, stop).connect("elt demo")
+        connection = open_database(settings, stop).connect(run_name(datetime.now(timezone.utc)))
         try:
-            take_run_lock(connection, stop.pause)
-            install(connection)
-            loaded: set[date] = set()
-            if query(connection, "SELECT to_regclass('silver.loaded_days')") != [(None,)]:
-                loaded = {day for (day,) in query(connection, "SELECT day FROM silver.loaded_days")}
-            missing = [day for day in days if day not in loaded]
-            if missing:
-                console.text(f"Loading {len(missing)} mornings before today, {missing[0]} to {missing[-1]} ...\n")
-            for day in missing:
-                stop.check()
-                _load_morning(connection, jobs, day)
+            with translated("the mornings before today"):
+                take_run_lock(connection, stop.pause)
+                install(connection)
+                loaded: set[date] = set()
+                if query(connection, "SELECT to_regclass('silver.loaded_days')") != [(None,)]:
+                    loaded = {day for (day,) in query(connection, "SELECT day FROM silver.loaded_days")}
+                missing = [day for day in days if day not in loaded]
+                if missing and groups:
+                    console.text(f"Loading {len(missing)} mornings before today, {missing[0]} to {missing[-1]} ...\n")
+                for day in missing:
+                    try:
+                        with translated("loading"):
+                            for group in groups:
+                                _load_morning(connection, group, day)
+                    except (ScriptError, LoadError, DatabaseError) as error:
+                        raise type(error)(f"the morning of {day}: {error}") from error
+                    stop.check()
         finally:
             release_run_lock(connection)
             connection.close()
 
-    with translated("the mornings before today"):
-        run_stoppable(play)
+    run_stoppable(play)
 
 
-def _load_morning(connection: Connection, jobs: Sequence[Job], day: date) -> None:
+def _tables(day: date) -> dict[str, tuple[Sequence[str], Iterator[Sequence[str]]]]:
+    """Columns and rows of the tables of this morning, by their names in Keboola."""
+    from sandbox.inventory import PRODUCT_COLUMNS, PRODUCTS_TABLE, STOCK_COLUMNS, STOCK_TABLE, products, stock
+
+    number = day.toordinal()
+    return {
+        PRODUCTS_TABLE: (PRODUCT_COLUMNS, products(PRODUCTS, number, CHANGING)),
+        STOCK_TABLE: (STOCK_COLUMNS, stock(PRODUCTS, WAREHOUSES, number, CHANGING)),
+    }
+
+
+def _load_morning(connection: Connection, group: Sequence[Job], day: date) -> None:
+    """Publish what one morning brought, the group whole or not at all."""
+    from psycopg2 import sql
     from psycopg2.extras import execute_values
 
     from lib.database import transaction
+    from lib.extractors import SourceTable
+    from lib.loader import create_staging, drop_staging, publish_bronze
     from lib.transformer import run_script
-    from sandbox.inventory import PRODUCT_COLUMNS, STOCK_COLUMNS, products, stock
 
-    number = day.toordinal()
-    tables = {
-        "products": (PRODUCT_COLUMNS, products(PRODUCTS, number, CHANGING)),
-        "products_inventory_locations": (STOCK_COLUMNS, stock(PRODUCTS, WAREHOUSES, number, CHANGING)),
-    }
+    tables = _tables(day)
     with transaction(connection, lock_timeout=5, run_date=day), connection.cursor() as cursor:
-        for job in jobs:
+        for job in group:
             for script in job.transform:
                 if script.layer == "bronze":
                     run_script(connection, script)
             if job.load:
-                columns, rows = tables[job.name]
-                cursor.execute(f"DELETE FROM {job.load.table}")
-                execute_values(cursor, f"INSERT INTO {job.load.table} ({', '.join(columns)}) VALUES %s", rows)
+                columns, rows = tables[job.extract.table]
+                source = SourceTable(job.extract.table, tuple(columns), rows=None, has_nulls=False, version="")
+                staging = create_staging(connection, f"demo_{job.name}", source)
+                texts = list(rows)
+                insert = sql.SQL("INSERT INTO {} VALUES %s").format(staging.identifier)
+                execute_values(cursor, insert.as_string(connection), texts, page_size=1000)
+                publish_bronze(connection, job.load, staging, source, len(texts), accept_shrink=True)
+                drop_staging(connection, staging.name)
             for script in job.transform:
                 if script.layer == "silver":
                     run_script(connection, script)
@@ -193,5 +219,5 @@ def _show(settings: Settings, console: Console) -> None:
     console.text("\nNext:\n")
     console.text(f"    {command('psql', settings)}              look around: \\d+ gold.product_status_summary")
     console.text(f"    {command('run products', settings)}      load one job again, with all that depends on it")
-    console.text(f"    {command('status', settings)}            the runs so far, and how old each table is")
+    console.text(f"    {command('status', settings)}            the run of today, and how old each table is")
     console.text(f"\nThe PostgreSQL goes on running; to end it: {command('stop', settings)}")

@@ -19,7 +19,7 @@ from sandbox.demo import TOUR
 from sandbox.inventory import put_inventory
 from tests.oracle import DIMENSIONS
 from tests.oracle_history import WINDOW, Answers, Load
-from tests.test_sql_scripts import CHECKS, PROJECT, ORDER, WARNINGS, Warehouse, product, random_rows, stock
+from tests.test_sql_scripts import CHECKS, ORDER, PROJECT, SCRIPTS, WARNINGS, Warehouse, product, random_rows, stock
 
 MONDAY = date(2026, 1, 5)
 #: key columns of facts and dimensions are shown as what they stand for
@@ -74,6 +74,33 @@ BREAK = {
         "product_without_stock",
     ),
 }
+
+#: more ways to break some of them: what of a view's script is replaced, and by what; or a statement
+BREAK_OTHERWISE = [
+    (
+        "checks/facts_join_their_dimensions.sql",
+        ("gold/fact_inventory.sql", "coalesce(products.product_key, 0)", "0::bigint"),
+        "sum of product keys",
+    ),
+    (
+        "checks/history_is_todays_stock.sql",
+        ("gold/fact_inventory_daily.sql", "coalesce(products.product_key, 0)", "0::bigint"),
+        "sum of product keys",
+    ),
+    (
+        "checks/daily_facts_add_up.sql",
+        "DELETE FROM silver.loaded_days WHERE day = '2026-01-06'",
+        "begins or ends on a day that was not loaded",
+    ),
+    (
+        "checks/history_has_no_gap_or_overlap.sql",
+        "UPDATE silver.stock_history SET valid_to = '2026-01-07' WHERE valid_from = '2026-01-05';"
+        " UPDATE silver.stock_history SET valid_from = '2026-01-07' WHERE valid_from = '2026-01-06';"
+        " UPDATE silver.stock_history SET (quantity_available, quantity_on_hand, quarantined_quantity,"
+        " quantity_unavailable) = (1, 1, 1, 1)",
+        "two ranges that meet are equal",
+    ),
+]
 
 
 class Mornings(Warehouse):
@@ -458,7 +485,24 @@ def test_a_check_passes_after_some_days_and_names_what_breaks_its_claim(mornings
     for day, quantity in zip(days(0, 1, 2), (3, 8, 8)):
         pieces(mornings, day, quantity)
     assert mornings.broken(check) == []
-    statement, named = BREAK[check]
+    assert_breaks(mornings, check, *BREAK[check])
+
+
+@pytest.mark.parametrize("check, way, named", BREAK_OTHERWISE)
+def test_a_check_names_other_breaks_of_its_claim_too(
+    mornings: Mornings, check: str, way: str | tuple[str, str, str], named: str
+) -> None:
+    for day, quantity in zip(days(0, 1, 2), (3, 8, 8)):
+        pieces(mornings, day, quantity)
+    if isinstance(way, tuple):
+        script, old, new = way
+        text = (SCRIPTS / script).read_text(encoding="utf-8")
+        assert old in text
+        way = text.replace(old, new)
+    assert_breaks(mornings, check, way, named)
+
+
+def assert_breaks(mornings: Mornings, check: str, statement: str, named: str) -> None:
     mornings.sql("BEGIN")
     try:
         mornings.sql(statement)

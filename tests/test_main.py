@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,6 +150,38 @@ def demo(checkout: Checkout) -> Iterator[Checkout]:
     """A checkout whose demo server is gone afterwards."""
     yield checkout
     remove(checkout.folder / ".elt/demo/postgres")
+
+
+def test_the_demo_plays_its_mornings_beside_a_job_that_it_knows_nothing_of(demo: Checkout) -> None:
+    registry = demo.folder / "elt_jobs.json"
+    jobs = json.loads(registry.read_text())
+    jobs["stocktaking"] = jobs.pop("products_inventory_locations")
+    jobs["inventory_gold"]["depends_on"] = ["products", "stocktaking"]
+    jobs["suppliers"] = {
+        "extract": {"keboola_table": "in.c-main.suppliers"},
+        "load": {"table": "bronze.suppliers"},
+        "transform": ["bronze/suppliers.sql"],
+    }
+    registry.write_text(json.dumps(jobs))
+    (demo.folder / "sql_scripts/bronze/suppliers.sql").write_text(
+        "CREATE TABLE IF NOT EXISTS bronze.suppliers (id text);"
+    )
+    played = demo.run("main.py", "demo")
+    assert played.returncode == 1, played.stdout
+    assert "2 held back" not in played.stdout and "suppliers" in played.stdout.splitlines()[-1]
+    answer = demo.run("main.py", "demo", "psql", "-XAtc", DEMO_DAYS)
+    assert answer.stdout.strip() == "30|29|t", answer.stdout
+
+
+def test_the_demo_names_the_morning_that_fails_and_status_says_that_nothing_was_run(demo: Checkout) -> None:
+    script = demo.folder / "sql_scripts/silver/loaded_days.sql"
+    script.write_text(script.read_text().replace("elt.run_date()", "elt.run_dat()"))
+    played = demo.run("main.py", "demo")
+    assert played.returncode == 1, played.stdout
+    assert re.search(
+        r"^error: the morning of \d{4}-\d\d-\d\d: silver/loaded_days.sql:\d+: .*run_dat", played.stdout, re.M
+    )
+    assert "no run yet" in demo.run("main.py", "demo", "status").stdout
 
 
 def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(demo: Checkout) -> None:

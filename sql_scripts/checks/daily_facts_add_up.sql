@@ -1,5 +1,5 @@
--- Claim: on every loaded day the histories hold what was loaded on it: as many products and stock rows, and as many pieces.
--- A gap is a row too few, two ranges that overlap are one too many.
+-- Claim: on every loaded day the histories hold what was loaded on it: as many products and stock rows, and as many pieces;
+-- and on no other day a range begins or ends.  A gap is a row too few, two ranges that overlap are one too many.
 -- What to do: SELECT * FROM elt.runs shows which runs loaded the day; somebody changed a history by hand, or loaded_days.
 
 WITH
@@ -72,4 +72,16 @@ counted AS (
 SELECT 'history is not what was loaded' AS message, day, what, history, loaded
 FROM counted
 WHERE coalesce(history, 0) <> loaded
+
+UNION ALL
+SELECT 'a range begins or ends on a day that was not loaded', day, what, NULL, NULL
+FROM (
+    SELECT day, 'rows of stock_history' FROM stock_steps
+    UNION
+    SELECT day, 'rows of product_history' FROM product_steps
+    UNION
+    SELECT day, 'rows of product_stock_history' FROM product_stock_steps
+) AS steps (day, what)
+WHERE isfinite(day)
+    AND day NOT IN (SELECT day FROM silver.loaded_days)
 ORDER BY day, what;

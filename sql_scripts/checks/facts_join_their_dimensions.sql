@@ -1,5 +1,5 @@
 -- Claim: joined with its dimensions, gold.fact_inventory neither loses nor doubles a row or a piece: it has those of
--- silver.stock_levels and silver.stock_without_product, each row with the key that its product has today.
+-- silver.stock_levels and silver.stock_without_product, and the keys that the products have today add up to its own.
 -- What to do: the row says what differs; look at what changed in the gold scripts, then at keys that are there twice.
 
 WITH

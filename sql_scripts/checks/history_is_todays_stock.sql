@@ -1,5 +1,5 @@
 -- Claim: of the current day the histories say what the tables of today say: gold.fact_inventory_daily what
--- silver.stock_levels and silver.stock_without_product say, each row with the key of its product today, and
+-- silver.stock_levels and silver.stock_without_product say, with keys that add up to those of the products today, and
 -- silver.product_stock_history what gold.product_status_summary says.
 -- What to do: load the day again; a threshold that was edited since the load makes a status differ until the next one.
 

@@ -51,8 +51,8 @@ rules (rule, severity, job, explanation) AS (
         ('on_hand_above_available', 'warning', 'products_inventory_locations', 'More on hand than available; set to quantity_available.')
 ),
 
--- Products: only rows that silver.products does not hold exactly as received, ranked as in silver/products.sql.
--- MATERIALIZED, here and below, so that these few of many rows are found before their values are parsed and sorted.
+-- Products: rows without a SKU, rows that share one, and those of which something is missing or that are not active; ranked
+-- as in silver/products.sql.  MATERIALIZED, here and below, so that few of many rows are left when numbers are parsed.
 skus_of_several_rows AS (
     SELECT elt.to_text(sku) AS product_sku
     FROM bronze.products
@@ -65,6 +65,7 @@ doubtful_products AS MATERIALIZED (
         product.*,
         product::text AS row_text,
         elt.to_text(product.sku) AS product_sku,
+        used.product_sku AS sku_used,
         used.is_active AS is_active_used,
         used.has_dimensions,
         used.weight_g,
@@ -91,12 +92,12 @@ ranked_products AS (
 ),
 
 used_products AS (
-    SELECT * FROM ranked_products WHERE product_sku IS NOT NULL AND place = 1
+    SELECT * FROM ranked_products WHERE sku_used IS NOT NULL AND place = 1
 ),
 
 -- Stock: only rows that silver.stock_levels does not hold exactly as received, ranked as in silver/stock_levels.sql.
 -- Few digits and nothing else are a number that is not negative, which is quickly seen; other quantities are parsed to
--- tell.  Of 1 = CASE .. PostgreSQL expects few rows, and then looks for them with several processes.
+-- tell.  Written as 1 = CASE .., of which PostgreSQL expects few rows, and so looks for them with several processes.
 links AS (
     SELECT
         inventory_locations AS link_id,
