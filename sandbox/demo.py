@@ -30,6 +30,7 @@ WAREHOUSES = 3
 DAYS = 30
 #: the share of products that move from one day to the next
 CHANGING = 0.2
+OPEN_PSQL = "Somebody holds a lock, perhaps a transaction left open in psql: end it, then start the demo again."
 #: what an analyst would ask, and how
 TOUR = (
     (
@@ -120,7 +121,7 @@ def _play(settings: Settings, days: Sequence[date], console: Console) -> None:
 
     Without gold and checks: the daily load that comes after makes and runs them.
     """
-    from lib.database import query, release_run_lock, run_name, take_run_lock, translated
+    from lib.database import LockTimeout, query, release_run_lock, run_name, take_run_lock, translated
     from lib.errors import DatabaseError, LoadError, ScriptError
     from lib.history import install
     from lib.plan import make_plan, open_database, read_project
@@ -151,7 +152,8 @@ def _play(settings: Settings, days: Sequence[date], console: Console) -> None:
                             for group in groups:
                                 _load_morning(connection, group, day)
                     except (ScriptError, LoadError, DatabaseError) as error:
-                        raise type(error)(f"the morning of {day}: {error}") from error
+                        hint = f"\n    {OPEN_PSQL}" if isinstance(error, LockTimeout) else ""
+                        raise type(error)(f"the morning of {day}: {error}{hint}") from error
                     stop.check()
         finally:
             release_run_lock(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,6 +183,19 @@ def test_the_demo_names_the_morning_that_fails_and_status_says_that_nothing_was_
         r"^error: the morning of \d{4}-\d\d-\d\d: silver/loaded_days.sql:\d+: .*run_dat", played.stdout, re.M
     )
     assert "no run yet" in demo.run("main.py", "demo", "status").stdout
+
+
+def test_a_demo_that_is_stopped_goes_on_where_it_was(demo: Checkout) -> None:
+    with demo.start("main.py", "demo") as process:
+        for line in process.stdout:
+            if line.startswith("Loading 29 mornings"):
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+    assert process.returncode == 130 and "stopped by Ctrl-C" in rest, rest
+    assert demo.run("main.py", "demo").returncode == 0
+    answer = demo.run("main.py", "demo", "psql", "-XAtc", DEMO_DAYS)
+    assert answer.stdout.strip() == "30|29|t", answer.stdout
 
 
 def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(demo: Checkout) -> None:
