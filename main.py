@@ -21,8 +21,8 @@ def parser() -> argparse.ArgumentParser:
         "demo",
         help="see it work: a local Keboola, a local PostgreSQL, 30 mornings",
         description="Start a PostgreSQL of its own and a local Keboola with sample data, play 29 mornings, run the daily"
-        " load of today, and ask gold what an analyst would. Your settings, PG* and KEBOOLA_* variables are neither read nor written;"
-        " everything is below .elt/demo/. With a command: run that command against the demo.",
+        " load of today, and ask gold what an analyst would. Your settings, PG* and KEBOOLA_* variables are neither read"
+        " nor written; everything is below .elt/demo/. With a command: run that command against the demo.",
         epilog="examples:\n  python main.py demo\n  python main.py demo psql\n  python main.py demo stop",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
