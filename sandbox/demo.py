@@ -192,9 +192,10 @@ def _load_morning(connection: Connection, group: Sequence[Job], day: date) -> No
             if job.load:
                 columns, rows = tables[job.extract.table]
                 source = SourceTable(job.extract.table, tuple(columns), rows=None, has_nulls=False, version="")
-                staging = create_staging(connection, f"demo_{job.name}", source)
+                staging = create_staging(connection, f"demo_{job.name}", source, job.load)
                 texts = list(rows)
-                insert = sql.SQL("INSERT INTO {} VALUES %s").format(staging.identifier)
+                names = sql.SQL(", ").join(map(sql.Identifier, staging.columns))
+                insert = sql.SQL("INSERT INTO {} ({}) VALUES %s").format(staging.identifier, names)
                 execute_values(cursor, insert.as_string(connection), texts, page_size=1000)
                 publish_bronze(connection, job.load, staging, source, len(texts), accept_shrink=True)
                 drop_staging(connection, staging.name)

@@ -87,12 +87,11 @@ class Pipe:
         width = len(rows[0])
         self.keboola.put_table("in.c-main.t", columns=COLUMNS[:width], rows=rows, typed=typed)
         export = self.extractor.finish(self.extractor.start(self.extractor.table("in.c-main.t")))
-        staging = create_staging(self.connection, "r1_t", export.table)
+        load = Load(f"bronze.t{width}")
+        staging = create_staging(self.connection, "r1_t", export.table, load)
         counted = sum(copy_slice(self.connection, staging, piece, "in.c-main.t") for piece in export.slices)
         with transaction(self.connection, lock_timeout=2):
-            publish_bronze(
-                self.connection, Load(f"bronze.t{width}"), staging, export.table, counted, accept_shrink=True
-            )
+            publish_bronze(self.connection, load, staging, export.table, counted, accept_shrink=True)
         return query(self.connection, f"SELECT * FROM bronze.t{width}")
 
     def close(self) -> None:
@@ -148,7 +147,7 @@ def copied(database: EmptyDatabase, width: int, has_nulls: bool, data: bytes) ->
     opened = Database(Settings(root=database.server.folder), keywords=database.connect_args).connect("bytes")
     execute(opened, "CREATE SCHEMA IF NOT EXISTS elt_staging")
     source = SourceTable("in.c-main.t", COLUMNS[:width], None, has_nulls, "1")
-    staging = create_staging(opened, "r1_t", source)
+    staging = create_staging(opened, "r1_t", source, Load("bronze.t"))
     count = copy_slice(opened, staging, Slice(2, "t_0_1_0.csv.gz", lambda: io.BytesIO(data)), source.id)
     rows = query(opened, "SELECT * FROM elt_staging.r1_t")
     assert len(rows) == count

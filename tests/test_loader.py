@@ -56,7 +56,7 @@ class Workbench:
 
     def stage(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Staging:
         """A staging table that holds these rows."""
-        staging = create_staging(self.connection, "r1_t", source(*columns))
+        staging = create_staging(self.connection, "r1_t", source(*columns), Load("bronze.t"))
         text = io.StringIO(newline="")
         csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
         assert copy_slice(self.connection, staging, piece(text.getvalue().encode()), "in.c-main.t") == len(rows)
@@ -118,7 +118,7 @@ def test_a_table_without_columns_is_refused() -> None:
 
 def test_a_name_that_postgresql_keeps_for_itself_is_refused_by_table_and_name(bench: Workbench) -> None:
     with pytest.raises(LoadError, match='^in.c-main.t: .* column name "ctid" conflicts with a system column name'):
-        create_staging(bench.connection, "r1_t", source("id", "CTID"))
+        create_staging(bench.connection, "r1_t", source("id", "CTID"), Load("bronze.t"))
 
 
 # ---- columns --------------------------------------------------------------------------------------------------------
@@ -127,6 +127,17 @@ def test_a_name_that_postgresql_keeps_for_itself_is_refused_by_table_and_name(be
 def test_columns_are_matched_by_name_in_any_order(bench: Workbench) -> None:
     assert bench.load(["V", "Id"], [("new", "1")]) == Loaded(1, 0, ())
     assert bench.rows() == [("1", "new")]
+
+
+def test_staging_has_the_columns_of_bronze_in_its_order_and_new_ones_last(bench: Workbench) -> None:
+    columns = "SELECT attname FROM pg_attribute WHERE attrelid = 'elt_staging.r1_t'::regclass AND attnum > 0 ORDER BY attnum"
+    staging = bench.stage(["New", "V", "Id"], [("x", "new", "1")])
+    assert staging.columns == ("new", "v", "id")
+    assert bench.rows(columns) == [("id",), ("v",), ("new",)]
+    assert bench.rows("SELECT * FROM elt_staging.r1_t") == [("1", "new", "x")]
+    bench.sql("DROP TABLE bronze.t")
+    bench.stage(["V", "Id"], [("new", "1")])
+    assert bench.rows(columns) == [("v",), ("id",)]
 
 
 def test_names_that_need_quotes_land_where_they_belong(bench: Workbench) -> None:
@@ -209,7 +220,7 @@ def test_a_row_that_is_too_wide_for_postgresql_stops_by_slice_and_line(bench: Wo
 
 def test_more_columns_than_postgresql_has_are_refused_by_table(bench: Workbench) -> None:
     with pytest.raises(LoadError, match="^in.c-main.t: cannot make its staging table: tables can have at most 1600"):
-        create_staging(bench.connection, "r1_t", source(*(f"c{number}" for number in range(1601))))
+        create_staging(bench.connection, "r1_t", source(*(f"c{number}" for number in range(1601))), Load("bronze.t"))
 
 
 # ---- guards ---------------------------------------------------------------------------------------------------------
@@ -335,7 +346,7 @@ def test_a_slice_that_cannot_be_read_to_its_end_leaves_no_row(bench: Workbench) 
                 raise ExtractError("slice 1: the connection was cut")
             return data
 
-    staging = create_staging(bench.connection, "r1_t", source("id", "v"))
+    staging = create_staging(bench.connection, "r1_t", source("id", "v"), Load("bronze.t"))
     with pytest.raises(ExtractError, match="^slice 1: the connection was cut$"):
         copy_slice(bench.connection, staging, Slice(1, "t", lambda: Cut(b"1,2\n")), "in.c-main.t")
     assert bench.rows("SELECT count(*) FROM elt_staging.r1_t") == [(0,)]
@@ -358,7 +369,7 @@ def test_staging_that_a_copy_still_holds_is_left_to_the_next_sweep(bench: Workbe
             return super().read(size)
 
     bench.sql("CREATE TABLE elt_staging.r0_litter (v text)")
-    staging = create_staging(bench.connection, "r1_t", source("id", "v"))
+    staging = create_staging(bench.connection, "r1_t", source("id", "v"), Load("bronze.t"))
     connection = bench.connect()
     arguments = (connection, staging, Slice(1, "t", lambda: Slow(b"1,2\n")), "in.c-main.t")
     copying = threading.Thread(target=copy_slice, args=arguments)
