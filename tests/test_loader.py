@@ -130,7 +130,9 @@ def test_columns_are_matched_by_name_in_any_order(bench: Workbench) -> None:
 
 
 def test_staging_has_the_columns_of_bronze_in_its_order_and_new_ones_last(bench: Workbench) -> None:
-    columns = "SELECT attname FROM pg_attribute WHERE attrelid = 'elt_staging.r1_t'::regclass AND attnum > 0 ORDER BY attnum"
+    columns = (
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'elt_staging.r1_t'::regclass AND attnum > 0 ORDER BY attnum"
+    )
     staging = bench.stage(["New", "V", "Id"], [("x", "new", "1")])
     assert staging.columns == ("new", "v", "id")
     assert bench.rows(columns) == [("id",), ("v",), ("new",)]
