@@ -27,13 +27,11 @@ LOCK = (0x656C74, 1)
 OLDEST_SERVER = 150000
 
 #: What every session of a run sets, whatever the role's or the server's defaults are. A pooler refuses `options=`, hence SET.
-#: temp_buffers: a script reads its temporary table several times, and with PostgreSQL's 8MB each time from a file.
 SESSION = """
     SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0;
     SET lock_timeout = 0; SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6;
     SET search_path = public; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET client_min_messages = notice;
     SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed';
-    SET temp_buffers = '128MB';
 """
 
 #: Repeated before each script, for a plain SET of an earlier one would outlive it. pg_temp stays out of the path, so it is first.
@@ -139,6 +137,10 @@ class Database:
                 cursor.execute(SESSION)
                 if connection.server_version >= 170000:
                     cursor.execute("SET transaction_timeout = 0")
+                # a script reads its temporary table several times, with PostgreSQL's 8MB each time from a file; it is too
+                # late where an event trigger ON login had a temporary table already
+                with suppress(psycopg2.errors.InvalidParameterValue):
+                    cursor.execute("SET temp_buffers = '128MB'")
             _notice_dead_clients(connection)
         except (psycopg2.Error, EltError):
             connection.close()

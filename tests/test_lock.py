@@ -452,6 +452,19 @@ def test_a_database_that_cannot_hold_every_text_is_refused(project: Project, enc
     project.database.sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def test_a_login_trigger_with_a_temporary_table_is_no_reason_to_fail(project: Project) -> None:
+    project.database.sql("""
+        CREATE FUNCTION public.greet() RETURNS event_trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            CREATE TEMP TABLE greeting AS SELECT 'hello' AS text;
+        END $$;
+        CREATE EVENT TRIGGER greet ON login EXECUTE FUNCTION public.greet();
+    """)
+    connection = Database(project.settings, Stop(), project.database.connect_args).connect("a run")
+    assert query(connection, "SELECT text FROM greeting") == [("hello",)]
+    connection.close()
+
+
 #: settings of a role that would change what a script means, or end it
 DEFAULTS = {
     "search_path": "silver, pg_temp",
