@@ -17,7 +17,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,10 +41,21 @@ SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 START_SECONDS = 300
 STOP_SECONDS = 120
 
+#: where Linux says how many bytes a container may use: control groups, version 2 and 1
+MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 #: those that this process may use, where the system says so
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-#: MB
-MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024**2
+
+
+def memory(limits: Sequence[str] = MEMORY_LIMITS) -> int:
+    """MB that this process may use: those of the machine, or of its container where that has fewer."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in limits:
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            sizes.append(int(Path(limit).read_text(encoding="ascii")))
+    return min(sizes) // 1024**2
+
+
 SETTINGS = {
     "listen_addresses": "",
     "port": PORT,
@@ -55,7 +66,7 @@ SETTINGS = {
     "log_checkpoints": "off",
     # a quarter, as PostgreSQL's chapter "Resource Consumption" advises, and no more than the tables need: what does not fit
     # the load itself writes to disk, page by page, before it goes on; a million rows, their replacement and staging take 0.5 GB
-    "shared_buffers": f"{min(4096, MEMORY // 4)}MB",
+    "shared_buffers": f"{min(4096, memory() // 4)}MB",
     "maintenance_work_mem": "256MB",
     # three loads of a million rows write 1.05 GB of WAL, and 1.95 GB with 1GB and 5min; compression saves 3 % more
     "max_wal_size": "4GB",

@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 
 from lib import server_folder, wheel
-from lib.embedded import Server, remove, stop_running
+from lib.embedded import Server, remove, stop_running, memory
 from lib.errors import DatabaseError, SettingsError
 
 PROJECT = Path(__file__).parent.parent
@@ -26,7 +26,7 @@ SMALL = {"shared_buffers": "8MB"}
 START_AND_TELL = """
 import sys
 from pathlib import Path
-from lib.embedded import Server
+from lib.embedded import Server, memory
 print(Server.start(Path(sys.argv[1]), fsync=False, settings={"shared_buffers": "8MB"}).pid, flush=True)
 """
 
@@ -34,7 +34,7 @@ print(Server.start(Path(sys.argv[1]), fsync=False, settings={"shared_buffers": "
 START_AND_BE_KILLED = """
 import os, signal, subprocess, sys
 from pathlib import Path
-from lib.embedded import Server
+from lib.embedded import Server, memory
 
 run = subprocess.run
 
@@ -365,3 +365,10 @@ def test_removing_leaves_nothing(server: Server) -> None:
             cursor.execute("SELECT 1")
     assert not server.folder.exists()
     remove(server.folder)
+
+
+def test_a_container_with_little_memory_is_not_taken_for_the_whole_machine(tmp_path: Path) -> None:
+    (tmp_path / "limited").write_text(f"{300 * 1024**2}\n")
+    (tmp_path / "unlimited").write_text("max\n")
+    assert memory([str(tmp_path / "missing"), str(tmp_path / "limited")]) == 300
+    assert memory([str(tmp_path / "unlimited")]) == memory([]) > 300
