@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 
 from lib import server_folder, wheel
-from lib.embedded import Server, remove, stop_running, memory
+from lib.embedded import Server, memory, remove, stop_running
 from lib.errors import DatabaseError, SettingsError
 
 PROJECT = Path(__file__).parent.parent
@@ -26,7 +26,7 @@ SMALL = {"shared_buffers": "8MB"}
 START_AND_TELL = """
 import sys
 from pathlib import Path
-from lib.embedded import Server, memory
+from lib.embedded import Server
 print(Server.start(Path(sys.argv[1]), fsync=False, settings={"shared_buffers": "8MB"}).pid, flush=True)
 """
 
@@ -34,7 +34,7 @@ print(Server.start(Path(sys.argv[1]), fsync=False, settings={"shared_buffers": "
 START_AND_BE_KILLED = """
 import os, signal, subprocess, sys
 from pathlib import Path
-from lib.embedded import Server, memory
+from lib.embedded import Server
 
 run = subprocess.run
 
