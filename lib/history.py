@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import psycopg2
@@ -38,6 +38,7 @@ class JobRecord:
     publish_seconds: float | None = None
     error: str | None = None
     scripts: tuple[ScriptResult, ...] = ()
+    source_imported_at: datetime | None = None
 
 
 # ---- installing -----------------------------------------------------------------------------------------------------
@@ -141,9 +142,9 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
             connection,
             """
             INSERT INTO elt.job_runs (
-                run_id, job, status, recorded_at, rows_loaded, rows_before, source_version, accepted_shrink,
-                stage_seconds, publish_seconds, error
-            ) VALUES (%s, %s, %s, clock_timestamp(), %s, %s, %s, %s, round(%s::numeric, 3), round(%s::numeric, 3), %s)
+                run_id, job, status, recorded_at, rows_loaded, rows_before, source_version,
+                source_imported_at, accepted_shrink, stage_seconds, publish_seconds, error
+            ) VALUES (%s, %s, %s, clock_timestamp(), %s, %s, %s, %s, %s, round(%s::numeric, 3), round(%s::numeric, 3), %s)
             """,
             (
                 run_id,
@@ -152,6 +153,7 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
                 record.rows_loaded,
                 record.rows_before,
                 record.source_version,
+                record.source_imported_at,
                 record.accepted_shrink,
                 record.stage_seconds,
                 record.publish_seconds,

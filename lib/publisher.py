@@ -217,6 +217,7 @@ class Publisher:
             rows_loaded=loaded.rows,
             rows_before=loaded.rows_before,
             source_version=staged.source.version,
+            source_imported_at=staged.source.imported_at,
             accepted_shrink=accepted,
             stage_seconds=staged.seconds,
         )

@@ -37,6 +37,8 @@ CREATE TABLE IF NOT EXISTS elt.job_runs (
     error            text,
     PRIMARY KEY (run_id, job)
 );
+-- of later versions: a warehouse that an older one filled gains them here
+ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS source_imported_at timestamptz;
 COMMENT ON TABLE elt.job_runs IS 'One row per job of a run that has ended.';
 COMMENT ON COLUMN elt.job_runs.run_id IS 'The run.';
 COMMENT ON COLUMN elt.job_runs.job IS 'Name in elt_jobs.json.';
@@ -45,6 +47,7 @@ COMMENT ON COLUMN elt.job_runs.recorded_at IS 'When the job was published or giv
 COMMENT ON COLUMN elt.job_runs.rows_loaded IS 'Rows put into the bronze table; NULL for a job that loaded nothing.';
 COMMENT ON COLUMN elt.job_runs.rows_before IS 'Rows that the bronze table held before.';
 COMMENT ON COLUMN elt.job_runs.source_version IS 'What the source said of the table when it was exported; equal texts mean equal content.';
+COMMENT ON COLUMN elt.job_runs.source_imported_at IS 'When the source last imported rows into the table; NULL where it does not say, and for runs of older versions.';
 COMMENT ON COLUMN elt.job_runs.accepted_shrink IS 'Whether a person passed --accept-shrink for this job.';
 COMMENT ON COLUMN elt.job_runs.stage_seconds IS 'Seconds from asking for the export to its last staged row.';
 COMMENT ON COLUMN elt.job_runs.publish_seconds IS 'Seconds inside the publish transaction: scripts, load and checks of this job.';

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import BinaryIO, Protocol
 
 
@@ -24,6 +25,8 @@ class SourceTable:
     has_nulls: bool
     #: equal texts mean that the content did not change between two looks
     version: str
+    #: when the source last imported rows into it; None where the source does not say
+    imported_at: datetime | None = None
 
 
 @dataclass(frozen=True)

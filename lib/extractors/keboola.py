@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 from urllib.parse import quote, urlsplit
 
@@ -112,6 +113,7 @@ class KeboolaExtractor:
             rows=_comparable_rows(detail),
             has_nulls=bool(detail.get("isTyped")),
             version=repr((*stamps, *columns)),
+            imported_at=_time(detail.get("lastImportDate")),
         )
 
     def start(self, table: SourceTable) -> StartedExport:
@@ -280,6 +282,14 @@ def _ids(response: requests.Response) -> list[str]:
     with suppress(ValueError, TypeError, KeyError, RecursionError):
         return sorted(item["id"] for item in json.loads(text_of(response)))
     return []
+
+
+def _time(text: object) -> datetime | None:
+    """The API's `2025-03-04T05:06:07+0100` as a time with its offset; None for anything else (API note 2.1)."""
+    try:
+        return datetime.strptime(str(text), "%Y-%m-%dT%H:%M:%S%z")
+    except ValueError:
+        return None
 
 
 def _comparable_rows(detail: Mapping[str, object]) -> int | None:
