@@ -18,7 +18,7 @@ OLDEST_PYTHON = (3, 11)
 RUN_EPILOG = """examples:
   python main.py run                       every job, as elt_daily_load.py does
   python main.py run products              one job, and the transforms and checks of what depends on it
-  python main.py run --accept-shrink products    load an export that is much smaller than the table, once
+  python main.py run --accept products:shrink    load an export that is much smaller than the table, once
 
 exit codes: 0 done, 1 a job failed, 2 registry, settings or usage, 75 another run is at work, 130/143 stopped"""
 
@@ -67,11 +67,19 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print only what is wrong")
     parser.add_argument("--wait", action="store_true", help="queue behind a run that is at work, instead of exit 75")
     parser.add_argument(
+        "--accept",
+        action="append",
+        default=[],
+        metavar="JOB:GUARD",
+        help="let this job's load pass this once although a guard speaks: missing (a column), shrink, empty or count"
+        " (of rows); what a guard says names the command",
+    )
+    parser.add_argument(
         "--accept-shrink",
         action="append",
         default=[],
         metavar="JOB",
-        help="load this job's export this once although it is empty or much smaller than what is there",
+        help="the same as --accept JOB:shrink --accept JOB:empty",
     )
     parser.add_argument(
         "--date",
@@ -112,18 +120,36 @@ def run_arguments(given: argparse.Namespace, jobs: Sequence[str] = ()) -> int:
     return run_project(read_settings(), given.jobs or jobs, given)
 
 
+def command(name: str, settings) -> str:  # noqa: ANN001
+    """How to type a command here, for the demo or the project."""
+    return f"{_python()} main.py {'demo ' if settings.state_folder != '.elt' else ''}{name}"
+
+
+def _python() -> str:
+    """The Python that runs now, as short as it can be typed here."""
+    import shutil
+
+    inside = os.path.relpath(sys.executable)
+    if not inside.startswith(".."):
+        return inside
+    return "python" if shutil.which("python") == sys.executable else sys.executable
+
+
 def run_project(settings, jobs: Sequence[str], given: argparse.Namespace) -> int:  # noqa: ANN001
     """Run jobs of a project: settings are of type lib.settings.Settings. Returns the exit code."""
     from lib.console import Console
+    from lib.guards import Accepted
     from lib.plan import make_plan, open_database, read_project
     from lib.runner import Options, Run
     from lib.stop import run_stoppable
 
     registry = read_project(settings.root)
-    registry.check_names(given.accept_shrink)
+    words = ["run", *jobs, *(["--date", f"{given.date}"] if given.date else [])]
+    accepted = Accepted.parse(given.accept, given.accept_shrink, command(" ".join(words), settings))
+    registry.check_names(accepted.jobs)
     plan = make_plan(registry, jobs)
     console = Console(quiet=given.quiet, zone=settings.zone, width=max(map(len, plan.jobs)))
-    options = Options(given.wait, frozenset(given.accept_shrink), given.date)
+    options = Options(given.wait, accepted, given.date)
     result = run_stoppable(lambda stop: Run(plan, settings, open_database(settings, stop), console, options).run())
     console.summary("run" if jobs else "daily load", result.records, result.error)
     return result.exit_code

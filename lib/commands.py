@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from lib import inspection
+from lib.command_line import command
 from lib.console import Console
 from lib.credentials import postgres_password
 from lib.database import Connection, address, query, translated
@@ -17,6 +18,7 @@ from lib.errors import CredentialError, EltError, SettingsError
 from lib.plan import open_database, read_project
 from lib.settings import Settings, require_postgres
 from lib.stop import Stop
+from lib.strangers import refuse_strangers
 
 
 def run_command(name: str | None, given: argparse.Namespace, settings: Settings) -> int:
@@ -74,24 +76,12 @@ def _postgres(settings: Settings, console: Console) -> str:
         with translated("PostgreSQL"):
             connection = open_database(settings, Stop()).connect("elt overview")
             try:
+                refuse_strangers(connection)
                 return f"{address(connection)}\nlast run    {_last_run(connection, console)}"
             finally:
                 connection.close()
     except EltError as error:
         return _first_line(error)
-
-
-def command(name: str, settings: Settings) -> str:
-    """How to type a command here, for the demo or the project."""
-    return f"{_python()} main.py {'demo ' if settings.state_folder != '.elt' else ''}{name}"
-
-
-def _python() -> str:
-    """The Python that runs now, as short as it can be typed here."""
-    inside = os.path.relpath(sys.executable)
-    if not inside.startswith(".."):
-        return inside
-    return "python" if shutil.which("python") == sys.executable else sys.executable
 
 
 def _last_run(connection: Connection, console: Console) -> str:
@@ -118,6 +108,7 @@ def status(settings: Settings, console: Console, *, runs: int) -> int:
         connection = open_database(settings, Stop()).connect("elt status")
         try:
             console.text(address(connection))
+            refuse_strangers(connection)
             installed = query(connection, "SELECT to_regclass('elt.recent_runs') IS NOT NULL")[0][0]
             if not installed or not query(connection, "SELECT FROM elt.recent_runs LIMIT 1"):
                 console.text(f"no run yet; to load everything: {command('run', settings)}")
@@ -167,11 +158,13 @@ def check(settings: Settings, console: Console, *, online: bool) -> int:
     if online:
         findings += inspection.online(settings)
     for finding in findings:
-        if finding.wrong:
+        if finding.level == "wrong":
             console.error(finding.text)
+        elif finding.level == "warning":
+            console.warn(finding.text)
         else:
             console.text(f"ok: {finding.text}")
-    wrong = sum(finding.wrong for finding in findings)
+    wrong = sum(finding.level == "wrong" for finding in findings)
     if wrong:
         console.error(f"{wrong} of {len(findings)} things to mend")
         return 2

@@ -27,10 +27,12 @@ LOCK = (0x656C74, 1)
 OLDEST_SERVER = 150000
 
 #: What every session of a run sets, whatever the role's or the server's defaults are. A pooler refuses `options=`, hence SET.
+#: The path comes first: under another one, a function that somebody made could be called in place of PostgreSQL's own.
 SESSION = """
+    SET search_path = pg_catalog;
     SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0;
     SET lock_timeout = 0; SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6;
-    SET search_path = public; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET client_min_messages = notice;
+    SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET client_min_messages = notice;
     SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed';
 """
 
@@ -39,7 +41,7 @@ SESSION = """
 #: parallel_tuple_cost is a tenth of it: a row that a script parses costs far more than handing it over does. A hash table
 #: that processes share lives in /dev/shm, of which a container has 64 MB: too little for a million rows.
 TRANSACTION = """
-    SET LOCAL search_path = public; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD';
+    SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD';
     SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';
     SET LOCAL standard_conforming_strings = on; SET LOCAL check_function_bodies = on; SET LOCAL row_security = off;
     SET LOCAL array_nulls = on; SET LOCAL transform_null_equals = off; SET LOCAL quote_all_identifiers = off;
@@ -60,6 +62,10 @@ class ConnectionLost(DatabaseError):
     """The server or the network went away: nothing more can be done on this connection."""
 
 
+class CommitInDoubt(ConnectionLost):
+    """The connection was lost after COMMIT was sent and before its answer came."""
+
+
 def explain(error: psycopg2.Error) -> str:
     """PostgreSQL's message with its detail and hint, a line each; without the statement, which the caller knows better."""
     lines = [error.diag.message_primary or str(error).strip().splitlines()[0] if str(error).strip() else "no message"]
@@ -75,9 +81,7 @@ def translate(error: psycopg2.Error, what: str, kind: type[EltError] = DatabaseE
     # where the connection breaks off the server says nothing, and the driver raises any of its general errors
     lost = type(error) in (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.DatabaseError)
     if error.pgcode in ("57P01", "57P02", "57P03") or (error.pgcode is None and lost):
-        return ConnectionLost(
-            f"{message}\n    PostgreSQL went away. What it held before this run is still there; run again once it is up."
-        )
+        return ConnectionLost(f"{message}\n    PostgreSQL went away; run again once it is up.")
     return kind(message)
 
 
@@ -132,9 +136,9 @@ class Database:
             ) from None
         connection.autocommit = True
         try:
-            _refuse_unfit(connection)
             with connection.cursor() as cursor:
                 cursor.execute(SESSION)
+                _refuse_unfit(connection)
                 if connection.server_version >= 170000:
                     cursor.execute("SET transaction_timeout = 0")
                 # a script reads its temporary table several times, with PostgreSQL's 8MB each time from a file; it is too
@@ -238,13 +242,18 @@ def take_run_lock(connection: Connection, wait: Callable[[float], None] | None =
     Without `wait` a held lock raises BusyError that says who holds it; with it (a pause in seconds) the lock is asked
     for once a second. A blocking pg_advisory_lock() would hold a snapshot and keep VACUUM from its work.
     """
-    while not query(connection, "SELECT pg_try_advisory_lock(%s, %s)", LOCK)[0][0]:
+    while not try_run_lock(connection):
         if wait is None:
             raise BusyError(
-                f"another run is at work here: {_lock_holder(connection)}. Nothing was done."
+                f"another run is at work here: {_holder_in_words(connection)}. Nothing was done."
                 " Wait for it, or queue behind it with --wait."
             )
         wait(1.0)
+
+
+def try_run_lock(connection: Connection) -> bool:
+    """Take the run lock if nobody holds it; says whether it is ours now."""
+    return query(connection, "SELECT pg_try_advisory_lock(%s, %s)", LOCK)[0][0]
 
 
 def release_run_lock(connection: Connection) -> None:
@@ -253,11 +262,20 @@ def release_run_lock(connection: Connection) -> None:
         execute(connection, "SELECT pg_advisory_unlock_all()")
 
 
-def _lock_holder(connection: Connection) -> str:
+def _holder_in_words(connection: Connection) -> str:
+    holder = lock_holder(connection)
+    if holder is None:
+        return "it ended just now"
+    backend, name, user = holder
+    return f"{name} (PostgreSQL backend {backend}, role {user})"
+
+
+def lock_holder(connection: Connection) -> tuple[int, str, str] | None:
+    """Backend, application_name and role of the session that holds the run lock; None where nobody does."""
     rows = query(
         connection,
         """
-        SELECT activity.application_name, activity.usename, holder.pid
+        SELECT holder.pid, activity.application_name, activity.usename
         FROM pg_locks AS holder
         JOIN pg_stat_activity AS activity USING (pid)
         WHERE holder.locktype = 'advisory' AND holder.granted
@@ -266,10 +284,7 @@ def _lock_holder(connection: Connection) -> str:
         """,
         LOCK,
     )
-    if not rows:
-        return "it ended just now"
-    name, user, backend = rows[0]
-    return f"{name} (PostgreSQL backend {backend}, role {user})"
+    return rows[0] if rows else None
 
 
 def holds_run_lock(connection: Connection) -> bool:
@@ -292,16 +307,25 @@ def holds_run_lock(connection: Connection) -> bool:
 
 
 @contextmanager
-def transaction(connection: Connection, *, lock_timeout: float, run_date: date | None = None) -> Iterator[None]:
+def transaction(
+    connection: Connection,
+    *,
+    lock_timeout: float,
+    run_date: date | None = None,
+    search_path: str = "pg_catalog",
+    commit: bool = True,
+) -> Iterator[None]:
     """READ COMMITTED READ WRITE with the run's settings; lock_timeout in seconds. Rolled back on any exception.
 
-    lock_timeout must exceed deadlock_timeout (1 s): an autovacuum in the way gives up only after that.
+    lock_timeout must exceed deadlock_timeout (1 s): an autovacuum in the way gives up only after that. With `commit` False
+    it is rolled back at the end, too. Raises CommitInDoubt where nobody knows whether it was committed.
     """
     execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
     try:
-        reset(connection, lock_timeout=lock_timeout, run_date=run_date)
+        reset(connection, lock_timeout=lock_timeout, run_date=run_date, search_path=search_path)
         yield
-        execute(connection, "COMMIT")
+        if commit:
+            _commit(connection)
     finally:
         # also reached when COMMIT itself failed, or the connection is gone
         if not connection.closed and connection.info.transaction_status != TRANSACTION_STATUS_IDLE:
@@ -311,7 +335,20 @@ def transaction(connection: Connection, *, lock_timeout: float, run_date: date |
                 connection.close()
 
 
-def reset(connection: Connection, *, lock_timeout: float, run_date: date | None) -> None:
+def _commit(connection: Connection) -> None:
+    try:
+        execute(connection, "COMMIT")
+    except psycopg2.Error as error:
+        told = translate(error, "COMMIT")
+        if isinstance(told, ConnectionLost):
+            raise CommitInDoubt(str(told)) from error
+        raise
+
+
+def reset(connection: Connection, *, lock_timeout: float, run_date: date | None, search_path: str) -> None:
     """Give the transaction the run's own settings again; scripts read run_date as elt.run_date()."""
-    own = f"SET LOCAL lock_timeout = '{round(lock_timeout * 1000)}ms'; SET LOCAL elt.run_date = '{run_date or ''}'"
+    own = (
+        f"SET LOCAL search_path = {search_path}; SET LOCAL lock_timeout = '{round(lock_timeout * 1000)}ms';"
+        f" SET LOCAL elt.run_date = '{run_date or ''}'"
+    )
     execute(connection, TRANSACTION + own)

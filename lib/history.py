@@ -6,6 +6,7 @@ What was published is recorded on the publishing connection, inside the publish 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -17,10 +18,13 @@ from psycopg2.extras import execute_values
 from lib.database import Connection, execute, query, transaction, translate
 from lib.errors import DatabaseError
 from lib.registry import Script
+from lib.strangers import of_others
 from lib.transformer import ScriptResult
 
 #: every file in it is installed, in the order of their names; each may run again over what an older one made
 FOLDER = Path(__file__).parent / "elt"
+#: what they make
+MADE = re.compile(r"^CREATE (?:OR REPLACE )?(?:TABLE IF NOT EXISTS|VIEW|FUNCTION) (elt\.\w+)", re.MULTILINE)
 SCHEMAS = ("elt", "elt_staging", "bronze", "silver", "gold")
 
 
@@ -33,12 +37,15 @@ class JobRecord:
     rows_loaded: int | None = None
     rows_before: int | None = None
     source_version: str | None = None
-    accepted_shrink: bool = False
+    #: guards that a person accepted
+    accepted: tuple[str, ...] = ()
     stage_seconds: float | None = None
     publish_seconds: float | None = None
     error: str | None = None
     scripts: tuple[ScriptResult, ...] = ()
     source_imported_at: datetime | None = None
+    #: columns of the source that bronze did not ask for
+    unused_columns: tuple[str, ...] | None = None
 
 
 # ---- installing -----------------------------------------------------------------------------------------------------
@@ -54,12 +61,15 @@ def install(connection: Connection) -> None:
     # on a table, since the schemas may belong to an administrator
     mark = f"One row per run of the pipeline (schema elt as of {hashlib.md5(''.join(texts).encode()).hexdigest()})."
     try:
-        if missing := missing_rights(connection):
+        if missing := missing_rights(connection) + of_others(connection, (), usable=True):
             raise DatabaseError("\n    ".join(["the role lacks rights that every run needs", *missing]))
-        for schema in SCHEMAS:
-            if query(connection, "SELECT to_regnamespace(%s)", (schema,))[0][0] is None:
-                execute(connection, f"CREATE SCHEMA {schema}")
-        if query(connection, "SELECT obj_description(to_regclass('elt.runs'), 'pg_class')")[0][0] == mark:
+        _create_schemas(connection)
+        if query(
+            connection,
+            "SELECT obj_description(to_regclass('elt.runs'), 'pg_class') = %s AND NOT EXISTS ("
+            " SELECT FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NULL AND to_regproc(name) IS NULL)",
+            (mark, sorted(set(MADE.findall("".join(texts))))),
+        )[0][0]:
             return
         with transaction(connection, lock_timeout=5):
             for text in texts:
@@ -67,6 +77,24 @@ def install(connection: Connection) -> None:
             execute(connection, "COMMENT ON TABLE elt.runs IS %s", (mark,))
     except psycopg2.Error as error:
         raise translate(error, "cannot install schema elt") from error
+
+
+def install_what_is_missing(connection: Connection) -> None:
+    """Schemas that are not there, and schema elt where nothing of it is: for a transaction that is rolled back.
+
+    An older schema elt stays as it is: another session could be installing it, and both would fail.
+    """
+    _create_schemas(connection)
+    if query(connection, "SELECT to_regclass('elt.runs')")[0][0] is None:
+        for file in sorted(FOLDER.glob("*.sql")):
+            execute(connection, file.read_text(encoding="utf-8"))
+
+
+def _create_schemas(connection: Connection) -> None:
+    for (schema,) in query(
+        connection, "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regnamespace(name) IS NULL", ([*SCHEMAS],)
+    ):
+        execute(connection, f"CREATE SCHEMA {schema}")
 
 
 def missing_rights(connection: Connection) -> list[str]:
@@ -90,27 +118,27 @@ def missing_rights(connection: Connection) -> list[str]:
             missing.append(f"no right to use schema {schema}: GRANT USAGE, CREATE ON SCHEMA {schema} TO {role};")
     if not may_use_temporary:
         missing.append(f"no right to temporary tables: GRANT TEMPORARY ON DATABASE {database} TO {role};")
-    owners = query(
-        connection,
-        "SELECT DISTINCT relowner::regrole::text FROM pg_class"
-        " WHERE relnamespace = to_regnamespace('elt') AND NOT pg_has_role(relowner, 'USAGE')",
-    )
-    missing += [f"schema elt was installed by {owner}: GRANT {owner} TO {role};" for (owner,) in owners]
     return missing
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
 
 
+#: sent in front of what a statement writes, in the same query, which is one transaction: no trigger of a stranger is on
+#: these tables, and none comes until the end of it
+WRITING = (
+    "LOCK TABLE elt.runs, elt.job_runs, elt.script_runs, elt.definitions IN ROW EXCLUSIVE MODE;"
+    " SELECT elt._refuse_triggers(ARRAY['elt.runs', 'elt.job_runs', 'elt.script_runs', 'elt.definitions']::regclass[]);"
+)
+
+
 def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_date: date) -> int:
     """A new run's number. Runs still called running are lost, for we hold the lock."""
-    execute(
-        connection,
-        "UPDATE elt.runs SET status = 'lost', finished_at = now(), error = coalesce(error, 'the process ended without a word')"
-        " WHERE status = 'running'",
-    )
     return query(
         connection,
+        WRITING
+        + "UPDATE elt.runs SET status = 'lost', finished_at = now(), error = coalesce(error, 'the process ended without a word')"
+        " WHERE status = 'running';"
         "INSERT INTO elt.runs (status, run_date, started_at, jobs, process) VALUES ('running', %s, now(), %s, %s)"
         " RETURNING run_id",
         (run_date, list(jobs), process),
@@ -118,16 +146,29 @@ def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_dat
 
 
 def name_source(connection: Connection, run_id: int, source: str) -> None:
-    execute(connection, "UPDATE elt.runs SET source = %s WHERE run_id = %s", (_storable(source), run_id))
+    execute(connection, WRITING + "UPDATE elt.runs SET source = %s WHERE run_id = %s", (_storable(source), run_id))
 
 
-def end_run(connection: Connection, run_id: int, status: str, error: str | None = None) -> None:
-    """Also called inside the publish transaction, so that a run is never called lost whose data are there."""
-    execute(
+def end_run(connection: Connection, run_id: int, status: str, error: str | None = None) -> bool:
+    """Write down how a run ended, unless that was done before: what a publish committed stays.
+
+    Also called inside the publish transaction, so that a run is never called lost whose data are there. Returns whether
+    the run was still running.
+    """
+    return 1 == execute(
         connection,
-        "UPDATE elt.runs SET status = %s, finished_at = clock_timestamp(), error = %s WHERE run_id = %s",
+        WRITING + "UPDATE elt.runs SET status = %s, finished_at = clock_timestamp(), error = %s"
+        " WHERE run_id = %s AND status = 'running'",
         (status, _storable(error), run_id),
     )
+
+
+def ended_as(connection: Connection, run_id: int) -> str:
+    """The status of a run once no COMMIT of it is pending: a plain SELECT would still say running then.
+
+    Not pg_xact_status: after a failover it speaks of somebody else's transaction.
+    """
+    return query(connection, "SELECT status FROM elt.runs WHERE run_id = %s FOR UPDATE", (run_id,))[0][0]
 
 
 def _storable(text: str | None) -> str | None:
@@ -140,11 +181,11 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
     for record in records:
         execute(
             connection,
-            """
+            WRITING + """
             INSERT INTO elt.job_runs (
                 run_id, job, status, recorded_at, rows_loaded, rows_before, source_version,
-                source_imported_at, accepted_shrink, stage_seconds, publish_seconds, error
-            ) VALUES (%s, %s, %s, clock_timestamp(), %s, %s, %s, %s, %s, round(%s::numeric, 3), round(%s::numeric, 3), %s)
+                source_imported_at, unused_columns, accepted_shrink, accepted_guards, stage_seconds, publish_seconds, error
+            ) VALUES (%s, %s, %s, clock_timestamp(), %s, %s, %s, %s, %s, %s, %s, round(%s::numeric, 3), round(%s::numeric, 3), %s)
             """,
             (
                 run_id,
@@ -154,7 +195,9 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
                 record.rows_before,
                 record.source_version,
                 record.source_imported_at,
-                record.accepted_shrink,
+                [_storable(name) for name in record.unused_columns] if record.unused_columns else None,
+                "shrink" in record.accepted,
+                list(record.accepted),
                 record.stage_seconds,
                 record.publish_seconds,
                 _storable(record.error),
@@ -166,18 +209,26 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
         ]
         with connection.cursor() as cursor:
             if rows:
-                execute_values(cursor, "INSERT INTO elt.script_runs VALUES %s", rows)
+                execute_values(cursor, WRITING + "INSERT INTO elt.script_runs VALUES %s", rows)
 
 
-def loaded_versions(connection: Connection) -> dict[str, str]:
-    """For each job that ever loaded: what its source table was when it was last published."""
-    return dict(
-        query(
-            connection,
-            "SELECT DISTINCT ON (job) job, source_version FROM elt.job_runs"
-            " WHERE status = 'published' AND source_version IS NOT NULL ORDER BY job, run_id DESC",
-        )
+@dataclass(frozen=True)
+class LastLoad:
+    """What a job's source table was when it was last published here."""
+
+    version: str
+    #: columns that bronze did not ask for; empty for runs of older versions, which did not record them
+    unused_columns: frozenset[str]
+
+
+def last_loads(connection: Connection) -> dict[str, LastLoad]:
+    """By job, for each that ever loaded."""
+    rows = query(
+        connection,
+        "SELECT DISTINCT ON (job) job, source_version, unused_columns FROM elt.job_runs"
+        " WHERE status = 'published' AND source_version IS NOT NULL ORDER BY job, run_id DESC",
     )
+    return {job: LastLoad(version, frozenset(unused or ())) for job, version, unused in rows}
 
 
 # ---- definitions ----------------------------------------------------------------------------------------------------
@@ -187,6 +238,8 @@ VIEW_MD5 = "(SELECT md5(pg_get_viewdef(oid)) FROM pg_class WHERE oid = to_regcla
 
 def not_applied(connection: Connection, scripts: Sequence[Script]) -> list[Script]:
     """Those whose very text was not applied here, or whose relation is no longer as they made it."""
+    if query(connection, "SELECT to_regclass('elt.definitions')") == [(None,)]:
+        return list(scripts)
     applied = query(
         connection,
         f"""

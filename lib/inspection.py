@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
+from lib.command_line import command
+from lib.contract import Contract, Match, match, read_contracts
 from lib.credentials import show_secret
-from lib.database import Connection, address, query, translated
+from lib.database import Connection, address, translated
 from lib.errors import EltError
+from lib.extractors import SourceTable
+from lib.guards import Accepted, check_columns, named
 from lib.history import missing_rights
-from lib.loader import landing_columns
-from lib.registry import Registry
-from lib.plan import make_extractor, open_database, read_project
+from lib.jobs import Job, Registry
+from lib.plan import make_extractor, named_in, open_database, read_project, written_in
 from lib.settings import Settings, require_keboola, require_postgres
 from lib.stop import Stop
+from lib.strangers import creators, of_others, script_path, trigger_rights
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; the text says what to do where it is wrong."""
+    """One thing that was looked at; the text says what to do where it is wrong, or where it is worth a warning."""
 
     text: str
-    wrong: bool = False
+    level: Literal["ok", "warning", "wrong"] = "ok"
 
 
 class Findings(list[Finding]):
@@ -32,8 +38,11 @@ class Findings(list[Finding]):
     def ok(self, text: str) -> None:
         self.append(Finding(text))
 
+    def warn(self, text: str) -> None:
+        self.append(Finding(text, "warning"))
+
     def wrong(self, text: str) -> None:
-        self.append(Finding(text, wrong=True))
+        self.append(Finding(text, "wrong"))
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -72,20 +81,17 @@ def online(settings: Settings) -> Findings:
     registry = None
     with findings.collecting():
         registry = read_project(settings.root)
-    if registry is None or _loads(registry):
-        with findings.collecting():
-            _ask_keboola(settings, registry, findings)
+    contracts: dict[str, Contract] = {}
     with findings.collecting(), translated("PostgreSQL"):
         connection = open_database(settings, Stop()).connect("elt check")
         try:
             findings.ok(address(connection))
-            missing = missing_rights(connection) + foreign_relations(connection, registry)
-            for text in missing:
-                findings.wrong(text)
-            if not missing:
-                findings.ok("PostgreSQL: the role has every right that a run needs")
+            contracts = _ask_postgres(connection, registry, findings)
         finally:
             connection.close()
+    if registry is None or _loads(registry):
+        with findings.collecting():
+            _ask_keboola(settings, registry, contracts, findings)
     return findings
 
 
@@ -93,30 +99,49 @@ def _loads(registry: Registry) -> bool:
     return any(job.load for job in registry.jobs.values())
 
 
-def _ask_keboola(settings: Settings, registry: Registry | None, findings: Findings) -> None:
+def _ask_postgres(connection: Connection, registry: Registry | None, findings: Findings) -> dict[str, Contract]:
+    """Rights, owners, and what strangers could do; returns the columns that each job's export must fill."""
+    jobs = list(registry.jobs.values()) if registry else []
+    missing = missing_rights(connection)
+    foreign = of_others(connection, named_in(jobs), usable=True) + creators(connection, ["elt", "elt_staging"])
+    for text in missing + foreign:
+        findings.wrong(text)
+    if not missing + foreign:
+        findings.ok("PostgreSQL: the role has every right that a run needs")
+    written = [f"{schema}.{name}" for schema, name in written_in(jobs)]
+    for text in creators(connection, ["bronze", "silver", "gold"]) + trigger_rights(connection, written):
+        findings.warn(text)
+    path = script_path(connection)
+    if path.hidden or path.reason:
+        findings.warn(f"scripts do not see schema public: {path.reason}")
+    if missing or foreign:
+        return {}
+    loading = [job for job in jobs if job.load]
+    contracts, failed = read_contracts(connection, loading, path, [0.5] * 4, time.sleep, lambda: "")
+    for error in failed.values():
+        findings.wrong(str(error))
+    return contracts
+
+
+def _ask_keboola(
+    settings: Settings, registry: Registry | None, contracts: Mapping[str, Contract], findings: Findings
+) -> None:
     extractor = make_extractor(settings, "elt-check", Stop(), os.environ, lambda line: None)
     findings.ok(extractor.describe())
+    accepted = Accepted(command=command("run", settings))
     for job in registry.jobs.values() if registry else ():
         if job.extract:
             with findings.collecting():
                 table = extractor.table(job.extract.table)
-                landing_columns(table)
                 rows = "" if table.rows is None else f", {table.rows:,} rows"
-                findings.ok(f"job {job.name}: {table.id}, {len(table.columns)} columns{rows}")
+                found = f"job {job.name}: {table.id}, {len(table.columns)} columns{rows}"
+                if job.name in contracts:
+                    found += _columns(job, table, match(contracts[job.name], table), accepted)
+                findings.ok(found)
 
 
-def foreign_relations(connection: Connection, registry: Registry | None) -> list[str]:
-    """Each table or view of the registry that another role owns, with the statement that an administrator runs."""
-    relations = {
-        name
-        for job in (registry.jobs.values() if registry else ())
-        for name in [*(script.relation for script in job.transform), *([job.load.table] if job.load else [])]
-    }
-    rows = query(
-        connection,
-        "SELECT oid::regclass, CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, quote_ident(current_user)"
-        " FROM pg_class WHERE oid = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)"
-        " AND NOT pg_has_role(relowner, 'USAGE') ORDER BY 1",
-        (sorted(relations),),
-    )
-    return [f"{name} belongs to another role: ALTER {kind} {name} OWNER TO {role};" for name, kind, role in rows]
+def _columns(job: Job, table: SourceTable, found: Match, accepted: Accepted) -> str:
+    """What to say of columns that only one side has. Raises LoadError where one is missing that may not be."""
+    check_columns(job, table, found, accepted)
+    optional = f"; without the optional {named(found.missing)}" if found.missing else ""
+    return optional + (f"; not in {job.load.table}: {named(found.unused)}" if found.unused else "")

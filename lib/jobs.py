@@ -32,6 +32,13 @@ class Load:
     min_rows: int = 1
     #: how much smaller than the present table an export may be
     max_shrink_percent: float = 50
+    #: bronze columns that the source may lack; they are NULL then
+    optional_columns: tuple[str, ...] = ()
+
+    @property
+    def script(self) -> str:
+        """The script that defines the table, for messages."""
+        return f"sql_scripts/bronze/{self.name}.sql"
 
     @property
     def schema(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -11,15 +11,15 @@ from typing import BinaryIO
 import psycopg2
 from psycopg2 import sql
 
+from lib.contract import Contract, read_contract
 from lib.database import Connection, execute, query, translate
 from lib.errors import EltError, LoadError
 from lib.extractors import Slice, SourceTable
-from lib.registry import Load
+from lib.guards import Accepted, check_size
+from lib.jobs import Job, Load
 
 #: bytes that one read of a COPY asks for
 BLOCK = 256 * 1024
-#: PostgreSQL: "Identifiers and Key Words"; a longer name would be cut without an error
-LONGEST_NAME = 63
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Staging:
     """A table that only this run reads: all text, unlogged, named after run and job."""
 
     name: str
-    #: names as they land, in the export's order; the table itself has them in bronze's
+    #: bronze columns that the export fills, in bronze's order, which is the export's, too
     columns: tuple[str, ...]
     has_nulls: bool
 
@@ -38,36 +38,13 @@ class Staging:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of a bronze table; `notes` are for people: columns that came or went."""
+    """What became of a bronze table."""
 
     rows: int
     rows_before: int
-    notes: tuple[str, ...]
 
 
 # ---- staging --------------------------------------------------------------------------------------------------------
-
-
-def landing_columns(table: SourceTable) -> tuple[str, ...]:
-    """Column names as they land: lower-cased and reduced to [a-z0-9_].
-
-    Raises LoadError that names both where two names meet, and each that PostgreSQL would cut.
-    """
-    landed: dict[str, str] = {}
-    for column in table.columns:
-        name = re.sub(r"[^a-z0-9_]", "_", column.lower())
-        if name in landed:
-            raise LoadError(
-                f"{table.id}: columns {landed[name]!r} and {column!r} would both land as {name!r}; rename one in Keboola"
-            )
-        if len(name) > LONGEST_NAME:
-            raise LoadError(
-                f"{table.id}: column {column!r} has {len(name)} characters, PostgreSQL keeps {LONGEST_NAME}; rename it in Keboola"
-            )
-        landed[name] = column
-    if not landed:
-        raise LoadError(f"{table.id}: the table has no columns")
-    return tuple(landed)
 
 
 def sweep_staging(connection: Connection) -> None:
@@ -83,23 +60,26 @@ def drop_staging(connection: Connection, name: str, *, patience: float = 2.0) ->
         execute(connection, drop.format(sql.Literal(round(patience * 1000)), sql.Identifier("elt_staging", name)))
 
 
-def create_staging(connection: Connection, name: str, table: SourceTable, load: Load) -> Staging:
-    """An empty staging table for one export on its way to a bronze table; an earlier try's is replaced.
+def create_staging(connection: Connection, name: str, columns: Iterable[str], source: SourceTable) -> Staging:
+    """An empty staging table for these bronze columns of one export; an earlier try's is replaced.
 
-    Its columns stand as bronze has them: where they are the same, INSERT takes each row as it is, not apart and together
-    again, which is a quarter faster.
+    Its columns stand in bronze's order: INSERT then takes each row as it is, which is a quarter faster. Nobody else gets
+    a right on it, whatever the role's default privileges are: a trigger on it would run as us.
     """
-    staging = Staging(name, landing_columns(table), table.has_nulls)
+    staging = Staging(name, tuple(columns), source.has_nulls)
     drop_staging(connection, name)
     try:
-        places = {column: place for place, (column, _, _) in enumerate(_bronze_columns(connection, load))}
-        columns = sql.SQL(", ").join(
-            sql.SQL("{} text").format(sql.Identifier(column))
-            for column in sorted(staging.columns, key=lambda column: places.get(column, len(places)))
-        )
-        execute(connection, sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(staging.identifier, columns))
+        texts = sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(column)) for column in staging.columns)
+        execute(connection, sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(staging.identifier, texts))
+        for (grantee,) in query(
+            connection,
+            "SELECT DISTINCT CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END"
+            " FROM pg_class CROSS JOIN aclexplode(relacl) WHERE oid = %s::regclass AND grantee <> relowner",
+            (staging.identifier.as_string(connection),),
+        ):
+            execute(connection, sql.SQL("REVOKE ALL ON {} FROM {}").format(staging.identifier, sql.SQL(grantee)))
     except psycopg2.Error as error:
-        raise translate(error, f"{table.id}: cannot make its staging table", LoadError) from error
+        raise translate(error, f"{source.id}: cannot make its staging table", LoadError) from error
     return staging
 
 
@@ -208,22 +188,27 @@ def _remedy(error: psycopg2.Error) -> str:
 
 
 def publish_bronze(
-    connection: Connection, load: Load, staging: Staging, source: SourceTable, rows_staged: int, *, accept_shrink: bool
+    connection: Connection, job: Job, contract: Contract, staging: Staging, rows_staged: int, accepted: Accepted
 ) -> Loaded:
     """Replace the rows of a bronze table by the staged ones, columns matched by name, inside the caller's transaction.
 
-    Raises LoadError where a guard of the registry speaks up, or staging no longer holds what COPY counted.
+    Raises LoadError where a guard of the registry speaks up, where the table is no longer what the contract says, or
+    where staging no longer holds what COPY counted.
     """
-    notes, columns = _match_columns(connection, load, staging, source)
+    load = job.load
+    if read_contract(connection, load) != contract:
+        raise LoadError(
+            f"{load.table}: its columns were changed while its rows were exported. Nothing was changed; run again."
+        )
     target = sql.Identifier(load.schema, load.name)
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    names = sql.SQL(", ").join(map(sql.Identifier, staging.columns))
     try:
         rows_before = execute(connection, sql.SQL("DELETE FROM {}").format(target))
         if _holds_rows_back(connection, load):
             raise LoadError(
                 f"{load.table}: a trigger or rule keeps its rows from being replaced: drop it, or load another table"
             )
-        _guard(load, rows_before, rows_staged, accept_shrink)
+        check_size(job, rows_before, rows_staged, accepted)
         rows = execute(
             connection,
             sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, names, names, staging.identifier),
@@ -238,7 +223,7 @@ def publish_bronze(
             f"{load.table}: {rows_staged:,} rows were staged, {rows:,} arrived;"
             " the server was restarted meanwhile, or a trigger drops rows. Nothing was changed; run again."
         )
-    return Loaded(rows, rows_before, notes)
+    return Loaded(rows, rows_before)
 
 
 def _holds_rows_back(connection: Connection, load: Load) -> bool:
@@ -261,66 +246,6 @@ def _has_statistics(connection: Connection, load: Load) -> bool:
         "SELECT EXISTS (SELECT FROM pg_stats WHERE schemaname = %s AND tablename = %s)",
         (load.schema, load.name),
     )[0][0]
-
-
-def _guard(load: Load, rows_before: int, rows: int, accepted: bool) -> None:
-    if accepted:
-        return
-    if rows < load.min_rows:
-        raise LoadError(
-            f"{load.table}: the export has {rows:,} rows, min_rows is {load.min_rows:,}."
-            f" The {rows_before:,} rows loaded before stay. Is the table in Keboola complete?"
-            " If so: --accept-shrink with the job's name, once"
-        )
-    # rounded, since 33.3 is no binary number
-    if 100 * (rows_before - rows) > round(rows_before * load.max_shrink_percent, 6):
-        raise LoadError(
-            f"{load.table}: the export has {rows:,} rows, {rows_before:,} were loaded before:"
-            f" {100 - 100 * rows / rows_before:.0f} % fewer, max_shrink_percent is {load.max_shrink_percent:g}."
-            " The rows loaded before stay. If the new number is right: --accept-shrink with the job's name, once"
-        )
-
-
-def _match_columns(
-    connection: Connection, load: Load, staging: Staging, source: SourceTable
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Notes on columns that only one side has, and the columns that both have."""
-    try:
-        present = _bronze_columns(connection, load)
-    except psycopg2.Error as error:
-        raise translate(error, f"cannot look at {load.table}", LoadError) from error
-    script = f"sql_scripts/bronze/{load.name}.sql"
-    if not present:
-        raise LoadError(f"{load.table} does not exist: let {script} create it, and name that script in `transform`")
-    if not present[0][2]:
-        raise LoadError(f"{load.table} is no table: rows can only be loaded into a table")
-    bronze = {name for name, _, _ in present}
-    shared = tuple(name for name in staging.columns if name in bronze)
-    if not shared:
-        raise LoadError(f"{load.table} and {source.id} have no column in common: is it the right table?")
-    added = [
-        f"{source.id} has a column that {load.table} lacks; it was left out. To load it, add to {script}:"
-        f" SELECT elt.add_column('{load.table}', '{name}', 'text');"
-        for name in staging.columns
-        if name not in bronze
-    ]
-    gone = [
-        f"{source.id} no longer has the column {name!r}: it is NULL in {load.table}"
-        for name, fills_itself, _ in present
-        if name not in staging.columns and not fills_itself
-    ]
-    return tuple(added + gone), shared
-
-
-def _bronze_columns(connection: Connection, load: Load) -> list[tuple[str, bool, bool]]:
-    """Columns of the bronze table in its order: name, whether it fills itself, whether the relation is a table at all."""
-    return query(
-        connection,
-        "SELECT attname, atthasdef OR attidentity <> '', relkind IN ('r', 'p')"
-        " FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
-        " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-        (f'"{load.schema}"."{load.name}"',),
-    )
 
 
 def vacuum(connection: Connection, tables: Sequence[str]) -> list[str]:

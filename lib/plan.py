@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,12 @@ from lib.credentials import keboola_token
 from lib.database import Database
 from lib.errors import JobConfigError
 from lib.extractors import Extractor
-from lib.registry import Job, Registry, read_registry
+from lib.jobs import Job, Registry
+from lib.registry import read_registry
 from lib.settings import Settings, require_keboola, require_postgres
 from lib.stop import Stop
-from lib.transformer import refusals
+from lib.strangers import Name
+from lib.transformer import names, refusals
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,31 @@ def make_plan(registry: Registry, names: Sequence[str] = ()) -> Plan:
             job for name, job in registry.jobs.items() if name in touched and name not in named and job.load
         ),
     )
+
+
+def named_in(jobs: Iterable[Job]) -> frozenset[Name]:
+    """What these jobs load, make, and name in their scripts and checks, as (schema, name)."""
+    found: set[Name] = set()
+    for job in jobs:
+        if job.load:
+            found.add((job.load.schema, job.load.name))
+        for script in (*job.transform, *(check.script for check in job.checks)):
+            found |= names(script.text).all
+            if script.layer in ("bronze", "gold"):
+                schema, _, name = script.relation.partition(".")
+                found.add((schema, name))
+    return frozenset(found)
+
+
+def written_in(jobs: Iterable[Job]) -> list[Name]:
+    """The tables that these jobs load, publish or change, as (schema, name)."""
+    found: set[Name] = set()
+    for job in jobs:
+        if job.load:
+            found.add((job.load.schema, job.load.name))
+        for script in job.transform:
+            found |= names(script.text).published | names(script.text).changed
+    return sorted(found)
 
 
 def open_database(settings: Settings, stop: Stop) -> Database:

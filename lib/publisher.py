@@ -7,18 +7,21 @@ last silver script, because they lock readers out of their view until the commit
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 
 from lib import history
 from lib.database import Connection, LockTimeout, execute, holds_run_lock, query, reset, transaction, translated
 from lib.errors import CheckFailed, DatabaseError, EltError, LoadError, ScriptError
+from lib.guards import Accepted
 from lib.history import JobRecord
+from lib.jobs import Job, Script
 from lib.loader import publish_bronze
-from lib.registry import Job, Script
+from lib.plan import named_in
 from lib.stager import Staged
-from lib.transformer import ScriptResult, broken_claim, replacement_help, run_check, run_script
+from lib.strangers import Name, ScriptPath, refuse_strangers
+from lib.transformer import ScriptResult, broken_claim, names, replacement_help, run_check, run_script
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,16 @@ class Publisher:
     connection: Connection
     run_id: int
     staged: Mapping[str, Staged]
-    accept_shrink: frozenset[str]
+    accepted: Accepted
+    path: ScriptPath
     #: seconds; see database.transaction
     lock_timeout: float
     run_date: date
     check_stop: Callable[[], None]
     told: Callable[[str, ScriptResult], None] = lambda job, result: None
     loaded: Callable[[str, str, int, float], None] = lambda job, table, rows, seconds: None
+    #: what COMMIT publishes, known before it is sent: its answer may be lost
+    outcome: Published | None = None
     _records: dict[str, JobRecord] = field(default_factory=dict)
     _notes: list[tuple[str, str]] = field(default_factory=list)
     _locked: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -77,12 +83,14 @@ class Publisher:
         self._locked, self._notes = {}, []
         records: list[JobRecord] = []
         with translated("publish"), transaction(
-            self.connection, lock_timeout=self.lock_timeout, run_date=self.run_date
+            self.connection, lock_timeout=self.lock_timeout, run_date=self.run_date, search_path=self.path.path
         ):
             if not holds_run_lock(self.connection):
                 raise DatabaseError(
                     "this run no longer holds the run lock, so another may be at work: nothing was published. Run again."
                 )
+            # asked before the export, too; since then somebody may have made what scripts are about to name
+            refuse_strangers(self.connection, named_in(job for group in groups for job in group))
             # deferred constraints speak where a job and a line can be named, and not at COMMIT
             execute(self.connection, "SET CONSTRAINTS ALL IMMEDIATE")
             known = self._published_relations()
@@ -102,9 +110,10 @@ class Publisher:
                     records += given_up(group, failed)
             written = tuple(sorted(self._changes()))
             history.end_run(self.connection, self.run_id, "failed" if failed else "done")
-        ended = time.monotonic()
-        locked = tuple((relation, script, ended - since) for relation, (script, since) in self._locked.items())
-        return Published(tuple(records), written, locked, tuple(self._notes))
+            ended = time.monotonic()
+            locked = tuple((relation, script, ended - since) for relation, (script, since) in self._locked.items())
+            self.outcome = Published(tuple(records), written, locked, tuple(self._notes))
+        return self.outcome
 
     # ---- one group --------------------------------------------------------------------------------------------------
 
@@ -130,6 +139,8 @@ class Publisher:
                         step(job, known)
                 except (ScriptError, LoadError, CheckFailed, LockTimeout) as error:
                     self.check_stop()
+                    if help_with_path := self.path.help(error):
+                        error = ScriptError(f"{error}{help_with_path}")
                     raise _JobFailed(job, error) from error
                 record = self._records[job.name]
                 seconds = (record.publish_seconds or 0.0) + time.monotonic() - began
@@ -164,20 +175,37 @@ class Publisher:
     # ---- steps ------------------------------------------------------------------------------------------------------
 
     def _lock_targets(self, job: Job, loads: bool) -> None:
-        """Keep other writers and index builders away from the start: a later upgrade of a lock would deadlock with them."""
+        """Keep other writers and index builders away from the start: a later upgrade of a lock would deadlock with them.
+
+        A table that people edit and no load overwrites is locked less: an open edit must not hold up the morning. Either
+        lock keeps new triggers out, and those that are there are looked at.
+        """
         self._reset()
-        targets = [job.load.table] if loads and job.load else []
-        # a table that people edit and no load overwrites is none of them: an open edit must not hold up the morning
-        targets += [
-            script.relation for script in job.transform if script.layer == "silver" and "publish_rows" in script.text
+        scripts = [names(script.text) for script in job.transform]
+        replaced = {(job.load.schema, job.load.name)} if loads and job.load else set()
+        replaced |= {name for script in scripts for name in script.published}
+        changed = {name for script in scripts for name in script.changed} - replaced
+        tables = [
+            table
+            for wanted, mode in ((replaced, "SHARE ROW EXCLUSIVE"), (changed, "ROW EXCLUSIVE"))
+            for table in self._lock(wanted, mode)
         ]
-        for (table,) in query(
+        if tables:
+            execute(self.connection, "SELECT elt._refuse_triggers(%s::regclass[])", (tables,))
+
+    def _lock(self, wanted: Collection[Name], mode: str) -> list[str]:
+        """Lock those of the tables that are there; returns them."""
+        rows = query(
             self.connection,
-            "SELECT oid::regclass::text FROM pg_class WHERE oid = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)"
-            " AND relkind IN ('r', 'p')",
-            (targets,),
-        ):
-            execute(self.connection, f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
+            "SELECT pg_class.oid::regclass::text FROM unnest(%s::text[], %s::text[]) AS wanted (schema, name)"
+            " JOIN pg_class ON relnamespace = to_regnamespace(quote_ident(schema)) AND relname = name"
+            " WHERE relkind IN ('r', 'p') ORDER BY pg_class.oid",
+            ([schema for schema, _ in wanted], [name for _, name in wanted]),
+        )
+        tables = [table for (table,) in rows]
+        if tables:
+            execute(self.connection, f"LOCK TABLE {', '.join(tables)} IN {mode} MODE")
+        return tables
 
     def _define(self, job: Job, layer: str, known: list[int]) -> None:
         """Apply each definition of a layer that is new here, or that somebody dropped or replaced."""
@@ -206,19 +234,16 @@ class Publisher:
     def _load(self, job: Job, staged: Staged) -> None:
         began = time.monotonic()
         self._reset()
-        accepted = job.name in self.accept_shrink
-        loaded = publish_bronze(
-            self.connection, job.load, staged.staging, staged.source, staged.rows, accept_shrink=accepted
-        )
+        loaded = publish_bronze(self.connection, job, staged.contract, staged.staging, staged.rows, self.accepted)
         self._new_changes()  # publish_bronze has seen to their statistics
-        self._notes += [(job.name, note) for note in loaded.notes]
         self._records[job.name] = replace(
             self._records[job.name],
             rows_loaded=loaded.rows,
             rows_before=loaded.rows_before,
             source_version=staged.source.version,
             source_imported_at=staged.source.imported_at,
-            accepted_shrink=accepted,
+            unused_columns=staged.unused_columns,
+            accepted=self.accepted.of(job),
             stage_seconds=staged.seconds,
         )
         self.loaded(job.name, job.load.table, loaded.rows, time.monotonic() - began)
@@ -239,7 +264,7 @@ class Publisher:
 
     def _reset(self) -> None:
         self.check_stop()
-        reset(self.connection, lock_timeout=self.lock_timeout, run_date=self.run_date)
+        reset(self.connection, lock_timeout=self.lock_timeout, run_date=self.run_date, search_path=self.path.path)
 
     # ---- what the transaction did so far ----------------------------------------------------------------------------
 

@@ -132,7 +132,7 @@ class _Reader:
         return Extract("keboola_table", table.value)
 
     def load(self, node: Node) -> Load | None:
-        parts = self.object(node, "load", ("table", "min_rows", "max_shrink_percent"))
+        parts = self.object(node, "load", ("table", "min_rows", "max_shrink_percent", "optional_columns"))
         if parts is None:
             return None
         limits: dict[str, int | float] = {}
@@ -151,7 +151,19 @@ class _Reader:
             self.wrong(table.line, f"load table must be bronze.<name>, [a-z_][a-z0-9_]*, not {_shown(table.value)}")
             return None
         self.only_once(table.line, f"{table.value} is loaded")
-        return Load(table.value, **limits)
+        return Load(table.value, **limits, optional_columns=self.columns(parts.get("optional_columns")))
+
+    def columns(self, node: Node | None) -> tuple[str, ...]:
+        """Names of bronze columns; whether the table has them is known only with a database."""
+        names: list[str] = []
+        for item in self.items(node, "optional_columns"):
+            if not isinstance(item.value, str) or not item.value:
+                self.wrong(item.line, f"optional_columns wants names of bronze columns, not {_shown(item.value)}")
+            elif item.value in names:
+                self.wrong(item.line, f"optional_columns names {_shown(item.value)} twice")
+            else:
+                names.append(item.value)
+        return tuple(names)
 
     def scripts(self, node: Node | None, key: str, allowed: Collection[str]) -> list[tuple[Script, str]]:
         """The scripts of a list, each with its on_failure, which only a check may name."""

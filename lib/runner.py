@@ -9,15 +9,19 @@ after     staging dropped, written tables vacuumed, failures recorded, one summa
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 
-from lib import history, loader
+from lib import doubt, history, loader
 from lib.blockers import BlockerWatch
 from lib.console import Console
+from lib.contract import Contract, read_contracts
 from lib.database import (
+    CommitInDoubt,
     Connection,
+    ConnectionLost,
     Database,
     LockTimeout,
     address,
@@ -28,13 +32,15 @@ from lib.database import (
 )
 from lib.errors import DatabaseError, EltError, ExtractError, LoadError
 from lib.extractors import Extractor, SourceTable
-from lib.history import JobRecord
-from lib.plan import Plan, make_extractor
+from lib.guards import Accepted
+from lib.history import JobRecord, LastLoad
+from lib.jobs import Job
+from lib.plan import Plan, make_extractor, named_in
 from lib.publisher import Published, Publisher, given_up
-from lib.registry import Job
 from lib.settings import Settings
 from lib.stager import Progress, Staged, Stager
 from lib.stop import Stop
+from lib.strangers import ScriptPath, refuse_strangers, script_path
 
 
 @dataclass(frozen=True)
@@ -51,10 +57,12 @@ class Options:
     """What a person may say about one run."""
 
     wait: bool = False
-    accept_shrink: frozenset[str] = frozenset()
+    accepted: Accepted = Accepted()
     #: what scripts read as elt.run_date(); None is today in the settings' time zone
     run_date: date | None = None
     patience: Patience = Patience()
+    #: seconds for which the database is asked what became of a COMMIT whose answer was lost
+    doubt_seconds: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,9 @@ class RunResult:
     records: tuple[JobRecord, ...] = ()
     run_id: int | None = None
     error: EltError | None = None
+
+
+NOTHING_PUBLISHED = " What PostgreSQL held before this run is still there."
 
 
 # ---- run ------------------------------------------------------------------------------------------------------------
@@ -95,6 +106,7 @@ class Run:
             connection = self.database.connect(run_name(datetime.now(timezone.utc)))
             try:
                 take_run_lock(connection, self.stop.pause if self.options.wait else None)
+                refuse_strangers(connection, named_in(job for group in self.plan.groups for job in group))
                 history.install(connection)
                 recorder = self.database.connect("elt history", stoppable=False)
                 try:
@@ -123,28 +135,46 @@ class Run:
     def _record(self, recorder: Connection, run_id: int, status: str, error: EltError) -> None:
         try:
             with translated("history"):
-                history.end_run(recorder, run_id, status, str(error))
+                if not history.end_run(recorder, run_id, status, str(error)):
+                    self.console.warn(f"run {run_id} had been published before that")
         except DatabaseError as unrecorded:
             self.console.warn(f"the failure could not be recorded: {unrecorded}")
 
     def _work(self, connection: Connection, recorder: Connection, run_id: int) -> list[JobRecord]:
-        staged, failed = self._stage(connection, recorder, run_id)
+        path = script_path(connection)
+        staged, failed = self._stage(connection, recorder, run_id, path)
         if len(failed_groups := [group for group in self.plan.groups if _any(group, failed)]) == len(self.plan.groups):
-            published = None
             records = [record for group in failed_groups for record in given_up(group, failed)]
-            history.end_run(recorder, run_id, "failed")
-        else:
-            published = self._publish(connection, recorder, run_id, staged, failed)
-            records = list(published.records)
-        with translated("recording what failed"):
-            history.record_jobs(recorder, run_id, [record for record in records if record.status != "published"])
-        self._tidy(connection, published)
-        return records
+            self._record_failed(recorder, run_id, records, all_of_them=True)
+            self._tidy(connection, None)
+            return records
+        published, survivor = self._publish(connection, recorder, run_id, staged, failed, path)
+        try:
+            self._record_failed(recorder, run_id, published.records, all_of_them=False)
+            if survivor is not None:
+                self._tidy(survivor, published)
+        finally:
+            if survivor not in (None, connection):
+                release_run_lock(survivor)
+                survivor.close()
+        return list(published.records)
+
+    def _record_failed(
+        self, recorder: Connection, run_id: int, records: Sequence[JobRecord], *, all_of_them: bool
+    ) -> None:
+        """Write down the jobs that were not published. What was published is recorded already, and stays published."""
+        try:
+            with translated("recording what failed"):
+                if all_of_them:
+                    history.end_run(recorder, run_id, "failed")
+                history.record_jobs(recorder, run_id, [record for record in records if record.status != "published"])
+        except DatabaseError as unrecorded:
+            self.console.warn(str(unrecorded))
 
     # ---- stage ------------------------------------------------------------------------------------------------------
 
     def _stage(
-        self, connection: Connection, recorder: Connection, run_id: int
+        self, connection: Connection, recorder: Connection, run_id: int, path: ScriptPath
     ) -> tuple[dict[str, Staged], dict[str, EltError]]:
         """Export and stage what is to be loaded; a plan that only transforms needs no source and no token."""
         if not self.plan.loads:
@@ -154,7 +184,10 @@ class Run:
         source = extractor.describe()
         history.name_source(connection, run_id, source)
         self.console.line(f"{source} -> {address(connection)}, run {run_id}")
-        refused, watched = self._look_at_bystanders(extractor, history.loaded_versions(recorder))
+        contracts, refused = self._contracts(connection, recorder, path)
+        last_loads = history.last_loads(recorder)
+        outdated, watched = self._look_at_bystanders(extractor, last_loads)
+        refused |= outdated
         groups = [
             [job for job in group if job.name in self.plan.loads]
             for group in self.plan.groups
@@ -167,13 +200,28 @@ class Run:
                 connection,
                 run_id,
                 self.settings.parallel,
+                contracts,
+                self.options.accepted,
+                {job: last.unused_columns for job, last in last_loads.items()},
                 Progress(progress.exported, progress.copied, progress.staged, self.console.note),
             )
             staged, failed = stager.stage([group for group in groups if group], watched)
         return staged, refused | failed
 
+    def _contracts(
+        self, connection: Connection, recorder: Connection, path: ScriptPath
+    ) -> tuple[dict[str, Contract], dict[str, EltError]]:
+        """The columns that each export must fill, and the jobs for which that cannot be said."""
+        patience = self.options.patience
+        jobs = [job for group in self.plan.groups for job in group if job.name in self.plan.loads]
+        with BlockerWatch(recorder, connection.info.backend_pid, every=0.05) as blockers:
+            pauses = [patience.pause] * (patience.tries - 1)
+            contracts, failed = read_contracts(connection, jobs, path, pauses, self.stop.pause, blockers.last_seen)
+        self.stop.check()
+        return contracts, failed
+
     def _look_at_bystanders(
-        self, extractor: Extractor, loaded: Mapping[str, str]
+        self, extractor: Extractor, loaded: Mapping[str, LastLoad]
     ) -> tuple[dict[str, EltError], dict[str, list[SourceTable]]]:
         """A partial run gives what a whole one would, or is refused: tables of its groups that it does not load must
         be in the source what they were when they were loaded here. They are watched while the others are exported."""
@@ -192,7 +240,7 @@ class Run:
             except ExtractError as error:
                 refused.setdefault(asked[0], error)
                 continue
-            if loaded.get(job.name) != source.version:
+            if job.name not in loaded or loaded[job.name].version != source.version:
                 reason = "changed in the source since it was loaded" if job.name in loaded else "was never loaded here"
                 refused.setdefault(
                     asked[0],
@@ -213,28 +261,59 @@ class Run:
         run_id: int,
         staged: Mapping[str, Staged],
         failed: Mapping[str, EltError],
-    ) -> Published:
-        """Publish, again after a pause when somebody's lock was in the way; the last error says whose."""
+        path: ScriptPath,
+    ) -> tuple[Published, Connection | None]:
+        """Publish, again after a pause when somebody's lock was in the way; the last error says whose.
+
+        Returns a connection that holds the run lock, too: another one, where this one was lost at COMMIT; None where
+        another run has begun meanwhile.
+        """
         patience = self.options.patience
         publisher = Publisher(
             connection,
             run_id,
             staged,
-            self.options.accept_shrink,
+            self.options.accepted,
+            path,
             patience.lock_timeout,
             self.run_date,
             self.stop.check,
             self.console.script,
             self.console.loaded,
         )
-        with BlockerWatch(recorder, connection.info.backend_pid) as blockers:
-            for _ in range(1, patience.tries):
-                try:
-                    return publisher.publish(self.plan.groups, failed, blockers.last_seen, last_try=False)
-                except LockTimeout as error:
-                    self.console.line(f"{error}; trying again in {patience.pause:g} s")
-                    self.stop.pause(patience.pause)
-            return publisher.publish(self.plan.groups, failed, blockers.last_seen, last_try=True)
+        backend = connection.info.backend_pid
+        try:
+            with BlockerWatch(recorder, backend) as blockers:
+                for _ in range(1, patience.tries):
+                    try:
+                        return (
+                            publisher.publish(self.plan.groups, failed, blockers.last_seen, last_try=False),
+                            connection,
+                        )
+                    except LockTimeout as error:
+                        self.console.line(f"{error}; trying again in {patience.pause:g} s")
+                        self.stop.pause(patience.pause)
+                return publisher.publish(self.plan.groups, failed, blockers.last_seen, last_try=True), connection
+        except CommitInDoubt as error:
+            answer = doubt.ask(
+                self.database,
+                run_id,
+                backend,
+                seconds=self.options.doubt_seconds,
+                pause=self.stop.pause,
+                clock=time.monotonic,
+            )
+            if answer.committed:
+                self.console.line(
+                    "the connection was lost while PostgreSQL answered COMMIT; asked again: it is published"
+                )
+                return publisher.outcome, answer.connection
+            if answer.connection is not None:
+                release_run_lock(answer.connection)
+                answer.connection.close()
+            raise ConnectionLost(f"{error}{NOTHING_PUBLISHED}") from error
+        except ConnectionLost as error:
+            raise ConnectionLost(f"{error}{NOTHING_PUBLISHED}") from error
 
     # ---- after ------------------------------------------------------------------------------------------------------
 
@@ -252,7 +331,7 @@ class Run:
                 for notice in loader.vacuum(connection, published.written):
                     self.console.warn(notice)
         except DatabaseError as error:
-            self.console.warn(str(error))
+            self.console.warn(f"what was published stays, but: {error}" if published else str(error))
 
 
 def _any(group: Sequence[Job], names: Mapping[str, object]) -> bool:

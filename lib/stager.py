@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +18,10 @@ from threading import Lock
 from lib.database import Connection, Database, keep_alive
 from lib.errors import EltError, ExtractError, LoadError
 from lib.extractors import Extractor, Slice, SourceTable
+from lib.contract import Contract, Match, landing_name, match
+from lib.guards import Accepted, check_columns, check_count, named
+from lib.jobs import Job
 from lib.loader import Staging, copy_slice, create_staging
-from lib.registry import Job
 from lib.stop import start_thread
 
 #: how often a group may be exported whose tables move meanwhile
@@ -34,6 +36,9 @@ class Staged:
 
     staging: Staging
     source: SourceTable
+    contract: Contract
+    #: columns of the source that bronze does not ask for
+    unused_columns: tuple[str, ...]
     rows: int
     seconds: float
 
@@ -59,9 +64,11 @@ class _Export:
     job: Job
     staging: Staging
     source: SourceTable
+    unused_columns: tuple[str, ...]
     #: what the extractor's `finish` needs
     ticket: object
     began: float
+    slices: int = -1
     slices_left: int = -1
     rows: int = 0
     seconds: float = 0.0
@@ -76,9 +83,15 @@ class Stager:
     connection: Connection
     run_id: int
     parallel: int
+    #: by job: the columns to export
+    contracts: Mapping[str, Contract]
+    accepted: Accepted = Accepted()
+    #: by job: columns beyond the contract that a person has been told of
+    known_unused: Mapping[str, Collection[str]] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
+        self._noted: set[tuple[str, str]] = set()
         self._lock = Lock()
         self._queue: queue.SimpleQueue[tuple[_Export, Slice] | None] = queue.SimpleQueue()
         self._failed: dict[str, EltError] = {}
@@ -144,31 +157,71 @@ class Stager:
             with self._blame(export.job):
                 self._compare_counts(export)
         return {
-            export.job.name: Staged(export.staging, export.source, export.rows, export.seconds)
+            export.job.name: Staged(
+                export.staging,
+                export.source,
+                self.contracts[export.job.name],
+                export.unused_columns,
+                export.rows,
+                export.seconds,
+            )
             for export in exports
             if export.job.name not in self._failed
         }
 
     def _start_group(self, group: Sequence[Job]) -> list[_Export]:
-        """Look at every table of the group, then ask for every export."""
+        """Look at every table of the group and hold it against its contract, then ask for every export."""
         began = time.monotonic()
-        sources: dict[str, SourceTable] = {}
+        ready: dict[str, tuple[SourceTable, Match]] = {}
         exports: list[_Export] = []
         for job in group:
             with self._blame(job):
-                sources[job.name] = self.extractor.table(job.extract.table)
-        for job in group if len(sources) == len(group) else ():
+                source = self.extractor.table(job.extract.table)
+                found = match(self.contracts[job.name], source)
+                self._tell_columns(job, source, found)
+                check_columns(job, source, found, self.accepted)
+                ready[job.name] = source, found
+        for job in group if len(ready) == len(group) else ():
             with self._blame(job):
-                source = sources[job.name]
-                staging = create_staging(self.connection, f"r{self.run_id}_{job.name}", source, job.load)
-                exports.append(_Export(job, staging, source, self.extractor.start(source), began))
+                source, found = ready[job.name]
+                staging = create_staging(self.connection, f"r{self.run_id}_{job.name}", found.found, source)
+                ticket = self.extractor.start(source, tuple(found.found.values()))
+                exports.append(_Export(job, staging, source, found.unused, ticket, began))
         return exports
+
+    def _tell_columns(self, job: Job, source: SourceTable, found: Match) -> None:
+        """What a person should know of columns, also where the group then fails; each is told once in a run."""
+        contract = self.contracts[job.name]
+        new = [column for column in found.unused if column not in self.known_unused.get(job.name, ())]
+        shadowed = [column for column in new if landing_name(column) in contract.self_filling]
+        new = [column for column in new if column not in shadowed]
+        if new:
+            self._note_once(
+                job,
+                f"{source.id} has columns that {contract.table} lacks; they are not loaded: {named(new)}. To load one, add to"
+                f" {job.load.script}: SELECT elt.add_column('{contract.table}', '{landing_name(new[0])}', 'text');",
+            )
+        for column in shadowed:
+            self._note_once(
+                job,
+                f"{source.id} has a column {column!r}, but {contract.table} fills {landing_name(column)!r} itself, so it is"
+                f" not loaded. To load it, take its DEFAULT away in {job.load.script} and in the table",
+            )
+        if found.missing and found.found and self.accepted.has(job, "missing"):
+            self._note_once(
+                job, f"{source.id} has no column {named(found.missing)}: NULL in {contract.table}, as accepted"
+            )
+
+    def _note_once(self, job: Job, text: str) -> None:
+        if (job.name, text) not in self._noted:
+            self._noted.add((job.name, text))
+            self.progress.note(job.name, text)
 
     def _finish(self, export: _Export) -> None:
         """Wait for one export and hand its slices to the pool."""
         with self._blame(export.job):
             slices = self.extractor.finish(export.ticket).slices
-            export.slices_left = len(slices)
+            export.slices = export.slices_left = len(slices)
             self.progress.exported(export.job.name, len(slices), export.source.rows)
             for piece in slices:
                 self._queue.put((export, piece))
@@ -204,14 +257,19 @@ class Stager:
 
     def _compare_counts(self, export: _Export) -> None:
         """Rows staged against the source's own count, where it can be compared."""
-        if export.job.name in self._failed or export.source.rows in (None, export.rows):
+        job, source = export.job, export.source
+        if job.name in self._failed:
             return
-        if self.extractor.table(export.source.id).version != export.source.version:
-            return  # it moved: exported again, or given up, as a group
-        raise ExtractError(
-            f"{export.source.id}: the source counts {export.source.rows:,} rows, its export held {export.rows:,}."
-            " The rows loaded before stay; run again, and tell Keboola's support if it stays so."
-        )
+        if export.slices == 0 and source.rows is None:
+            self._note_once(job, f"{source.id}: the export names no file, and the source has no count: taken as 0 rows")
+        if source.rows in (None, export.rows) or self.extractor.table(source.id).version != source.version:
+            return  # where it moved it is exported again, or given up, as a group
+        if export.slices == 0:
+            raise ExtractError(
+                f"{source.id}: the source counts {source.rows:,} rows, but its export names no file."
+                " The rows loaded before stay; run again, and tell Keboola's support if it stays so."
+            )
+        check_count(job, source, export.rows, self.accepted)
 
     def _await(self, finishing: list[Future[None]], copying: list[Future[None]]) -> None:
         """Wait for threads, keep the lock's connection alive, and let what ends the run end it."""

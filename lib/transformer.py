@@ -12,7 +12,7 @@ import psycopg2
 
 from lib.database import Connection, query, translate
 from lib.errors import CheckFailed, ScriptError
-from lib.registry import Check, Script
+from lib.jobs import LAYERS, Check, Script
 
 #: rows of a failing check that its message shows
 EXAMPLES = 5
@@ -126,6 +126,59 @@ def _makes_routine(words: list[str]) -> bool:
 def _nesting(word: str, depth: int) -> int:
     """How a word changes the depth in a body of BEGIN ATOMIC .. END, where CASE has an END too."""
     return {"begin": 1, "case": 1 if depth else 0, "end": -1}.get(word, 0)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a script names as schema.name in the layers, in string literals and bodies of functions too."""
+
+    #: all of them, as (schema, name)
+    all: frozenset[tuple[str, str]]
+    #: tables that elt.publish_rows or elt.publish_history are given
+    published: frozenset[tuple[str, str]]
+    #: tables that an INSERT, UPDATE, DELETE, MERGE or COPY of the script writes itself
+    changed: frozenset[tuple[str, str]]
+
+
+@cache
+def names(text: str) -> Names:
+    """The names in a script."""
+    all_names: set[tuple[str, str]] = set()
+    published: set[tuple[str, str]] = set()
+    changed: set[tuple[str, str]] = set()
+    before = ("", "")  # the last two words that are no part of a name
+    schema, dot, publishes = "", False, False
+    for kind, token, _ in _tokens(text):
+        if kind in ("space", "comment", "block"):
+            continue
+        if kind in ("string", "escapes", "dollar"):
+            begin = token.index("$", 1) + 1 if kind == "dollar" else token.index("'") + 1
+            inner = names(token[begin:-begin] if kind == "dollar" else token[begin:-1])
+            all_names |= inner.all
+            published |= inner.published | (inner.all if publishes else set())
+            changed |= inner.changed
+            publishes &= not inner.all
+        name = _unquoted(kind, token)
+        if name and dot:
+            all_names.add((schema, name))
+            if before[1] in ("into", "update", "copy") or before == ("delete", "from"):
+                changed.add((schema, name))
+            schema, dot = "", False
+        elif name in LAYERS:
+            schema, dot = name, False
+        else:
+            dot = token == "." and bool(schema)
+            if not dot:
+                schema = ""
+            if kind == "word" and token.lower() != "only":
+                before = (before[1], token.lower())
+            publishes = token.lower() in ("publish_rows", "publish_history") or publishes and token not in (")", ";")
+    return Names(frozenset(all_names), frozenset(published), frozenset(changed))
+
+
+def _unquoted(kind: str, token: str) -> str:
+    """A word or a quoted name as PostgreSQL keeps it; nothing for any other token."""
+    return token.lower() if kind == "word" else token[1:-1].replace('""', '"') if kind == "name" else ""
 
 
 REFUSED = {

@@ -100,7 +100,7 @@ def table(shown: Table, url: str) -> dict[str, object]:
         "created": api_time(shown.created),
         "lastImportDate": api_time(shown.changed),
         "lastChangeDate": api_time(shown.changed),
-        "rowsCount": full.rows,
+        "rowsCount": full.rows if shown.rows_said is None else shown.rows_said,
         "dataSizeBytes": full.csv_bytes,
         "isAlias": False,
         "isAliasable": True,
@@ -118,6 +118,7 @@ def table(shown: Table, url: str) -> dict[str, object]:
             "backend": shown.encoding.quoting,
             "isReadOnly": False,
             "isMaintenance": False,
+            "hasExternalSchema": shown.external,
         },
     }
     if shown.typed:

@@ -58,8 +58,8 @@ def encode(
     """Write `rows` into at most `slices` files in `folder`, which must be empty or missing.
 
     Few rows reach every slice: the runs of rows dealt out to the slices begin with 1 and grow. Of no rows Snowflake
-    makes no file and BigQuery one of 0 bytes; with fewer rows than slices Snowflake makes fewer files and BigQuery
-    empty ones (API note 6.2, 7.8). `header` is written first, for the one file of an export that is not sliced.
+    makes no file and BigQuery one without rows; with fewer rows than slices Snowflake makes fewer files and BigQuery
+    some without rows (API note 6.2, 7.8). Only files that are not gzipped can have 0 bytes (13.5). `header` is written first, for the one file of an export that is not sliced.
     With `gzip_members` each run of rows is a gzip stream of its own, and so is the nothing after the last one.
 
     Text is UTF-8; a lone surrogate (`"\\udcff"`) becomes the invalid byte it stands for, so that tests can send some.
@@ -82,7 +82,7 @@ def encode(
             kept = files if csv_bytes else files[:1]
         else:
             kept = [file for file in files if file.used]
-        return Encoded(count, csv_bytes, tuple(file.finish(empty=not csv_bytes) for file in kept))
+        return Encoded(count, csv_bytes, tuple(file.finish() for file in kept))
 
 
 class _SliceFile:
@@ -104,9 +104,9 @@ class _SliceFile:
             self._gzip = _gzip_stream()
         return len(data)
 
-    def finish(self, empty: bool) -> Piece:
-        """The slice as it is on disk; `empty` leaves a file of 0 bytes, without gzip's frame."""
-        if self._gzip and not empty:
+    def finish(self) -> Piece:
+        """The slice as it is on disk; a gzip stream of nothing has 20 bytes."""
+        if self._gzip:
             self._put(self._gzip.flush())
         return Piece(self._path, self._file.tell(), self._md5.digest())
 

@@ -109,7 +109,7 @@ def _with_keboola(settings: Settings, given: argparse.Namespace, console: Consol
             return run_command(given.demo_command, given, settings)
         console.text(f"A local Keboola with {PRODUCTS} products, and a PostgreSQL below {settings.state}.\n")
         _play(settings, [today - timedelta(days=ago) for ago in range(DAYS - 1, 0, -1)], console)
-        run = argparse.Namespace(jobs=[], quiet=False, wait=True, accept_shrink=[], date=today)
+        run = argparse.Namespace(jobs=[], quiet=False, wait=True, accept=[], accept_shrink=[], date=today)
         exit_code = run_command("run", run, settings)
     if exit_code == 0:
         _show(settings, console)
@@ -178,8 +178,10 @@ def _load_morning(connection: Connection, group: Sequence[Job], day: date) -> No
     from psycopg2 import sql
     from psycopg2.extras import execute_values
 
+    from lib.contract import match, read_contract
     from lib.database import transaction
     from lib.extractors import SourceTable
+    from lib.guards import Accepted
     from lib.loader import create_staging, drop_staging, publish_bronze
     from lib.transformer import run_script
 
@@ -192,28 +194,29 @@ def _load_morning(connection: Connection, group: Sequence[Job], day: date) -> No
             if job.load:
                 columns, rows = tables[job.extract.table]
                 source = SourceTable(job.extract.table, tuple(columns), rows=None, has_nulls=False, version="")
-                staging = create_staging(connection, f"demo_{job.name}", source, job.load)
-                texts = list(rows)
+                contract = read_contract(connection, job.load)
+                found = match(contract, source).found
+                staging = create_staging(connection, f"demo_{job.name}", found, source)
+                places = [columns.index(column) for column in found.values()]
+                texts = [[row[place] for place in places] for row in rows]
                 names = sql.SQL(", ").join(map(sql.Identifier, staging.columns))
                 insert = sql.SQL("INSERT INTO {} ({}) VALUES %s").format(staging.identifier, names)
                 execute_values(cursor, insert.as_string(connection), texts, page_size=1000)
-                publish_bronze(connection, job.load, staging, source, len(texts), accept_shrink=True)
+                accepted = Accepted(frozenset({(job.name, "shrink"), (job.name, "empty")}))
+                publish_bronze(connection, job, contract, staging, len(texts), accepted)
                 drop_staging(connection, staging.name)
             for script in job.transform:
                 if script.layer == "silver":
                     run_script(connection, script)
 
 
-def _connect(settings: Settings) -> Connection:
-    import psycopg2
-
-    return psycopg2.connect(**Server.start(settings.state / "postgres").connect_args())
-
-
 def _show(settings: Settings, console: Console) -> None:
     """What an analyst would see, and what a newcomer may type next."""
-    connection = _connect(settings)
-    with connection, connection.cursor() as cursor:
+    from lib.plan import open_database
+    from lib.stop import Stop
+
+    connection = open_database(settings, Stop()).connect("elt demo")
+    with connection.cursor() as cursor:
         for question, sql in TOUR:
             cursor.execute(sql)
             console.text(f"\n{question}\n\n{sql};\n")

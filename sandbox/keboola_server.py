@@ -143,11 +143,14 @@ class KeboolaServer:
         rows: Rows,
         typed: bool = False,
         primary_key: Sequence[str] = (),
+        external: bool = False,
+        rows_said: int | None = None,
     ) -> None:
         """Give a table this content, as a full import does: `lastImportDate` moves, by a second at least.
 
         `rows` is a list, an iterator, or for tables of a size a callable that gives a fresh iterator, so that memory
-        stays small. In a typed table a value that is no text is written bare, and None is NULL.
+        stays small. In a typed table a value that is no text is written bare, and None is NULL. `external`: its bucket
+        shows somebody else's schema. `rows_said`: what the API says of the number of rows, where that is not the truth.
 
         Raises ValueError for a row that doesn't fit (see `csv_slices.encode`); the old content stays then.
         """
@@ -163,6 +166,8 @@ class KeboolaServer:
             # the API shows whole seconds, and two imports never show the same
             changed=max(now, old.changed + 1) if old else now,
             encoding=self._encoding,
+            external=external,
+            rows_said=rows_said,
         )
         table.encoded(table.default_shape())
         self._api.put(table)

@@ -49,6 +49,10 @@ class Table:
     created: float
     changed: float
     encoding: Encoding
+    #: whether the bucket shows somebody else's schema, whose counts lag behind (API note 13.1)
+    external: bool = False
+    #: what the API says of the number of rows, where it is not the truth
+    rows_said: int | None = None
     _encoded: dict[Shape, Encoded] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

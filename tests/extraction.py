@@ -58,7 +58,8 @@ def extractor_of(keboola: KeboolaServer, time: Time, **changed: object) -> Keboo
 
 
 def export(extractor: KeboolaExtractor, table_id: str = TABLE) -> Export:
-    return extractor.finish(extractor.start(extractor.table(table_id)))
+    table = extractor.table(table_id)
+    return extractor.finish(extractor.start(table, table.columns))
 
 
 def rows_of(exported: Export) -> list[tuple[str, ...]]:

@@ -266,8 +266,8 @@ def test_rows_that_staging_lost_are_never_published_as_an_empty_table(project: P
     project.registry["c"]["load"] |= {"min_rows": 0, "max_shrink_percent": 100}
     project.script(
         "bronze/c.sql",
-        "DO $$ BEGIN EXECUTE (SELECT 'DELETE FROM elt_staging.' || tablename FROM pg_tables"
-        " WHERE tablename ~ '^r[0-9]+_c$'); END $$;",
+        "DO $$ DECLARE staged text; BEGIN FOR staged IN SELECT tablename FROM pg_tables WHERE tablename ~ '^r[0-9]+_c$'"
+        " LOOP EXECUTE 'DELETE FROM elt_staging.' || staged; END LOOP; END $$;",
     )
     assert project.run().exit_code == 1
     assert "bronze.c: 10 rows were staged, 0 arrived" in project.last_line

@@ -13,12 +13,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from conftest import Database as EmptyDatabase
+from lib.contract import match, read_contract
 from lib.credentials import Secret
 from lib.database import Connection, Database, execute, query, transaction
 from lib.errors import LoadError
 from lib.extractors import Slice, SourceTable
 from lib.extractors.keboola import KeboolaExtractor
-from lib.jobs import Load
+from lib.guards import Accepted
+from lib.jobs import Job, Load
 from lib.loader import QuotedEndMarkers, copy_slice, create_staging, publish_bronze
 from lib.settings import Settings
 from project import Project
@@ -28,6 +30,7 @@ from sandbox.keboola_server import KeboolaServer
 Rows = Sequence[tuple[str | None, ...]]
 WIDEST = 3
 COLUMNS = ("JSON_id", "v", "order")
+EVERYTHING = Accepted(frozenset({("t", "shrink"), ("t", "empty")}))
 
 # ---- whatever text --------------------------------------------------------------------------------------------------
 
@@ -86,12 +89,15 @@ class Pipe:
         """The rows that bronze holds after these were Keboola's."""
         width = len(rows[0])
         self.keboola.put_table("in.c-main.t", columns=COLUMNS[:width], rows=rows, typed=typed)
-        export = self.extractor.finish(self.extractor.start(self.extractor.table("in.c-main.t")))
-        load = Load(f"bronze.t{width}")
-        staging = create_staging(self.connection, "r1_t", export.table, load)
+        job = Job("t", load=Load(f"bronze.t{width}"))
+        contract = read_contract(self.connection, job.load)
+        table = self.extractor.table("in.c-main.t")
+        found = match(contract, table).found
+        export = self.extractor.finish(self.extractor.start(table, tuple(found.values())))
+        staging = create_staging(self.connection, "r1_t", found, table)
         counted = sum(copy_slice(self.connection, staging, piece, "in.c-main.t") for piece in export.slices)
         with transaction(self.connection, lock_timeout=2):
-            publish_bronze(self.connection, load, staging, export.table, counted, accept_shrink=True)
+            publish_bronze(self.connection, job, contract, staging, counted, EVERYTHING)
         return query(self.connection, f"SELECT * FROM bronze.t{width}")
 
     def close(self) -> None:
@@ -147,7 +153,7 @@ def copied(database: EmptyDatabase, width: int, has_nulls: bool, data: bytes) ->
     opened = Database(Settings(root=database.server.folder), keywords=database.connect_args).connect("bytes")
     execute(opened, "CREATE SCHEMA IF NOT EXISTS elt_staging")
     source = SourceTable("in.c-main.t", COLUMNS[:width], None, has_nulls, "1")
-    staging = create_staging(opened, "r1_t", source, Load("bronze.t"))
+    staging = create_staging(opened, "r1_t", [name.lower() for name in COLUMNS[:width]], source)
     count = copy_slice(opened, staging, Slice(2, "t_0_1_0.csv.gz", lambda: io.BytesIO(data)), source.id)
     rows = query(opened, "SELECT * FROM elt_staging.r1_t")
     assert len(rows) == count

@@ -167,7 +167,7 @@ def test_a_table_that_is_imported_during_the_export_has_another_version_afterwar
     extractor = extractor_of(shop, time)
     table = extractor.table(TABLE)
     shop.faults.add(Fault("job", do=lambda: shop.put_table(TABLE, columns=COLUMNS, rows=ROWS[:5])))
-    assert sorted(rows_of(extractor.finish(extractor.start(table)))) == sorted(ROWS * 30)
+    assert sorted(rows_of(extractor.finish(extractor.start(table, table.columns)))) == sorted(ROWS * 30)
     assert extractor.table(TABLE).version != table.version
 
 
@@ -175,7 +175,7 @@ def test_a_column_added_after_the_look_at_the_table_stays_out_of_the_export(shop
     extractor = extractor_of(shop, time)
     table = extractor.table(TABLE)
     shop.put_table(TABLE, columns=("new", *COLUMNS), rows=[("n", *row) for row in ROWS])
-    assert sorted(rows_of(extractor.finish(extractor.start(table)))) == sorted(ROWS)
+    assert sorted(rows_of(extractor.finish(extractor.start(table, table.columns)))) == sorted(ROWS)
 
 
 def test_a_table_deleted_after_the_look_at_it_is_named(shop: KeboolaServer, time: Time) -> None:
@@ -186,7 +186,7 @@ def test_a_table_deleted_after_the_look_at_it_is_named(shop: KeboolaServer, time
     with pytest.raises(
         ExtractError, match=r"^export of in.c-shop.orders: HTTP 404 .*Did you mean in.c-shop.order_items"
     ):
-        extractor.start(table)
+        extractor.start(table, table.columns)
 
 
 def test_a_stop_while_polling_ends_it_at_once(shop: KeboolaServer, time: Time) -> None:

@@ -174,7 +174,7 @@ def test_keys_that_are_no_keys_are_refused(
         sql(connection, "TRUNCATE rows_now")
     for key in rows:
         sql(connection, "INSERT INTO rows_now VALUES (%s, %s, 1, 'x')", *key)
-    with pytest.raises(psycopg2.Error, match=f"cannot remember rows_now in history .*{message}"):
+    with pytest.raises(psycopg2.Error, match=f"cannot remember rows_now in public.history .*{message}"):
         sql(connection, "SELECT * FROM elt.publish_history('history', 'rows_now', %s)", day(1))
 
 

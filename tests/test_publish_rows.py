@@ -625,7 +625,7 @@ def test_a_swap_is_refused_where_it_would_fire_a_foreign_keys_on_delete(db):
     db.sql("CREATE TABLE notes (k int REFERENCES silver.t ON DELETE CASCADE); INSERT INTO notes VALUES (1)")
     message = db.refused("(k, v) AS VALUES (1, 2), (2, 1)")
     assert (
-        "rows would have to be deleted and inserted again, but foreign keys of notes refer to them\nKey (v)=" in message
+        "rows would have to be deleted and inserted again, but foreign keys of public.notes refer to them\nKey (v)=" in message
     )
     assert db.rows(table="notes") == [(1,)]
     db.sql("ALTER TABLE silver.t ADD id int GENERATED ALWAYS AS IDENTITY")
@@ -639,7 +639,7 @@ def test_rows_that_a_delete_takes_along_are_announced(db):
     assert db.publish("(k) AS VALUES (1), (2)") == (0, 0, 0, 2)
     assert db.connection.notices == []
     assert db.publish("(k) AS VALUES (2)") == (0, 0, 1, 1)
-    assert "rows deleted from silver.t: 1; by foreign keys ON DELETE this changes notes\n" in db.connection.notices[-1]
+    assert "rows deleted from silver.t: 1; by foreign keys ON DELETE this changes public.notes\n" in db.connection.notices[-1]
 
 
 @pytest.mark.parametrize(
@@ -664,14 +664,19 @@ def test_a_first_fill_that_a_trigger_swallows_does_not_go_unseen(db):
     assert "INSERT on silver.t touched 0 rows instead of 1" in db.refused("(k) AS VALUES (1)")
 
 
-def test_a_trigger_of_the_target_finds_its_tables_in_the_callers_search_path(db):
+def test_a_trigger_of_the_target_sees_pg_catalog_alone_whatever_the_callers_path_is(db):
     db.sql("""
         CREATE TABLE silver.t (k int PRIMARY KEY);
         CREATE SCHEMA audits;
         CREATE TABLE audits.audit (k int);
         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO audit VALUES (NEW.k); RETURN NEW; END';
         CREATE TRIGGER note BEFORE INSERT ON silver.t FOR EACH ROW EXECUTE FUNCTION note();
-        SET search_path = audits;
+        SET search_path = audits, public;
+    """)
+    assert 'relation "audit" does not exist' in db.refused("(k) AS VALUES (1), (2)")
+    db.sql("""
+        CREATE OR REPLACE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql
+        AS 'BEGIN INSERT INTO audits.audit VALUES (NEW.k); RETURN NEW; END'
     """)
     assert db.publish_twice("(k) AS VALUES (1), (2)") == (2, 0, 0, 0)
     assert db.rows(table="audits.audit") == [(1,), (2,)]

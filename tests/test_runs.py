@@ -7,6 +7,7 @@ from datetime import date, datetime, timezone
 
 import pytest
 from lib.errors import JobConfigError
+from lib.guards import Accepted
 from lib.runner import Patience
 from project import GOLD, Project
 from sandbox.faults import Fault
@@ -151,11 +152,11 @@ def test_a_shrunken_export_is_refused_until_a_person_accepts_it_once(project: Pr
     project.run()
     project.put("c", [("1", "tuesday")])
     assert project.run("c").exit_code == 1
-    assert "90 % fewer" in project.last_line and "--accept-shrink" in project.last_line
-    assert project.run("c", accept_shrink=frozenset({"c"})).exit_code == 0
+    assert "90 % fewer" in project.last_line and "--accept c:shrink" in project.last_line
+    assert project.run("c", accepted=Accepted(frozenset({("c", "shrink")}))).exit_code == 0
     assert project.rows("silver.c") == [(1, "tuesday")]
-    accepted = "SELECT job, rows_before, rows_loaded FROM elt.job_runs WHERE accepted_shrink"
-    assert project.database.sql(accepted) == [("c", 10, 1)]
+    accepted = "SELECT job, rows_before, rows_loaded, accepted_guards FROM elt.job_runs WHERE accepted_shrink"
+    assert project.database.sql(accepted) == [("c", 10, 1, ["shrink"])]
 
 
 def test_columns_are_matched_by_name_and_a_new_one_is_reported_with_the_line_to_add(project: Project) -> None:
@@ -172,32 +173,6 @@ def test_the_reported_line_works(project: Project) -> None:
     script.write_text(script.read_text() + "SELECT elt.add_column('bronze.c', 'w', 'text');\n")
     assert project.run("c").exit_code == 0
     assert project.rows("bronze.c") == [("1", "monday", "x")]
-
-
-def test_a_vanished_column_is_null_and_reported(project: Project) -> None:
-    project.put_day("monday")
-    project.run()
-    project.put("c", [(str(number),) for number in range(1, 11)], columns=["id"])
-    assert project.run("c").exit_code == 0
-    assert "in.c-main.c no longer has the column 'v': it is NULL in bronze.c" in project.output
-    assert project.rows("silver.c")[0] == (1, None)
-
-
-def test_a_vanished_column_that_silver_needs_fails_there_by_file_and_line(project: Project) -> None:
-    project.put_day("monday")
-    project.run()
-    project.put("c", [("tuesday",)] * 10, columns=["v"])
-    assert project.run("c").exit_code == 1
-    assert "silver/c.sql:5: " in project.last_line
-    assert project.day("silver.c") == "monday"
-
-
-def test_two_columns_that_would_land_under_one_name_fail_by_both_names(project: Project) -> None:
-    project.put_day("monday")
-    project.put("c", [("1", "2")], columns=["JSON_id", "json-id"])
-    assert project.run().exit_code == 1
-    assert "columns 'JSON_id' and 'json-id' would both land as 'json_id'" in project.last_line
-    assert project.day("silver.a") == "monday"
 
 
 # ---- a source that moves --------------------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ def read(place: Location, key: str) -> bytes:
     http = Http(
         pause=lambda seconds: None, clock=lambda: NOW, now=lambda: NOW, report=print, connections=1, secret="hunter2"
     )
-    with open_object(http, Held(place), key, f"slice 1 ({key})") as stream:
+    with open_object(http, Held(place), key, f"slice 1 ({key})", is_gzip=key.endswith(".gz")) as stream:
         return stream.read()
 
 

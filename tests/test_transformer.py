@@ -285,7 +285,7 @@ def test_an_error_at_run_time_names_the_line_where_its_statement_begins(database
     assert failure(database, "SELECT 1;\n\nSELECT 1,\n  1 / (a - 1)\nFROM generate_series(1, 2) a;") == (
         "silver/x.sql:3: division by zero"
     )
-    text = "CREATE TABLE public.t (a int PRIMARY KEY, b text NOT NULL);\nINSERT INTO t\nVALUES (1, NULL);"
+    text = "CREATE TABLE public.t (a int PRIMARY KEY, b text NOT NULL);\nINSERT INTO public.t\nVALUES (1, NULL);"
     assert failure(database, text) == (
         'silver/x.sql:2: null value in column "b" of relation "t" violates not-null constraint\n'
         "    Failing row contains (1, null)."
@@ -299,7 +299,7 @@ BEGIN
     RETURN (SELECT a FROM nowhere);
 END $$;
 SELECT 'two',
-    f(1);"""
+    public.f(1);"""
     assert failure(database, function) == 'silver/x.sql:6: relation "nowhere" does not exist'
     division = function.replace("(SELECT a FROM nowhere)", "x / (x - 1)")
     assert failure(database, division) == "silver/x.sql:6: division by zero"
@@ -328,10 +328,10 @@ def test_a_lock_that_somebody_holds_is_no_error_of_the_script(database: EmptyDat
     database.sql("CREATE TABLE public.t (a int)")
     colleague, connection = database.connect(), database.connect()
     colleague.autocommit = False
-    execute(colleague, "LOCK TABLE t")
+    execute(colleague, "LOCK TABLE public.t")
     with pytest.raises(LockTimeout, match="^silver/x.sql:2: canceling statement due to lock timeout"):
         with transaction(connection, lock_timeout=0.05):
-            run_script(connection, script("\nDELETE FROM t;"))
+            run_script(connection, script("\nDELETE FROM public.t;"))
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------

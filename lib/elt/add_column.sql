@@ -8,6 +8,7 @@
 CREATE OR REPLACE FUNCTION elt.add_column(table_name regclass, column_name text, column_type text)
 RETURNS boolean
 LANGUAGE plpgsql
+SET search_path = pg_catalog
 AS $function$
 DECLARE
     present text;
@@ -15,7 +16,7 @@ DECLARE
 BEGIN
     IF table_name IS NULL OR column_name IS NULL OR to_regtype(column_type) IS NULL THEN
         RAISE EXCEPTION 'elt.add_column(%, %, %): no such table or type', table_name, column_name, column_type
-            USING ERRCODE = 'undefined_object';
+            USING ERRCODE = 'undefined_object', HINT = 'A type that is not PostgreSQL''s own needs its schema: public.citext';
     END IF;
 
     SELECT format_type(atttypid, atttypmod)

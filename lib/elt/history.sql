@@ -39,6 +39,8 @@ CREATE TABLE IF NOT EXISTS elt.job_runs (
 );
 -- of later versions: a warehouse that an older one filled gains them here
 ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS source_imported_at timestamptz;
+ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS unused_columns text[];
+ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS accepted_guards text[];
 COMMENT ON TABLE elt.job_runs IS 'One row per job of a run that has ended.';
 COMMENT ON COLUMN elt.job_runs.run_id IS 'The run.';
 COMMENT ON COLUMN elt.job_runs.job IS 'Name in elt_jobs.json.';
@@ -48,7 +50,9 @@ COMMENT ON COLUMN elt.job_runs.rows_loaded IS 'Rows put into the bronze table; N
 COMMENT ON COLUMN elt.job_runs.rows_before IS 'Rows that the bronze table held before.';
 COMMENT ON COLUMN elt.job_runs.source_version IS 'What the source said of the table when it was exported; equal texts mean equal content.';
 COMMENT ON COLUMN elt.job_runs.source_imported_at IS 'When the source last imported rows into the table; NULL where it does not say, and for runs of older versions.';
-COMMENT ON COLUMN elt.job_runs.accepted_shrink IS 'Whether a person passed --accept-shrink for this job.';
+COMMENT ON COLUMN elt.job_runs.unused_columns IS 'Columns of the source that the bronze table does not have; NULL: none, or a run of an older version.';
+COMMENT ON COLUMN elt.job_runs.accepted_shrink IS 'Whether shrink is among accepted_guards.';
+COMMENT ON COLUMN elt.job_runs.accepted_guards IS 'Guards that a person accepted for this job (--accept JOB:GUARD); NULL for runs of older versions, see accepted_shrink.';
 COMMENT ON COLUMN elt.job_runs.stage_seconds IS 'Seconds from asking for the export to its last staged row.';
 COMMENT ON COLUMN elt.job_runs.publish_seconds IS 'Seconds inside the publish transaction: scripts, load and checks of this job.';
 COMMENT ON COLUMN elt.job_runs.error IS 'Why the job failed or was held back.';

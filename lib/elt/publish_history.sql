@@ -12,6 +12,7 @@
 CREATE OR REPLACE FUNCTION elt.publish_history(target regclass, source regclass, on_day date, next_day date DEFAULT NULL)
 RETURNS TABLE (inserted bigint, updated bigint, deleted bigint, unchanged bigint)
 LANGUAGE plpgsql
+SET search_path = pg_catalog
 SET jit = off  -- compiling these statements costs more than it saves
 AS $function$
 DECLARE

@@ -4,7 +4,9 @@
 --     SELECT * FROM elt.publish_rows('silver.sales', 'sales_now', $$ sold_on = DATE '2026-01-01' $$);
 --
 -- Readers of the target never wait: they see the old rows until COMMIT and the new ones after it.
--- No search_path is set on these functions, so that triggers of the target find what they name.
+-- Its path is pg_catalog: whatever the caller's path is, no function but PostgreSQL's own is called.  Triggers of the target
+-- see that path, too, so they must name schemas.  A trigger whose function belongs to a stranger is refused: it would run
+-- as the caller.
 -- Needs schema elt and PostgreSQL 15 or newer.
 
 
@@ -28,6 +30,7 @@ LANGUAGE sql
 STABLE
 SET plan_cache_mode = force_generic_plan  -- where tables are small, planning it takes longer than all else
 SET join_collapse_limit = 1               -- joined in the order below
+SET search_path = pg_catalog
 AS $function$
 WITH
 
@@ -107,6 +110,7 @@ COMMENT ON FUNCTION elt._publish_columns(regclass, regclass) IS
 CREATE OR REPLACE FUNCTION elt._refuse_rows(query text, message text, error_code text)
 RETURNS void
 LANGUAGE plpgsql
+SET search_path = pg_catalog
 AS $function$
 DECLARE
     examples text;
@@ -127,6 +131,7 @@ COMMENT ON FUNCTION elt._refuse_rows(text, text, text) IS
 CREATE OR REPLACE FUNCTION elt._refuse_bad_keys(rows text, keys text, cannot text)
 RETURNS void
 LANGUAGE plpgsql
+SET search_path = pg_catalog
 AS $function$
 BEGIN
     PERFORM elt._refuse_rows(
@@ -151,6 +156,7 @@ COMMENT ON FUNCTION elt._refuse_bad_keys(text, text, text) IS
 CREATE OR REPLACE FUNCTION elt._change_rows(expected bigint, target regclass, statement text)
 RETURNS void
 LANGUAGE plpgsql
+SET search_path = pg_catalog
 AS $function$
 DECLARE
     touched bigint;
@@ -171,6 +177,73 @@ COMMENT ON FUNCTION elt._change_rows(bigint, regclass, text) IS
     'Internal to elt.publish_rows: runs a statement that must touch a known number of rows.';
 
 
+-- Raise where a trigger on one of these tables, their partitions or children would run a stranger's code as the caller: a
+-- stranger can log in, is no superuser, does not own the database, and the caller is no member of that role.  The caller
+-- holds a lock that keeps new triggers out.
+CREATE OR REPLACE FUNCTION elt._refuse_triggers(tables regclass[])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog
+AS $function$
+DECLARE
+    found record;
+BEGIN
+    -- Usually there is no trigger, or all functions are ours or PostgreSQL's own.
+    FOR found IN
+        WITH RECURSIVE
+
+        written (oid) AS (
+            SELECT unnest(tables)::oid
+            UNION
+            SELECT inhrelid FROM pg_inherits JOIN written ON inhparent = written.oid
+        )
+
+        SELECT
+            tgrelid::regclass AS relation,
+            tgname AS name,
+            tgfoid::regprocedure AS function,
+            pg_get_userbyid(proowner) AS owner,
+            proowner
+        FROM written
+        JOIN pg_trigger ON tgrelid = written.oid
+        JOIN pg_proc ON pg_proc.oid = tgfoid
+        WHERE tgenabled <> 'D' AND NOT tgisinternal
+            AND proowner <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
+    LOOP
+        IF EXISTS (
+            WITH RECURSIVE
+
+            -- not asked of pg_has_role, which says yes to a superuser whatever the role
+            ours (oid) AS (
+                SELECT oid FROM pg_roles WHERE rolname = current_user
+                UNION
+                SELECT roleid FROM pg_auth_members JOIN ours ON member = ours.oid
+            )
+
+            SELECT
+            FROM pg_roles AS stranger
+            WHERE rolcanlogin AND NOT rolsuper
+                AND oid NOT IN (SELECT ours.oid FROM ours)
+                AND oid NOT IN (SELECT datdba FROM pg_database WHERE datname = current_database())
+                AND pg_has_role(stranger.oid, found.proowner, 'MEMBER')
+        ) THEN
+            RAISE EXCEPTION 'trigger % on % runs function % of role %: nothing is written there, for it would run as %',
+                    quote_ident(found.name), found.relation, found.function, quote_ident(found.owner), current_user
+                USING
+                    ERRCODE = 'insufficient_privilege',
+                    HINT = format(
+                        'DROP TRIGGER %I ON %s; or, if you trust what it does: ALTER FUNCTION %s OWNER TO %I;',
+                        found.name, found.relation, found.function, current_user
+                    );
+        END IF;
+    END LOOP;
+END
+$function$;
+
+COMMENT ON FUNCTION elt._refuse_triggers(regclass[]) IS
+    'Internal: raises where a trigger on one of these tables runs a function of a stranger.';
+
+
 DROP FUNCTION IF EXISTS elt._refuse_columns(regclass, regclass, text);  -- of earlier versions
 
 -- A column that the target lacks is a typo or news: ignored, it would go stale unseen.
@@ -179,6 +252,7 @@ CREATE OR REPLACE FUNCTION elt._refuse_columns(
 )
 RETURNS void
 LANGUAGE plpgsql
+SET search_path = pg_catalog
 AS $function$
 DECLARE
     names text;
@@ -223,6 +297,7 @@ COMMENT ON FUNCTION elt._refuse_columns(regclass, text, text, text, text) IS
 CREATE OR REPLACE FUNCTION elt.publish_rows(target regclass, source regclass, scope text DEFAULT 'true')
 RETURNS TABLE (inserted bigint, updated bigint, deleted bigint, unchanged bigint)
 LANGUAGE plpgsql
+SET search_path = pg_catalog
 SET jit = off           -- compiling these statements costs more than it saves
 SET row_security = off  -- rows that a policy hides would be neither updated nor deleted: an error instead
 AS $function$
@@ -263,6 +338,7 @@ BEGIN
     END IF;
 
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', target);
+    PERFORM elt._refuse_triggers(ARRAY[target]);
 
     -- 2. Columns, by name.  Those that the source lacks (surrogate keys, notes) keep their values.
 

@@ -10,9 +10,7 @@ RETURNS date
 LANGUAGE sql
 STABLE
 PARALLEL SAFE
-AS $function$
-SELECT coalesce(nullif(current_setting('elt.run_date', true), '')::date, current_date)
-$function$;
+RETURN coalesce(nullif(current_setting('elt.run_date', true), '')::date, current_date);
 
 COMMENT ON FUNCTION elt.run_date() IS
     'The day that this run loads: today in the settings'' time zone, or what --date says; elsewhere the session''s today.';

@@ -6,7 +6,7 @@ pipeline knows where rows come from.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Protocol
@@ -63,8 +63,8 @@ class Extractor(Protocol):
         """Look at one table now."""
         ...
 
-    def start(self, table: SourceTable) -> object:
-        """Ask for an export of all of the table's columns and return at once what `finish` needs."""
+    def start(self, table: SourceTable, columns: Sequence[str]) -> object:
+        """Ask for an export of these columns of the table, in this order; return at once what `finish` needs."""
         ...
 
     def finish(self, started: object) -> Export:

@@ -46,10 +46,14 @@ class Access(Protocol):
 
 
 class ObjectBytes:
-    """The stored bytes of one object, in order and all of them, whatever happens to the connection."""
+    """The stored bytes of one object, in order and all of them, whatever happens to the connection.
 
-    def __init__(self, http: Http, access: Access, key: str, what: str) -> None:
+    `may_be_empty` False: an object of 0 bytes is a failed download, as any other that breaks off.
+    """
+
+    def __init__(self, http: Http, access: Access, key: str, what: str, may_be_empty: bool = True) -> None:
         self._http, self._access, self._key, self._what = http, access, key, what
+        self._may_be_empty = may_be_empty
         self._retries = Retries(http, what)
         self._response: requests.Response | None = None
         self._position = 0
@@ -72,10 +76,16 @@ class ObjectBytes:
             else:
                 if data:
                     return self._count(data)
-                if self._total is None:
-                    self._total = self._position
+                total = self._position if self._total is None else self._total
+                if total == 0 and not self._may_be_empty:
+                    # nothing is known of the object yet, so the next try begins anew
+                    self._total = self._etag = None
+                    failure = Failure("the object has 0 bytes, and a gzip stream of nothing has 20")
+                elif total == self._position:
+                    self._total = total
                     break
-                failure = Failure(self._at(CUT))
+                else:
+                    failure = Failure(self._at(CUT))
             self.close()
             self._retries.wait(failure)
         self.close()
@@ -272,7 +282,7 @@ class SliceStream(io.RawIOBase):
             head += piece
         line = match[0] if match else head
         if not line:
-            return b""
+            raise ExtractError(f"{self._what} is empty where its header line was expected")
         text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
         try:
             names = next(csv.reader(io.StringIO(text, newline="")), [])
@@ -283,6 +293,12 @@ class SliceStream(io.RawIOBase):
         return head[len(line) :]
 
 
-def open_object(http: Http, access: Access, key: str, what: str, header: tuple[str, ...] | None = None) -> io.RawIOBase:
-    """One object from its beginning; nothing is asked for before the first read."""
-    return SliceStream(ObjectBytes(http, access, key, what), what, header)
+def open_object(
+    http: Http, access: Access, key: str, what: str, *, is_gzip: bool, header: tuple[str, ...] | None = None
+) -> io.RawIOBase:
+    """One object from its beginning; nothing is asked for before the first read.
+
+    is_gzip: it was announced as gzip, so it can't have 0 bytes. Its content decides how it is read: a store may have
+    unpacked it.
+    """
+    return SliceStream(ObjectBytes(http, access, key, what, may_be_empty=not is_gzip), what, header)

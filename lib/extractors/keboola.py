@@ -11,10 +11,10 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Protocol
 from urllib.parse import quote, urlsplit
 
@@ -23,7 +23,7 @@ import requests
 from lib.errors import CredentialError, ExtractError
 from lib.extractors import Export, Slice, SourceTable
 from lib.extractors.cloud_slices import open_object
-from lib.extractors.http import TIMEOUT, TRIES, Call, Http, handle_of, json_of, text_of
+from lib.extractors.http import TIMEOUT, TRIES, Call, Http, handle_of, json_of, parse_time, text_of
 from lib.extractors.stores import Location, locate
 
 #: seconds before the first poll of a job; each wait is longer, up to the highest (API note, section 5)
@@ -45,6 +45,7 @@ class StartedExport:
     """An export that was asked for."""
 
     table: SourceTable
+    columns: tuple[str, ...]
     #: the job as the API described it at the start
     job: Mapping[str, object]
 
@@ -106,6 +107,7 @@ class KeboolaExtractor:
         columns = detail.get("columns")
         if not isinstance(columns, list) or not columns or not all(isinstance(name, str) for name in columns):
             raise ExtractError(f"table {table_id}: Keboola names no columns")
+        imported = parse_time(detail.get("lastImportDate"))
         stamps = [detail.get(name) for name in ("id", "lastImportDate", "lastChangeDate", "rowsCount")]
         return SourceTable(
             id=table_id,
@@ -113,16 +115,16 @@ class KeboolaExtractor:
             rows=_comparable_rows(detail),
             has_nulls=bool(detail.get("isTyped")),
             version=repr((*stamps, *columns)),
-            imported_at=_time(detail.get("lastImportDate")),
+            imported_at=None if imported is None else datetime.fromtimestamp(imported, timezone.utc),
         )
 
-    def start(self, table: SourceTable) -> StartedExport:
-        """Ask for all rows; the columns are named, which freezes their order (API note 4.1)."""
+    def start(self, table: SourceTable, columns: Sequence[str]) -> StartedExport:
+        """Ask for all rows of these columns, which come in this order (API note 4.1)."""
         what = f"export of {table.id}"
-        body = {"columns": ",".join(table.columns), "gzip": True}
+        body = {"columns": ",".join(columns), "gzip": True}
         path = f"tables/{quote(table.id, safe='')}/export-async"
         response = self._send(path, what, method="POST", body=body, tries=EXPORT_TRIES)
-        return StartedExport(table, self._answer(response, what, table.id))
+        return StartedExport(table, tuple(columns), self._answer(response, what, table.id))
 
     def finish(self, started: StartedExport) -> Export:
         """Wait for the export's job, then read its manifest. A file that is gone is exported anew, once.
@@ -133,7 +135,7 @@ class KeboolaExtractor:
         except FileGone as error:
             # Keboola may answer from its cache with a file at the end of its two days (API note 4.3)
             self.http.report(f"{error}; exporting again")
-        return self._finish(self.start(started.table))
+        return self._finish(self.start(started.table, started.columns))
 
     def _finish(self, started: StartedExport) -> Export:
         job, what = self._finished(started.job, started.table), _name_of(started.job, started.table)
@@ -143,7 +145,7 @@ class KeboolaExtractor:
             file_id = None
         if file_id is None:
             raise ExtractError(f"{what}: succeeded, but names no file")
-        return Export(started.table, ExportedFile(self, file_id, what).slices(started.table.columns))
+        return Export(started.table, ExportedFile(self, file_id, what).slices(started.columns))
 
     def _finished(self, job: Mapping[str, object], table: SourceTable) -> Mapping[str, object]:
         """The job once its status is `success`."""
@@ -246,7 +248,8 @@ class ExportedFile:
         if ".parquet" in name:
             raise ExtractError(f"{self._what}: {name} is a Parquet file; only csv can be read")
         what = f"{self._what}, slice {number} ({name})"
-        return Slice(number, name, lambda: open_object(self._http, self, key, what, header))
+        is_gzip = name.endswith(".gz") or str(self._detail.get("name")).endswith(".gz")
+        return Slice(number, name, lambda: open_object(self._http, self, key, what, is_gzip=is_gzip, header=header))
 
     def _entries(self) -> list[str]:
         """The URLs in the manifest, which is fetched by its presigned URL alone."""
@@ -284,18 +287,15 @@ def _ids(response: requests.Response) -> list[str]:
     return []
 
 
-def _time(text: object) -> datetime | None:
-    """The API's `2025-03-04T05:06:07+0100` as a time with its offset; None for anything else (API note 2.1)."""
-    try:
-        return datetime.strptime(str(text), "%Y-%m-%dT%H:%M:%S%z")
-    except ValueError:
-        return None
-
-
 def _comparable_rows(detail: Mapping[str, object]) -> int | None:
-    """rowsCount where an export must have as many rows: not for filtered aliases, views and external tables (2.2)."""
-    rows = detail.get("rowsCount")
-    is_plain = detail.get("tableType") in (None, "table") and not detail.get("aliasFilter")
+    """rowsCount where an export must have as many rows.
+
+    Not for filtered aliases, views and external tables (API note 2.2), nor in buckets of somebody else's schema, where
+    the count lags behind (13.1).
+    """
+    rows, bucket = detail.get("rowsCount"), detail.get("bucket")
+    is_external = isinstance(bucket, dict) and bucket.get("hasExternalSchema")
+    is_plain = detail.get("tableType") in (None, "table") and not detail.get("aliasFilter") and not is_external
     return rows if is_plain and isinstance(rows, int) else None
 
 

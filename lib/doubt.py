@@ -1,0 +1,76 @@
+"""Whether a COMMIT went through whose answer was lost: asked of the database itself, on a new connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from lib import history
+from lib.database import Connection, Database, lock_holder, run_name, translated, try_run_lock
+from lib.errors import DatabaseError, SettingsError
+
+#: seconds between two tries to reach the database
+PAUSE = 1.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the database says of the run."""
+
+    committed: bool
+    #: holds the run lock; None where another run has it by now
+    connection: Connection | None
+
+
+def ask(
+    database: Database,
+    run_id: int,
+    lost: int,
+    *,
+    seconds: float,
+    pause: Callable[[float], None],
+    clock: Callable[[], float],
+) -> Answer:
+    """Ask for so many seconds at most; `lost` is the backend of the connection that was lost.
+
+    Raises DatabaseError that says how to look where nobody answers.
+    """
+    until = clock() + seconds
+    while True:
+        try:
+            if answer := _look(database, run_id, lost):
+                return answer
+            why = f"backend {lost} is still at work"
+        except (DatabaseError, SettingsError) as error:  # not up yet, or a standby that becomes the primary
+            why = str(error).partition("\n")[0]
+        if clock() >= until:
+            raise DatabaseError(
+                f"the connection was lost while PostgreSQL answered COMMIT, and for {seconds:.0f} s it could not be asked"
+                f" ({why}): nobody knows whether this run was published."
+                f"\n    Look: SELECT status FROM elt.runs WHERE run_id = {run_id}; running or lost: it was not, run again;"
+                " anything else: it was."
+            )
+        pause(PAUSE)
+
+
+def _look(database: Database, run_id: int, lost: int) -> Answer | None:
+    """The answer, or None while the lost backend may still be committing."""
+    connection = database.connect(run_name(datetime.now(timezone.utc)), stoppable=False)
+    ours = False
+    try:
+        with translated("asking what became of COMMIT"):
+            ours = try_run_lock(connection)
+            if not ours:
+                holder = lock_holder(connection)
+                # another session has the lock, so that one is gone
+                if holder is None or holder[0] == lost:
+                    return None
+            status = history.ended_as(connection, run_id)
+            return Answer(status not in ("running", "lost"), connection if ours else None)
+    except BaseException:
+        ours = False
+        raise
+    finally:
+        if not ours:
+            connection.close()

@@ -1,0 +1,149 @@
+"""What holds a load back until the registry changes, or until a person accepts it once.
+
+Each guard has a name, by which a person accepts it: --accept JOB:GUARD. Each message says what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lib.contract import Match
+from lib.errors import LoadError, SettingsError
+from lib.extractors import SourceTable
+from lib.jobs import Job
+from lib.settings import did_you_mean
+
+GUARDS = {
+    "missing": "the source lacks a column that the bronze table has",
+    "shrink": "the export is much smaller than the table",
+    "empty": "the export has fewer rows than min_rows",
+    "count": "the export has another number of rows than the source counts",
+}
+#: columns that a message names
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What a person accepts in this run, as (job, guard), and the command that would accept more."""
+
+    given: frozenset[tuple[str, str]] = frozenset()
+    command: str = "python main.py run"
+
+    @classmethod
+    def parse(cls, texts: Iterable[str], shrinking: Iterable[str], command: str) -> Accepted:
+        """From the JOB:GUARD of --accept and the jobs of --accept-shrink, which means shrink and empty.
+
+        Raises SettingsError for a guard that there is not.
+        """
+        given = {(job, guard) for job in shrinking for guard in ("shrink", "empty")}
+        for text in texts:
+            job, colon, guard = text.rpartition(":")
+            if not colon or not job or guard not in GUARDS:
+                hint = did_you_mean(guard, GUARDS) if colon else ""
+                known = "".join(f"\n    {name:<8} {meaning}" for name, meaning in GUARDS.items())
+                raise SettingsError(f"--accept wants JOB:GUARD, not {text!r}{hint}; guards:{known}")
+            given.add((job, guard))
+        return cls(frozenset(given), command)
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        return tuple(sorted({job for job, _ in self.given}))
+
+    def has(self, job: Job, guard: str) -> bool:
+        return (job.name, guard) in self.given
+
+    def of(self, job: Job) -> tuple[str, ...]:
+        """The guards that are accepted for this job."""
+        return tuple(sorted(guard for name, guard in self.given if name == job.name))
+
+    def once(self, job: Job, guard: str) -> str:
+        """The command that accepts this, too."""
+        given = sorted(self.given | {(job.name, guard)})
+        return f"{self.command} {' '.join(f'--accept {name}:{accepted}' for name, accepted in given)}"
+
+
+def named(columns: Sequence[str]) -> str:
+    """Columns for a message: the first ones, in quotes."""
+    more = f" and {len(columns) - SHOWN:,} more" if len(columns) > SHOWN else ""
+    return ", ".join(map(repr, columns[:SHOWN])) + more
+
+
+def nearest_column(missing: str, candidates: Sequence[str]) -> str:
+    """The candidate that a missing column most likely became, or nothing: a rename often adds or drops a word."""
+    by_name = {name.lower(): name for name in candidates}
+    near = difflib.get_close_matches(missing, by_name, n=1, cutoff=0.5)
+    near = near or [name for name in by_name if missing in name or (len(name) > 2 and name in missing)]
+    return by_name[near[0]] if near else ""
+
+
+def missing_columns(job: Job, source: SourceTable, found: Match) -> str:
+    """What is missing that may not be, with the nearest names and the ways out but for --accept; empty: nothing."""
+    missing = [name for name in found.missing if name not in job.load.optional_columns]
+    if not missing:
+        return ""
+    candidates = [column for column in found.unused if column]
+    says = []
+    for name in missing[:SHOWN]:
+        near = nearest_column(name, candidates)
+        says.append(f"no column {name!r}" + (f" (did you mean {near!r}?)" if near and len(missing) > 1 else ""))
+    more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
+    near = nearest_column(missing[0], candidates) if len(missing) == 1 else ""
+    if near:
+        also = f"; did you mean {near!r}?"
+    elif candidates and len(missing) == 1:
+        also = f"; it also has {named(candidates)}."
+    else:
+        also = "."
+    listed = ", ".join(f'"{name}"' for name in missing[:SHOWN])
+    return (
+        f"{source.id} has {', '.join(says)}{more}{also} {job.load.table} would be NULL there."
+        f" Correct {job.load.script}, or, where that may be, elt_jobs.json:"
+        f' "load": {{ .., "optional_columns": [{listed}] }}'
+    )
+
+
+def check_columns(job: Job, source: SourceTable, found: Match, accepted: Accepted) -> None:
+    """Guard `missing`: every column of the contract is there. Raises LoadError."""
+    if not found.found:
+        raise LoadError(f"{job.load.table} and {source.id} have no column in common: is it the right table?")
+    if (text := missing_columns(job, source, found)) and not accepted.has(job, "missing"):
+        raise LoadError(f"{text}. Or accept it once: {accepted.once(job, 'missing')}")
+
+
+def check_count(job: Job, source: SourceTable, rows: int, accepted: Accepted) -> None:
+    """Guard `count`: as many rows were staged as the source counts, where its count can be compared. Raises LoadError."""
+    if source.rows in (None, rows) or accepted.has(job, "count"):
+        return
+    raise LoadError(
+        f"{source.id}: the source counts {source.rows:,} rows, its export held {rows:,}. The rows loaded before stay."
+        " Run again; if it stays so, tell Keboola's support."
+        f" If the export is right, accept it once: {accepted.once(job, 'count')}"
+    )
+
+
+def check_size(job: Job, rows_before: int, rows: int, accepted: Accepted) -> None:
+    """Guards `empty` and `shrink`: the export is not much smaller than the table. Raises LoadError.
+
+    Who accepts an export below min_rows accepts its shrinking, too.
+    """
+    load = job.load
+    if rows < load.min_rows:
+        if not accepted.has(job, "empty"):
+            raise LoadError(
+                f"{load.table}: the export has {rows:,} rows, min_rows is {load.min_rows:,}."
+                f" The {rows_before:,} rows loaded before stay. Is the table in Keboola complete?"
+                f" If so, accept it once: {accepted.once(job, 'empty')}"
+            )
+        return
+    # rounded, since 33.3 is no binary number
+    shrunk = 100 * (rows_before - rows) > round(rows_before * load.max_shrink_percent, 6)
+    if shrunk and not accepted.has(job, "shrink"):
+        raise LoadError(
+            f"{load.table}: the export has {rows:,} rows, {rows_before:,} were loaded before:"
+            f" {100 - 100 * rows / rows_before:.0f} % fewer, max_shrink_percent is {load.max_shrink_percent:g}."
+            " The rows loaded before stay."
+            f" If the new number is right, accept it once: {accepted.once(job, 'shrink')}"
+        )
