@@ -217,7 +217,10 @@ def psql(settings: Settings, arguments: Sequence[str]) -> int:
     """Become psql on the configured database; the password goes by its environment, for argv can be seen by all."""
     require_postgres(settings)
     database = open_database(settings, Stop())
-    environ = dict(os.environ)
+    # without public, where others may have made functions that are called in place of PostgreSQL's own; what the user's own
+    # PGOPTIONS say comes last, and wins
+    own = os.environ.get("PGOPTIONS", "")
+    environ = os.environ | {"PGOPTIONS": f"-c search_path=gold,silver {own}".strip()}
     password = postgres_password(settings, settings.postgres.user)
     if password is not None:
         environ["PGPASSWORD"] = password.reveal()

@@ -50,6 +50,11 @@ def landing_name(column: str) -> str:
     return re.sub(r"[^a-z0-9_]", "_", column.lower())
 
 
+def may_be_column(name: str) -> bool:
+    """Whether PostgreSQL takes this name for a column whole (its manual: "Identifiers and Key Words", "System Columns")."""
+    return 0 < len(name.encode()) < 64 and name not in ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+
+
 def match(contract: Contract, source: SourceTable) -> Match:
     """Find the source's column for each column of the contract, by its landing name.
 

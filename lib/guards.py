@@ -21,8 +21,9 @@ GUARDS = {
     "empty": "the export has fewer rows than min_rows",
     "count": "the export has another number of rows than the source counts",
 }
-#: columns that a message names
+#: columns that a message names, and characters of each
 SHOWN = 10
+SHOWN_CHARACTERS = 70
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Accepted:
 def named(columns: Sequence[str]) -> str:
     """Columns for a message: the first ones, in quotes."""
     more = f" and {len(columns) - SHOWN:,} more" if len(columns) > SHOWN else ""
-    return ", ".join(map(repr, columns[:SHOWN])) + more
+    shown = [name if len(name) <= SHOWN_CHARACTERS else name[:SHOWN_CHARACTERS] + "..." for name in columns[:SHOWN]]
+    return ", ".join(map(repr, shown)) + more
 
 
 def nearest_column(missing: str, candidates: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from threading import Lock
 from lib.database import Connection, Database, keep_alive
 from lib.errors import EltError, ExtractError, LoadError
 from lib.extractors import Extractor, Slice, SourceTable
-from lib.contract import Contract, Match, landing_name, match
+from lib.contract import Contract, Match, landing_name, match, may_be_column
 from lib.guards import Accepted, check_columns, check_count, named
 from lib.jobs import Job
 from lib.loader import Staging, copy_slice, create_staging
@@ -196,11 +196,13 @@ class Stager:
         shadowed = [column for column in new if landing_name(column) in contract.self_filling]
         new = [column for column in new if column not in shadowed]
         if new:
-            self._note_once(
-                job,
-                f"{source.id} has columns that {contract.table} lacks; they are not loaded: {named(new)}. To load one, add to"
-                f" {job.load.script}: SELECT elt.add_column('{contract.table}', '{landing_name(new[0])}', 'text');",
-            )
+            text = f"{source.id} has columns that {contract.table} lacks; they are not loaded: {named(new)}."
+            if loadable := [name for name in map(landing_name, new) if may_be_column(name)]:
+                text += (
+                    f" To load one, add to {job.load.script}:"
+                    f" SELECT elt.add_column('{contract.table}', '{loadable[0]}', 'text');"
+                )
+            self._note_once(job, text)
         for column in shadowed:
             self._note_once(
                 job,

@@ -60,6 +60,8 @@ class Project:
     def __init__(self, root: Path, database: TestDatabase, keboola: KeboolaServer) -> None:
         self.root = root
         self.database = database
+        #: how runs connect: a test may let them come as another role, or through a proxy
+        self.connect_args = dict(database.connect_args)
         self.keboola = keboola
         self.settings = Settings(root=root, keboola_url=keboola.url, keboola_token=Secret(keboola.token), parallel=2)
         self.registry: dict[str, object] = {
@@ -81,6 +83,13 @@ class Project:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
 
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Replace text in one SQL script."""
+        file = self.root / "sql_scripts" / path
+        text = file.read_text(encoding="utf-8")
+        assert old in text
+        file.write_text(text.replace(old, new), encoding="utf-8")
+
     def put(self, name: str, rows: Iterable[Sequence[str | None]], columns: Sequence[str] = ("id", "v"), **how) -> None:
         """Give Keboola's table in.c-main.<name> these rows."""
         self.keboola.put_table(f"in.c-main.{name}", columns=list(columns), rows=list(rows), **how)
@@ -96,7 +105,7 @@ class Project:
         plan = make_plan(read_project(self.root), names)
         stream = io.StringIO()
         console = Console(out=stream, err=stream, width=6)
-        opened = Database(self.settings, stop or Stop(), self.database.connect_args)
+        opened = Database(self.settings, stop or Stop(), self.connect_args)
         options.setdefault("patience", IMPATIENT)
         environ = os.environ | self.keboola.store_environment
         result = Run(plan, self.settings, opened, console, Options(**options), environ).run()

@@ -112,7 +112,7 @@ def test_an_empty_object_where_gzip_was_announced_is_a_failed_download(
     store.script = [empty, empty]
     store.body = GZIP
     assert reader.read(is_gzip=True) == CSV
-    assert len(reader.waits) == 2
+    assert len(reader.waits) >= 2
     store.body = b""
     with pytest.raises(
         ExtractError, match=r"^slice 1 \(object.csv.gz\): the object has 0 bytes.* gave up after 6 tries"

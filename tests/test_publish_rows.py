@@ -625,7 +625,8 @@ def test_a_swap_is_refused_where_it_would_fire_a_foreign_keys_on_delete(db):
     db.sql("CREATE TABLE notes (k int REFERENCES silver.t ON DELETE CASCADE); INSERT INTO notes VALUES (1)")
     message = db.refused("(k, v) AS VALUES (1, 2), (2, 1)")
     assert (
-        "rows would have to be deleted and inserted again, but foreign keys of public.notes refer to them\nKey (v)=" in message
+        "rows would have to be deleted and inserted again, but foreign keys of public.notes refer to them\nKey (v)="
+        in message
     )
     assert db.rows(table="notes") == [(1,)]
     db.sql("ALTER TABLE silver.t ADD id int GENERATED ALWAYS AS IDENTITY")
@@ -639,7 +640,10 @@ def test_rows_that_a_delete_takes_along_are_announced(db):
     assert db.publish("(k) AS VALUES (1), (2)") == (0, 0, 0, 2)
     assert db.connection.notices == []
     assert db.publish("(k) AS VALUES (2)") == (0, 0, 1, 1)
-    assert "rows deleted from silver.t: 1; by foreign keys ON DELETE this changes public.notes\n" in db.connection.notices[-1]
+    assert (
+        "rows deleted from silver.t: 1; by foreign keys ON DELETE this changes public.notes\n"
+        in db.connection.notices[-1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,354 @@
+"""The columns of the bronze table are a contract: what is exported, what is missing, and what can't stop a load any more."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pytest
+from checkout import Morning
+from lib.contract import Contract, Match, landing_name, match
+from lib.errors import LoadError
+from lib.extractors import SourceTable
+from lib.guards import Accepted, nearest_column
+from lib.runner import Patience
+from lib.stop import Stop
+from project import Project
+from sandbox.faults import Fault
+from sandbox.inventory import PRODUCT_COLUMNS, PRODUCTS_TABLE, products
+
+MISSING = Accepted(frozenset({("c", "missing")}))
+
+
+def source(*columns: str) -> SourceTable:
+    return SourceTable("in.c-main.t", columns, None, True, "version")
+
+
+def contract(*columns: str, fills_itself: Sequence[str] = ()) -> Contract:
+    return Contract("bronze.t", columns, frozenset(fills_itself))
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+
+def test_names_land_in_lower_case_and_reduced_to_letters_digits_and_underscores() -> None:
+    names = ("JSON_parentId", "Price (EUR)", "größe", "a.b-c", "order", "2nd", "_timestamp", "Ünï_😀")
+    landed = ("json_parentid", "price__eur_", "gr__e", "a_b_c", "order", "2nd", "_timestamp", "_n___")
+    assert tuple(map(landing_name, names)) == landed
+
+
+def test_a_match_tells_what_is_there_what_is_missing_and_what_nobody_asked_for() -> None:
+    found = match(contract("id", "v", "w", fills_itself=["n"]), source("W", "extra", "n", "ID"))
+    assert found == Match({"id": "ID", "w": "W"}, ("v",), ("extra", "n"))
+
+
+@pytest.mark.parametrize(("first", "second"), [("id", "ID"), ("a-b", "a.b"), ("größe", "grüße"), ("İ", "i̇")])
+def test_two_names_that_meet_are_refused_by_both_names_where_bronze_asks_for_them(first: str, second: str) -> None:
+    with pytest.raises(LoadError, match="in.c-main.t: columns .* would both land as") as caught:
+        match(contract("x", landing_name(first)), source(first, "x", second))
+    assert repr(first) in str(caught.value) and repr(second) in str(caught.value)
+    assert match(contract("x"), source(first, "x", second)).unused == (first, second)
+
+
+@pytest.mark.parametrize(
+    ("missing", "candidates", "near"),
+    [
+        ("sku", ["sku_code", "name"], "sku_code"),
+        ("quantity_available", ["available", "quantity_on_hold"], "available"),
+        ("name", ["nmae"], "nmae"),
+        ("sku", ["stock_keeping_unit"], ""),
+        ("JSON_id".lower(), ["JSON_parent"], "JSON_parent"),
+        ("is_active", [], ""),
+    ],
+)
+def test_the_nearest_name_is_the_one_that_a_rename_made(missing: str, candidates: list[str], near: str) -> None:
+    assert nearest_column(missing, candidates) == near
+
+
+# ---- a column that is missing ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def monday(project: Project) -> Project:
+    """A project that was loaded on monday; on tuesday c has no column v, but one called value."""
+    project.put_day("monday")
+    assert project.run().exit_code == 0
+    project.put_day("tuesday")
+    project.put("c", [(str(number), "tuesday") for number in range(1, 11)], columns=["id", "value"])
+    return project
+
+
+def test_a_missing_column_holds_its_group_back_by_name_and_the_others_publish(monday: Project) -> None:
+    assert monday.run().exit_code == 1
+    assert monday.day("silver.c") == "monday" and monday.day("silver.a") == "tuesday"
+    assert "c (in.c-main.c has no column 'v'; did you mean 'value'?" in monday.last_line
+    assert "sql_scripts/bronze/c.sql" in monday.last_line
+    assert '"optional_columns": ["v"]' in monday.last_line
+    assert "python main.py run --accept c:missing" in monday.last_line
+    assert not [request for request in monday.keboola.requests if request.path.endswith("c/export-async")][1:]
+
+
+def test_the_columns_that_came_are_told_although_the_group_fails(monday: Project) -> None:
+    monday.run()
+    assert "in.c-main.c has columns that bronze.c lacks; they are not loaded: 'value'. To load one" in monday.output
+
+
+def test_accepted_once_it_is_null_and_recorded_and_the_next_run_is_held_back_again(monday: Project) -> None:
+    assert monday.run(accepted=MISSING).exit_code == 0
+    assert monday.rows("silver.c")[0] == (1, None)
+    assert "in.c-main.c has no column 'v': NULL in bronze.c, as accepted" in monday.output
+    recorded = "SELECT accepted_guards FROM elt.job_runs WHERE run_id = 2 AND job IN ('a', 'c') ORDER BY job"
+    assert monday.database.sql(recorded) == [([],), (["missing"],)]
+    assert monday.run().exit_code == 1
+    assert monday.rows("silver.c")[0] == (1, None)
+
+
+def test_an_optional_column_is_null_where_it_is_missing_and_loaded_where_it_is_there(monday: Project) -> None:
+    monday.registry["c"]["load"]["optional_columns"] = ["v"]
+    assert monday.run().exit_code == 0
+    assert monday.rows("silver.c")[0] == (1, None)
+    monday.put_day("wednesday")
+    assert monday.run().exit_code == 0
+    assert monday.day("silver.c") == "wednesday"
+
+
+def test_an_optional_column_that_bronze_does_not_have_is_a_typo(monday: Project) -> None:
+    monday.registry["c"]["load"]["optional_columns"] = ["vv"]
+    monday.put_day("tuesday")
+    assert monday.run().exit_code == 1
+    assert "bronze.c has no column 'vv', which optional_columns names; correct elt_jobs.json" in monday.last_line
+
+
+def test_several_missing_columns_are_named_each_with_its_nearest(project: Project) -> None:
+    project.script("bronze/c.sql", "CREATE TABLE bronze.c (id text, color text, weight text, x text);")
+    project.put("c", [("1", "red", "2")], columns=["id", "color_code", "weight_g"])
+    assert project.run("c").exit_code == 1
+    for said in (
+        "no column 'color' (did you mean 'color_code'?)",
+        "no column 'weight' (did you mean 'weight_g'?)",
+        "no column 'x'",
+        '"optional_columns": ["color", "weight", "x"]',
+    ):
+        assert said in project.last_line
+
+
+def test_tables_without_a_column_in_common_are_refused_also_where_that_was_accepted(monday: Project) -> None:
+    monday.put("c", [("1",)], columns=["other"])
+    assert monday.run("c", accepted=MISSING).exit_code == 1
+    assert "bronze.c and in.c-main.c have no column in common: is it the right table?" in monday.last_line
+
+
+def test_columns_that_fill_themselves_are_no_part_of_the_contract(project: Project) -> None:
+    project.script(
+        "bronze/c.sql",
+        "CREATE TABLE IF NOT EXISTS bronze.c (id text, v text, loaded_at timestamptz DEFAULT now(),"
+        " number int GENERATED ALWAYS AS IDENTITY, longer text GENERATED ALWAYS AS (id || v) STORED);",
+    )
+    project.put("c", [("1", "monday", "no time", "no number")], columns=["id", "v", "Loaded-At", "number"])
+    assert project.run("c").exit_code == 0
+    assert project.database.sql("SELECT loaded_at > '2026-01-01', number, longer FROM bronze.c") == [
+        (True, 1, "1monday")
+    ]
+    assert "has a column 'Loaded-At', but bronze.c fills 'loaded_at' itself, so it is not loaded" in project.output
+    project.run("c")
+    assert "Loaded-At" not in project.output
+
+
+# ---- columns that nobody asked for ----------------------------------------------------------------------------------
+
+#: further columns, and a value for each
+UNWANTED = {
+    "a NUL byte": (["note"], ["\0"]),
+    "broken UTF-8": (["note"], ["\udcff\udcfe"]),
+    "two that meet": (["Blob-x", "Blob x"], ["1", "2"]),
+    "a system column": (["xmin", "ctid", "tableoid"], ["1", "2", "3"]),
+    "a name of 64 characters": (["n" * 64], ["1"]),
+    "a name of 700 bytes": (["ř" * 350], ["1"]),
+    "too many": ([f"column_{number}" for number in range(1601)], ["1"] * 1601),
+    "too wide for a page": ([f"column_{number}" for number in range(1500)], ["x" * 20] * 1500),
+    "quotes and line ends": (['a "b"\n', "'; DROP TABLE bronze.c"], ["1", "2"]),
+}
+
+
+@pytest.mark.parametrize("kind", UNWANTED)
+def test_a_column_that_bronze_lacks_stops_nothing(monday: Project, kind: str) -> None:
+    names, values = UNWANTED[kind]
+    rows = [[str(number), "tuesday", *values] for number in range(1, 11)]
+    monday.put("c", rows, columns=["id", "v", *names])
+    assert monday.run().exit_code == 0, monday.output
+    assert monday.day("silver.c") == "tuesday"
+    assert "in.c-main.c has columns that bronze.c lacks; they are not loaded: " in monday.output
+    asked = [request.parameters["columns"] for request in monday.keboola.requests if request.kind == "export-async"]
+    assert asked[-1] == "id,v"
+    longest = max(map(len, monday.output.splitlines()))
+    assert longest < 1500, "a table with many columns must not fill the log"
+
+
+def test_a_column_is_reported_once_when_it_first_appears(project: Project) -> None:
+    columns = ["id", "v", "new"]
+    for new, told in [("new", True), ("new", False), ("newer", True), ("newer", False)]:
+        project.put("c", [("1", "monday", "x")], columns=["id", "v", new])
+        assert project.run("c").exit_code == 0
+        assert (f"they are not loaded: {new!r}. To load one" in project.output) == told, (new, columns)
+
+
+def test_the_line_that_is_reported_works(project: Project) -> None:
+    project.put("c", [("monday", "x", "1")], columns=["V", "extra-Column", "id"])
+    project.run("c")
+    assert project.rows("bronze.c") == [("1", "monday")]
+    line = re.search(r"add to sql_scripts/bronze/c.sql: (SELECT .*;)", project.output)
+    project.edit("bronze/c.sql", "COMMENT", f"{line[1]}\nCOMMENT")
+    assert project.run("c").exit_code == 0
+    assert project.rows("bronze.c") == [("1", "monday", "x")]
+
+
+# ---- known before the export ----------------------------------------------------------------------------------------
+
+
+def test_a_definition_that_is_not_applied_yet_decides_and_leaves_nothing_where_its_group_fails(
+    project: Project,
+) -> None:
+    project.put_day("monday")
+    project.edit("bronze/c.sql", "v text", "vv text")
+    assert project.run("c").exit_code == 1
+    assert "in.c-main.c has no column 'vv'; did you mean 'v'?" in project.last_line
+    assert project.database.sql("SELECT to_regclass('bronze.c')") == [(None,)]
+    assert "export-async" not in {request.kind for request in project.keboola.requests}
+
+
+def test_a_definition_that_fails_does_so_before_the_export(project: Project) -> None:
+    project.put_day("monday")
+    project.script("bronze/c.sql", "CREATE TABLE bronze.c (id text,\n v txet);")
+    assert project.run().exit_code == 1
+    assert 'c (bronze/c.sql:2: type "txet" does not exist)' in project.last_line
+    assert project.day("silver.a") == "monday"
+    assert not [request for request in project.keboola.requests if request.path.endswith("c/export-async")]
+
+
+def test_trying_a_definition_out_waits_briefly_for_a_lock_and_names_who_holds_it(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.edit("bronze/c.sql", "COMMENT", "SELECT elt.add_column('bronze.c', 'w', 'text');\nCOMMENT")
+    reader = project.database.connect()
+    reader.autocommit = False
+    reader.cursor().execute("SET application_name = 'a long report'; SELECT * FROM bronze.c")
+    project.put_day("tuesday")
+    assert project.run(patience=Patience(lock_timeout=1.2, tries=2, pause=0.0)).exit_code == 1
+    assert "bronze/c.sql:3: canceling statement due to lock timeout" in project.last_line
+    assert "a long report" in project.last_line
+    assert project.day("silver.a") == "tuesday" and project.day("silver.c") == "monday"
+    reader.rollback()
+    project.edit("bronze/c.sql", "'w'", "'v'")
+    assert project.run().exit_code == 0
+
+
+def test_a_column_that_a_colleague_adds_meanwhile_is_never_loaded_as_null(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.put_day("tuesday")
+    project.keboola.faults.add(Fault("file", do=lambda: project.database.sql("ALTER TABLE bronze.c ADD w text")))
+    assert project.run("c").exit_code == 1
+    assert "bronze.c: its columns were changed while its rows were exported" in project.last_line
+    assert project.day("silver.c") == "monday"
+
+
+class Unhurried(Stop):
+    """Never asked to stop, and no retry waits."""
+
+    def pause(self, seconds: float) -> None:
+        self.check()
+
+
+# ---- rows that nobody counted ---------------------------------------------------------------------------------------
+
+
+def test_an_export_of_no_file_is_no_empty_table_where_the_source_counts_rows(monday: Project) -> None:
+    monday.put("c", [], rows_said=10)
+    everything = Accepted(frozenset({("c", guard) for guard in ("count", "empty", "shrink")}))
+    assert monday.run("c", accepted=everything).exit_code == 1
+    assert "in.c-main.c: the source counts 10 rows, but its export names no file" in monday.last_line
+    assert monday.day("silver.c") == "monday"
+
+
+def test_an_export_of_no_file_is_told_where_the_source_has_no_count(monday: Project) -> None:
+    monday.put("c", [], external=True, rows_said=10)
+    assert monday.run("c", accepted=Accepted(frozenset({("c", "empty")}))).exit_code == 0
+    assert "the export names no file, and the source has no count: taken as 0 rows" in monday.output
+    assert monday.rows("silver.c") == []
+
+
+def test_the_count_of_an_external_bucket_is_not_compared(monday: Project) -> None:
+    monday.put("c", [(str(number), "tuesday") for number in range(1, 11)], external=True, rows_said=7)
+    assert monday.run("c").exit_code == 0
+    assert monday.day("silver.c") == "tuesday"
+
+
+def test_a_count_that_stays_wrong_is_accepted_once(monday: Project) -> None:
+    monday.put("c", [(str(number), "tuesday") for number in range(1, 11)], rows_said=7)
+    assert monday.run("c").exit_code == 1
+    assert "the source counts 7 rows, its export held 10" in monday.last_line
+    assert "--accept c:count" in monday.last_line
+    assert monday.run("c", accepted=Accepted(frozenset({("c", "count")}))).exit_code == 0
+    assert monday.day("silver.c") == "tuesday"
+    assert monday.run("c").exit_code == 1
+
+
+def test_a_slice_of_no_bytes_never_passes_for_no_rows(monday: Project) -> None:
+    monday.put("c", [(str(number), "tuesday") for number in range(1, 11)], external=True)
+    monday.keboola.faults.add(Fault("slice", "truncate", path="_0_2_0", nth=None))
+    assert monday.run("c", stop=Unhurried()).exit_code == 1
+    assert "the object has 0 bytes, and a gzip stream of nothing has 20; gave up after 6 tries" in monday.last_line
+    assert monday.day("silver.c") == "monday"
+
+
+# ---- as a person types it -------------------------------------------------------------------------------------------
+
+
+def rename(morning: Morning, old: str, new: str) -> None:
+    columns = [new if column == old else column for column in PRODUCT_COLUMNS]
+    morning.keboola.put_table(PRODUCTS_TABLE, columns=columns, rows=lambda: products(50, 1))
+
+
+def test_check_online_compares_columns_before_anything_was_loaded_and_leaves_nothing(morning: Morning) -> None:
+    bronze = morning.folder / "sql_scripts/bronze/products.sql"
+    bronze.write_text(bronze.read_text().replace(" name ", " nmae ").replace("products.name", "products.nmae"))
+    found = morning.run("main.py", "check", "--online")
+    assert found.returncode == 2
+    assert "error: in.c-interview_de.products has no column 'nmae'; did you mean 'name'?" in found.stdout
+    assert morning.database.sql("SELECT nspname FROM pg_namespace WHERE nspname IN ('elt', 'bronze')") == []
+
+
+def test_a_renamed_column_is_held_back_and_the_printed_command_loads_it(morning: Morning) -> None:
+    assert morning.run("elt_daily_load.py").returncode == 0
+    summary = "SELECT * FROM gold.product_status_summary ORDER BY 1"
+    before = morning.database.sql(summary)
+    rename(morning, "weight_value", "weight")
+    held = morning.run("elt_daily_load.py", "--date", "2026-03-04")
+    assert held.returncode == 1
+    assert morning.database.sql(summary) == before
+    command = re.search(r"accept it once: \S+ (main\.py run --date 2026-03-04 --accept products:missing)", held.stdout)
+    assert command, held.stdout
+    accepted = morning.run(*command[1].split())
+    assert accepted.returncode == 0, accepted.stdout
+    assert morning.database.sql("SELECT count(weight_g) FROM silver.products") == [(0,)]
+    listed = morning.run("main.py", "check", "--online").stdout
+    assert "error: in.c-interview_de.products has no column 'weight_value'; did you mean 'weight'?" in listed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--accept", "products"], "--accept wants JOB:GUARD, not 'products'; guards:"),
+        (["--accept", "products:shrnk"], "not 'products:shrnk'; did you mean 'shrink'?"),
+        (["--accept", "prodcts:shrink"], "no job is named 'prodcts'; did you mean 'products'?"),
+        (["--accept-shrink", "prodcts"], "no job is named 'prodcts'; did you mean 'products'?"),
+    ],
+)
+def test_what_cannot_be_accepted_is_told(morning: Morning, words: list[str], said: str) -> None:
+    told = morning.run("main.py", "run", *words)
+    assert told.returncode == 2 and said in told.stdout
+
+
+def test_accepting_a_shrink_the_old_way_means_an_empty_export_too() -> None:
+    accepted = Accepted.parse([], ["c"], "main.py run")
+    assert accepted.given == {("c", "shrink"), ("c", "empty")}
