@@ -101,9 +101,8 @@ def missing_columns(job: Job, source: SourceTable, found: Match) -> str:
         also = "."
     listed = ", ".join(f'"{name}"' for name in missing[:SHOWN])
     return (
-        f"{source.id} has {', '.join(says)}{more}{also} {job.load.table} would be NULL there."
-        f" Correct {job.load.script}, or, where that may be, elt_jobs.json:"
-        f' "load": {{ .., "optional_columns": [{listed}] }}'
+        f"{source.id} has {', '.join(says)}{more}{also} The rows loaded before stay. Correct {job.load.script}; or, if"
+        f' it may be missing, add "optional_columns": [{listed}] to "load" of job {job.name} in elt_jobs.json (NULL then)'
     )
 
 
@@ -112,7 +111,7 @@ def check_columns(job: Job, source: SourceTable, found: Match, accepted: Accepte
     if not found.found:
         raise LoadError(f"{job.load.table} and {source.id} have no column in common: is it the right table?")
     if (text := missing_columns(job, source, found)) and not accepted.has(job, "missing"):
-        raise LoadError(f"{text}. Or accept it once: {accepted.once(job, 'missing')}")
+        raise LoadError(f"{text}; or accept it once: {accepted.once(job, 'missing')}")
 
 
 def check_count(job: Job, source: SourceTable, rows: int, accepted: Accepted) -> None:

@@ -61,8 +61,9 @@ class Options:
     #: what scripts read as elt.run_date(); None is today in the settings' time zone
     run_date: date | None = None
     patience: Patience = Patience()
-    #: seconds for which the database is asked what became of a COMMIT whose answer was lost
-    doubt_seconds: float = 60.0
+    #: seconds for which the database is asked what became of a COMMIT whose answer was lost; after two minutes of silence
+    #: the server ends the lost session (tcp_keepalives), and its lock is free
+    doubt_seconds: float = 180.0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,160 @@
+"""What the history says where the connection is lost at COMMIT: what readers see, whatever the run was told."""
+
+from __future__ import annotations
+
+import os
+import random
+from concurrent.futures import Future
+from datetime import date
+
+import pytest
+from conftest import Database as EmptyDatabase
+from lib import history
+from lib.database import Database, execute, query, try_run_lock
+from lib.settings import Settings
+from lib.stop import Stop, start_thread
+from postgres_proxy import PostgresProxy
+from project import Project
+
+HOW = ("before", "answered", "at once")
+#: repeat a failed test with ELT_TEST_SEED=<what it printed>
+SEED = int(os.environ.get("ELT_TEST_SEED") or random.randrange(1_000_000))
+
+
+@pytest.fixture
+def monday(project: Project) -> Project:
+    project.put_day("monday")
+    assert project.run().exit_code == 0
+    project.put_day("tuesday")
+    return project
+
+
+def last_run(project: Project) -> tuple:
+    ((status, error),) = project.database.sql("SELECT status, error FROM elt.runs ORDER BY run_id DESC LIMIT 1")
+    return status, error
+
+
+def staging_tables(project: Project) -> list[tuple]:
+    return project.database.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'elt_staging'")
+
+
+@pytest.mark.parametrize("how", ["answered", "at once"])
+def test_a_lost_answer_to_commit_is_asked_for_and_the_run_is_published(monday: Project, how: str) -> None:
+    with PostgresProxy(monday.database, how) as proxy:
+        monday.connect_args = proxy.connect_args
+        result = monday.run()
+    assert proxy.cut.is_set() and result.exit_code == 0, monday.output
+    assert {record.status for record in result.records} == {"published"}
+    assert monday.day("silver.a") == monday.day("bronze.c") == "tuesday"
+    assert last_run(monday) == ("done", None)
+    assert "the connection was lost while PostgreSQL answered COMMIT; asked again: it is published" in monday.output
+    assert monday.last_line.startswith("run: 4 jobs published, ")
+    assert staging_tables(monday) == []
+
+
+def test_a_commit_that_never_arrived_is_a_failed_run(monday: Project) -> None:
+    with PostgresProxy(monday.database, "before") as proxy:
+        monday.connect_args = proxy.connect_args
+        assert monday.run().exit_code == 1
+    assert proxy.cut.is_set()
+    assert "What PostgreSQL held before this run is still there." in monday.output
+    assert monday.day("silver.a") == "monday"
+    assert last_run(monday)[0] == "failed"
+    monday.connect_args = monday.database.connect_args
+    assert monday.run().exit_code == 0
+
+
+def test_where_nobody_answers_the_outcome_is_unknown_and_the_message_says_how_to_look(monday: Project) -> None:
+    with PostgresProxy(monday.database, "answered", deaf=True) as proxy:
+        monday.connect_args = proxy.connect_args
+        result = monday.run(doubt_seconds=0.0)
+    assert result.exit_code == 1
+    assert "nobody knows whether this run was published" in monday.output
+    assert f"SELECT status FROM elt.runs WHERE run_id = {result.run_id};" in monday.output
+    assert "still there" not in monday.output
+    assert last_run(monday) == ("done", None), "what was committed must not be called failed"
+
+
+def test_a_failed_group_beside_a_published_one_stays_what_it_was(monday: Project) -> None:
+    monday.put("b", [(str(number), "wednesday") for number in range(1, 11)])
+    with PostgresProxy(monday.database, "answered") as proxy:
+        monday.connect_args = proxy.connect_args
+        assert monday.run().exit_code == 1
+    assert monday.day("silver.c") == "tuesday" and monday.day("silver.a") == "monday"
+    assert last_run(monday)[0] == "failed"
+    recorded = "SELECT job, status FROM elt.job_runs WHERE run_id = 2 ORDER BY job"
+    assert monday.database.sql(recorded) == [
+        ("a", "held back"),
+        ("b", "held back"),
+        ("both", "failed"),
+        ("c", "published"),
+    ]
+
+
+def test_another_run_that_has_the_lock_by_then_is_proof_that_the_lost_one_is_gone(monday: Project) -> None:
+    other = Database(monday.settings, Stop(), monday.database.connect_args).connect("another run")
+    others: list[Future[int]] = []
+
+    def begin_another() -> int:
+        while not try_run_lock(other):
+            pass
+        return history.begin_run(other, ["a"], "another", date(2026, 1, 1))
+
+    with PostgresProxy(
+        monday.database, "answered", then=lambda: others.append(start_thread(begin_another, "another"))
+    ) as proxy:
+        monday.connect_args = proxy.connect_args
+        assert monday.run().exit_code == 0, monday.output
+    assert "asked again: it is published" in monday.output
+    assert others[0].result(30) == 3
+    assert dict(query(other, "SELECT run_id, status FROM elt.runs")) == {1: "done", 2: "done", 3: "running"}
+    other.close()
+
+
+def test_a_connection_lost_after_the_commit_casts_no_doubt_on_it(monday: Project) -> None:
+    with PostgresProxy(monday.database, "before", at=b"VACUUM") as proxy:
+        monday.connect_args = proxy.connect_args
+        assert monday.run().exit_code == 0, monday.output
+    assert proxy.cut.is_set()
+    assert "warning: what was published stays, but: tidying up after the run: " in monday.output
+    assert "still there" not in monday.output
+    assert last_run(monday) == ("done", None)
+
+
+def test_a_failure_is_written_down_only_while_the_run_is_running(database: EmptyDatabase) -> None:
+    connection = Database(Settings(root=database.server.folder), keywords=database.connect_args).connect("history")
+    history.install(connection)
+    run_id = history.begin_run(connection, ["a"], "pid 1", date(2026, 1, 1))
+    assert history.end_run(connection, run_id, "done")
+    assert not history.end_run(connection, run_id, "failed", "what is not so")
+    assert query(connection, "SELECT status, error FROM elt.runs") == [("done", None)]
+    execute(connection, "UPDATE elt.runs SET status = 'running'")
+    assert history.end_run(connection, run_id, "failed", "so")
+    connection.close()
+
+
+def cut_often(project: Project, count: int) -> None:
+    """Lose the connection at COMMIT so many times: exit code, history and readers agree."""
+    print(f"ELT_TEST_SEED={SEED}")
+    dice = random.Random(SEED)
+    project.put_day("day 0")
+    assert project.run().exit_code == 0
+    for number in range(1, count + 1):
+        before, new = project.day("silver.a"), f"day {number}"
+        project.put_day(new)
+        with PostgresProxy(project.database, dice.choice(HOW)) as proxy:
+            project.connect_args = proxy.connect_args
+            code = project.run().exit_code
+        found = project.day("silver.a")
+        assert found == (new if code == 0 else before)
+        assert last_run(project)[0] == ("done" if code == 0 else "failed")
+        assert staging_tables(project) == [] or code
+
+
+def test_cut_at_commit_the_exit_code_says_what_readers_see(project: Project) -> None:
+    cut_often(project, 3)
+
+
+@pytest.mark.long
+def test_cut_at_commit_fifty_times_the_exit_code_says_what_readers_see(project: Project) -> None:
+    cut_often(project, 50)
