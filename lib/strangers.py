@@ -239,10 +239,11 @@ def of_others(connection: Connection, named: Iterable[Name], *, usable: bool = F
 
 
 def _belongs(kind: str, identity: str, owner: str, role: str) -> str:
+    identity = identity.replace("pg_catalog.", "")
     alter = f"ALTER {kind.upper()} {identity} OWNER TO {role};"
     # what holds code is worth a look before it becomes ours
     holds_rows = kind in ("schema", "table", "sequence", "foreign table")
-    drop = "" if holds_rows else f" Or, if it is not yours: DROP {kind.upper()} {identity};"
+    drop = "" if holds_rows else f" If it is not yours: DROP {kind.upper()} {identity};"
     return f"{kind} {identity} belongs to {owner}: {alter}{drop}"
 
 

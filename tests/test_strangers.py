@@ -1,0 +1,629 @@
+"""Nobody else's code runs as the pipeline's role: look-alikes of functions, objects of strangers, triggers of strangers."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+from checkout import Morning
+from conftest import Database as EmptyDatabase
+from psycopg2.extensions import connection as Connection
+
+import main
+from lib.database import Database
+from lib.errors import DatabaseError
+from lib.settings import Settings
+from lib.strangers import creators, of_others, script_path
+from project import Project
+from sandbox.faults import Fault
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Role:
+    """A role that can log in, of one test."""
+
+    def __init__(self, database: EmptyDatabase, name: str, options: str = "") -> None:
+        self.database = database
+        self.name = f"{database.name}_{name}"
+        database.sql(f"CREATE ROLE {self.name} LOGIN {options}")
+        self.connect_args = database.connect_args | {"user": self.name}
+
+    def sql(self, text: str) -> list[tuple]:
+        """Run statements as this role."""
+        opened = psycopg2.connect(**self.connect_args)
+        try:
+            opened.autocommit = True
+            with opened.cursor() as cursor:
+                cursor.execute(text)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            opened.close()
+
+    def drop(self) -> None:
+        self.database.sql(f"DROP OWNED BY {self.name} CASCADE")
+        self.database.sql(f"DROP ROLE {self.name}")
+
+
+@pytest.fixture
+def mallory(database: EmptyDatabase) -> Iterator[Role]:
+    """A stranger."""
+    role = Role(database, "mallory")
+    yield role
+    role.drop()
+
+
+@pytest.fixture
+def elt(database: EmptyDatabase) -> Iterator[Role]:
+    """The pipeline's role, as it should be: no superuser."""
+    role = Role(database, "elt")
+    database.sql(f"GRANT CREATE ON DATABASE {database.name} TO {role.name}")
+    yield role
+    role.drop()
+
+
+@pytest.fixture
+def loaded(project: Project, elt: Role) -> Project:
+    """A project whose role is no superuser, loaded on monday; tuesday waits in Keboola."""
+    project.connect_args = elt.connect_args
+    project.put_day("monday")
+    assert project.run().exit_code == 0, project.output
+    project.put_day("tuesday")
+    return project
+
+
+def refused(project: Project) -> str:
+    """What a run says that does nothing at all."""
+    with pytest.raises(DatabaseError) as caught:
+        project.run()
+    assert project.day("silver.a") == "monday"
+    return str(caught.value)
+
+
+# ---- look-alikes of PostgreSQL's own functions and operators -----------------------------------------------------------
+
+_CALL = re.compile(r"\b([a-z_][a-z0-9_]*)\s*\(")
+_OPERATOR = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
+
+
+def all_sql() -> str:
+    """Every text in lib that could be SQL, schema elt, the shipped scripts."""
+    texts = [
+        file.read_text("utf-8") for folder in ("lib/elt", "sql_scripts") for file in (ROOT / folder).rglob("*.sql")
+    ]
+    for file in (ROOT / "lib").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return "\n".join(texts)
+
+
+#: what a caller may hand in where PostgreSQL's own function takes the type on the left
+INEXACT = {
+    "text": ["name", "varchar"],
+    "name": ["text", "varchar"],
+    "integer": ["smallint", "bigint"],
+    "bigint": ["integer"],
+    "oid": ["regclass", "integer"],
+    "regclass": ["oid", "text"],
+    "numeric": ["integer", "bigint"],
+    "timestamp with time zone": ["date", "timestamp"],
+    "timestamp without time zone": ["date"],
+}
+POLYMORPHIC = ["text", "name", "oid", "integer", "bigint"]
+PAIRS = list(itertools.product(["text", "name", "varchar", "oid", "regclass", "integer", "bigint", "date"], repeat=2))
+
+LOOK_ALIKE = """
+    CREATE FUNCTION public.{name}({arguments}) RETURNS {result} LANGUAGE plpgsql AS
+    $f$ BEGIN PERFORM pg_catalog.setval('public.trap', {number}); RETURN NULL; END $f$;
+"""
+
+
+def look_alikes(connection: Connection) -> list[str]:
+    """Statements that make functions and operators that fit some calls better than PostgreSQL's own do."""
+    text = all_sql()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT proname, CASE WHEN typtype = 'p' THEN 'text' ELSE format_type(prorettype, NULL) END, provariadic <> 0,
+                ARRAY(SELECT format_type(type, NULL) FROM unnest(proargtypes) WITH ORDINALITY AS a (type, place) ORDER BY place)
+            FROM pg_proc JOIN pg_type ON pg_type.oid = prorettype
+            WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY (%s) AND NOT proretset AND pronargs <= 4
+            """,
+            (sorted(set(_CALL.findall(text))),),
+        )
+        known = cursor.fetchall()
+        cursor.execute(
+            "SELECT DISTINCT oprname, format_type(oprresult, NULL) FROM pg_operator WHERE oprname = ANY (%s)"
+            " AND oprnamespace = 'pg_catalog'::regnamespace AND oprkind = 'b'",
+            (sorted(set(_OPERATOR.findall(text))),),
+        )
+        operators = dict(cursor.fetchall())
+    made: dict[tuple[str, ...], str] = {}
+    for name, result, is_variadic, types in known:
+        for types_of_call in [types[:-1] + ["text"] * more for more in (1, 2, 3)] if is_variadic else [types]:
+            choices = [
+                POLYMORPHIC if kind.startswith(("any", '"any"')) else [*INEXACT.get(kind, ()), kind]
+                for kind in types_of_call
+            ]
+            for arguments in itertools.islice(itertools.product(*choices), 40):
+                made.setdefault((name, *arguments), result)
+    statements = [
+        LOOK_ALIKE.format(name=f'"{name}"', arguments=", ".join(arguments), result=result, number=number)
+        for number, ((name, *arguments), result) in enumerate(made.items(), 1)
+    ]
+    for number, (left, right) in enumerate(PAIRS):
+        for result in set(operators.values()):
+            function = f'"operate_{result}"'
+            statements.append(
+                LOOK_ALIKE.format(name=function, arguments=f"{left}, {right}", result=result, number=100_000 + number)
+            )
+        for operator, result in operators.items():
+            statements.append(
+                f"CREATE OPERATOR public.{operator} (LEFTARG = {left}, RIGHTARG = {right},"
+                f' FUNCTION = public."operate_{result}");'
+            )
+    return statements
+
+
+def set_traps(database: EmptyDatabase, mallory: Role) -> None:
+    """As mallory, make all look-alikes; what PostgreSQL does not take is left out."""
+    database.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    statements = look_alikes(database.connect())
+    opened = psycopg2.connect(**mallory.connect_args)
+    opened.autocommit = True
+    with opened.cursor() as cursor:
+        cursor.execute(
+            "SET search_path = pg_catalog; CREATE SEQUENCE public.trap; GRANT ALL ON SEQUENCE public.trap TO PUBLIC"
+        )
+        quoted = ",".join(cursor.mogrify("%s", (statement,)).decode() for statement in statements)
+        cursor.execute(
+            "DO $do$ DECLARE statement text; BEGIN FOREACH statement IN ARRAY ARRAY["
+            + quoted
+            + "]::text[] LOOP BEGIN EXECUTE statement; EXCEPTION WHEN OTHERS THEN NULL; END; END LOOP; END $do$"
+        )
+    opened.close()
+    made = "SELECT count(*) FROM {} WHERE {} = 'public'::regnamespace"
+    assert database.sql(made.format("pg_proc", "pronamespace"))[0][0] > 500
+    assert database.sql(made.format("pg_operator", "oprnamespace"))[0][0] > 200
+
+
+def sprung(database: EmptyDatabase) -> list[tuple]:
+    return database.sql(
+        "SELECT last_value FROM public.trap WHERE is_called"
+        " UNION ALL SELECT 0 FROM pg_roles WHERE rolname LIKE '%mallory' AND rolsuper"
+    )
+
+
+def words_of_commands() -> list[list[str]]:
+    """Every command that main.py has, so that a new one is among them."""
+    (commands,) = [
+        action for action in main.parser()._actions if isinstance(action, argparse._SubParsersAction)  # noqa: SLF001
+    ]
+    further = {
+        "check": [["check"], ["check", "--online"]],
+        "credentials": [["credentials", "show"]],
+        "psql": [["psql", "-c", "SELECT quote_ident(n), format('%s', n) FROM (SELECT 'x'::name AS n) AS x"]],
+        "demo": [],  # a server of its own, which no other role reaches
+        "stop": [],  # the same
+    }
+    return [[], *(words for name in commands.choices for words in further.get(name, [[name]]))]
+
+
+def test_no_command_of_a_superuser_calls_a_look_alike(morning: Morning, mallory: Role) -> None:
+    set_traps(morning.database, mallory)
+    for words in [["elt_daily_load.py"], *(["main.py", *words] for words in words_of_commands())]:
+        told = morning.run(*words)
+        assert told.returncode == 0, (words, told.stdout)
+        assert sprung(morning.database) == [], words
+    # a person's own session is not ours: what a look-alike is for is shown there
+    with pytest.raises(psycopg2.Error):
+        morning.database.sql(
+            "SET search_path = public; SELECT quote_ident('x'::name) OPERATOR(public.||) 'x'::name || 1/0"
+        )
+
+
+def test_the_traps_would_spring(database: EmptyDatabase, mallory: Role) -> None:
+    set_traps(database, mallory)
+    database.sql("SELECT quote_ident('x'::name)")
+    assert sprung(database) != []
+
+
+def test_a_load_of_an_ordinary_role_calls_no_look_alike(project: Project, elt: Role, mallory: Role) -> None:
+    set_traps(project.database, mallory)
+    project.connect_args = elt.connect_args
+    for day in ("monday", "tuesday"):
+        project.put_day(day)
+        assert project.run().exit_code == 0, project.output
+    assert {v for _, v in project.rows("silver.a")} == {"tuesday"}
+    assert sprung(project.database) == []
+
+
+# ---- the path of scripts --------------------------------------------------------------------------------------------
+
+
+def path_of(role: Role) -> str:
+    opened = Database(Settings(root=ROOT), keywords=role.connect_args).connect("path")
+    try:
+        return script_path(opened).path
+    finally:
+        opened.close()
+
+
+def test_scripts_see_public_only_where_no_stranger_may_create_in_it(
+    database: EmptyDatabase, elt: Role, mallory: Role
+) -> None:
+    assert path_of(elt) == "public"
+    database.sql(f"GRANT CREATE ON SCHEMA public TO {elt.name}")
+    assert path_of(elt) == "public"
+    for grant, revoke in {
+        "GRANT CREATE ON SCHEMA public TO PUBLIC": "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+        f"GRANT CREATE ON SCHEMA public TO {mallory.name}": f"REVOKE CREATE ON SCHEMA public FROM {mallory.name}",
+        f"ALTER SCHEMA public OWNER TO {mallory.name}": "ALTER SCHEMA public OWNER TO pg_database_owner",
+    }.items():
+        database.sql(grant)
+        assert path_of(elt) == "pg_catalog", grant
+        database.sql(revoke)
+        assert path_of(elt) == "public", revoke
+
+
+def test_what_a_stranger_made_before_the_revoke_keeps_public_out_of_the_path(
+    database: EmptyDatabase, elt: Role, mallory: Role
+) -> None:
+    database.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    mallory.sql("CREATE FUNCTION public.length(varchar) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    database.sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    assert path_of(elt) == "pg_catalog"
+    database.sql(f"ALTER FUNCTION public.length(varchar) OWNER TO {elt.name}")
+    assert path_of(elt) == "public"
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ("ALTER ROLE {mallory} NOLOGIN", "public"),
+        ("ALTER ROLE {mallory} SUPERUSER", "public"),
+        ("ALTER DATABASE {database} OWNER TO {mallory}", "public"),
+        ("GRANT {mallory} TO {elt}", "public"),
+        ("GRANT {elt} TO {mallory}", "pg_catalog"),
+        ("ALTER ROLE {elt} SUPERUSER", "pg_catalog"),
+        ("ALTER ROLE {mallory} NOINHERIT CREATEROLE", "pg_catalog"),
+    ],
+)
+def test_who_is_a_stranger(database: EmptyDatabase, elt: Role, mallory: Role, change: str, path: str) -> None:
+    database.sql(f"GRANT CREATE ON SCHEMA public TO {mallory.name}")
+    database.sql(change.format(mallory=mallory.name, elt=elt.name, database=database.name))
+    assert path_of(elt) == path
+    database.sql(f"ALTER DATABASE {database.name} OWNER TO postgres")
+
+
+def test_a_role_that_can_become_the_schemas_owner_only_by_set_role_may_create(
+    database: EmptyDatabase, elt: Role, mallory: Role
+) -> None:
+    database.sql(f"CREATE ROLE {database.name}_team")
+    database.sql(f"ALTER ROLE {mallory.name} NOINHERIT; GRANT {database.name}_team TO {mallory.name}")
+    database.sql(f"ALTER SCHEMA public OWNER TO {database.name}_team")
+    try:
+        assert path_of(elt) == "pg_catalog"
+    finally:
+        database.sql(f"ALTER SCHEMA public OWNER TO pg_database_owner; DROP ROLE {database.name}_team")
+
+
+def test_a_script_that_fails_for_a_name_in_public_is_told_why_and_the_revoke_helps(loaded: Project, elt: Role) -> None:
+    mallory = Role(loaded.database, "mallory")
+    loaded.database.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    loaded.database.sql("CREATE FUNCTION public.twice(int) RETURNS int LANGUAGE sql AS 'SELECT 2 * $1'")
+    loaded.edit("silver/c.sql", "id::integer AS id", "twice(id::integer) AS id")
+    assert loaded.run("c").exit_code == 1
+    assert "silver/c.sql:4: function twice(integer) does not exist" in loaded.output
+    assert "public has 'twice', but scripts do not see it: role" in loaded.output
+    assert (
+        "may create in it, and what it makes would run as us. REVOKE CREATE ON SCHEMA public FROM PUBLIC;"
+        in loaded.output
+    )
+    loaded.database.sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    assert loaded.run("c").exit_code == 0, loaded.output
+    mallory.drop()
+
+
+# ---- who owns what a run calls --------------------------------------------------------------------------------------
+
+EVIL = "LANGUAGE plpgsql AS $f$ BEGIN PERFORM setval('app.trap', 1); RETURN; END $f$"
+
+
+@pytest.fixture
+def intruder(loaded: Project, mallory: Role) -> Role:
+    """Mallory, who was once allowed to create anywhere."""
+    for schema in ("elt", "elt_staging", "bronze", "silver", "gold"):
+        loaded.database.sql(f"GRANT CREATE, USAGE ON SCHEMA {schema} TO {mallory.name}")
+    loaded.database.sql(f"CREATE SCHEMA app AUTHORIZATION {mallory.name}; GRANT USAGE ON SCHEMA app TO PUBLIC")
+    mallory.sql("CREATE SEQUENCE app.trap; GRANT ALL ON SEQUENCE app.trap TO PUBLIC")
+    return mallory
+
+
+def may_no_longer_create(intruder: Role) -> None:
+    intruder.database.sql(f"REVOKE CREATE ON SCHEMA elt, elt_staging FROM {intruder.name}")
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        (
+            f"CREATE FUNCTION elt.publish_rows(text, text) RETURNS void {EVIL}",
+            "function elt.publish_rows(text,text) belongs to {name}: ALTER FUNCTION elt.publish_rows(text,text) OWNER TO",
+        ),
+        ("CREATE SEQUENCE elt.mine", "sequence elt.mine belongs to {name}: ALTER SEQUENCE elt.mine OWNER TO"),
+        ("CREATE VIEW elt.mine AS SELECT 1 AS one", "view elt.mine belongs to {name}"),
+        ("CREATE DOMAIN elt.mine AS text", "type elt.mine belongs to {name}"),
+        ("CREATE TABLE elt_staging.mine (v text)", "table elt_staging.mine belongs to {name}"),
+        (
+            f"CREATE FUNCTION elt_staging.mine() RETURNS void {EVIL}",
+            "DROP FUNCTION elt_staging.mine();",
+        ),
+    ],
+)
+def test_everything_in_our_own_schemas_must_be_ours(loaded: Project, intruder: Role, what: str, said: str) -> None:
+    intruder.sql(what)
+    may_no_longer_create(intruder)
+    assert said.format(name=intruder.name) in refused(loaded)
+    assert intruder.sql("SELECT is_called FROM app.trap") == [(False,)]
+
+
+@pytest.mark.parametrize("schema", ["elt", "elt_staging"])
+def test_no_stranger_may_create_in_our_own_schemas_and_the_printed_revoke_helps(
+    loaded: Project, intruder: Role, schema: str
+) -> None:
+    said = refused(loaded)
+    statement = f"REVOKE CREATE ON SCHEMA {schema} FROM {intruder.name};"
+    assert f"role {intruder.name} may create in schema {schema}: {statement}" in said
+    for statement in re.findall(r"REVOKE .*;", said):
+        loaded.database.sql(statement)
+    assert loaded.run().exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "what", "said"),
+    [
+        (
+            "DROP VIEW gold.both; DROP TABLE silver.a",
+            "CREATE TABLE silver.a (id int PRIMARY KEY, v text)",
+            "table silver.a",
+        ),
+        ("DROP TABLE bronze.c", "CREATE TABLE bronze.c (id text, v text)", "table bronze.c"),
+        ("DROP VIEW gold.both", "CREATE VIEW gold.both AS SELECT 1 AS id, '' AS a, '' AS b", 'view gold."both"'),
+        (
+            "",
+            "CREATE TABLE app.child () INHERITS (silver.a)",
+            "table app.child",
+        ),
+        (
+            "CREATE OR REPLACE VIEW silver.helper AS SELECT * FROM app.beneath",
+            "",
+            "view app.beneath",
+        ),
+        (
+            "CREATE OR REPLACE VIEW silver.helper AS SELECT app.f() AS one",
+            "",
+            "function app.f()",
+        ),
+    ],
+)
+def test_what_scripts_name_in_the_layers_and_what_lies_beneath_it_must_be_ours(
+    loaded: Project, intruder: Role, elt: Role, before: str, what: str, said: str
+) -> None:
+    may_no_longer_create(intruder)
+    intruder.sql("CREATE VIEW app.beneath AS SELECT 1 AS one; GRANT SELECT ON app.beneath TO PUBLIC")
+    intruder.sql("CREATE FUNCTION app.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    loaded.edit("checks/same.sql", ";", "; SELECT 1 FROM silver.helper WHERE false;")
+    elt.sql("CREATE VIEW silver.helper AS SELECT 1 AS one" if "helper" not in before else "SELECT 1")
+    for statement in filter(None, before.split("; ")):
+        elt.sql(statement)
+    if "INHERITS" in what:
+        loaded.database.sql(f"{what}; ALTER TABLE app.child OWNER TO {intruder.name}")
+    elif what:
+        intruder.sql(what)
+    with pytest.raises(DatabaseError) as caught:
+        loaded.run()
+    assert f"{said} belongs to {intruder.name}" in str(caught.value)
+
+
+def test_a_view_of_a_colleague_is_no_reason_to_stop_where_scripts_do_not_name_it(
+    loaded: Project, intruder: Role
+) -> None:
+    may_no_longer_create(intruder)
+    loaded.database.sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA silver, gold TO {intruder.name}")
+    intruder.sql(
+        "CREATE VIEW gold.my_view AS SELECT * FROM gold.both; CREATE VIEW app.my_view AS SELECT * FROM silver.a"
+    )
+    intruder.sql("CREATE TABLE silver.my_notes (id int)")
+    assert loaded.run().exit_code == 0, loaded.output
+    assert loaded.day("silver.a") == "tuesday"
+
+
+def test_what_a_group_owns_that_we_belong_to_is_ours(loaded: Project, elt: Role) -> None:
+    team = f"{loaded.database.name}_team"
+    loaded.database.sql(f"CREATE ROLE {team}; GRANT {team} TO {elt.name}; ALTER TABLE silver.a OWNER TO {team}")
+    loaded.database.sql(f"GRANT CREATE ON SCHEMA silver TO {team}")
+    try:
+        assert loaded.run().exit_code == 0, loaded.output
+    finally:
+        loaded.database.sql(f"REASSIGN OWNED BY {team} TO {elt.name}; DROP OWNED BY {team}; DROP ROLE {team}")
+
+
+def test_commands_that_only_look_call_nothing_of_an_intruder(morning: Morning, mallory: Role) -> None:
+    assert morning.run("elt_daily_load.py").returncode == 0
+    database = morning.database
+    database.sql(f"GRANT USAGE, CREATE ON SCHEMA elt TO {mallory.name}; DROP VIEW elt.recent_runs")
+    database.sql(f"CREATE SCHEMA app AUTHORIZATION {mallory.name}")
+    mallory.sql("CREATE SEQUENCE app.trap; GRANT USAGE ON SCHEMA app TO PUBLIC; GRANT ALL ON app.trap TO PUBLIC")
+    mallory.sql(
+        "CREATE VIEW elt.recent_runs AS SELECT setval('app.trap', 1) AS run_id, 'done' AS status, now() AS started_at,"
+        " 1 AS seconds, 1 AS jobs_published, 0 AS jobs_not_published, 1 AS rows_loaded, NULL::text AS error"
+    )
+    for words in ["main.py"], ["main.py", "status"], ["main.py", "check", "--online"], ["elt_daily_load.py"]:
+        told = morning.run(*words)
+        assert "nothing was done, for code of others would run as ours" in told.stdout or words[-1] == "--online"
+        assert told.returncode or words == ["main.py"]
+    assert (
+        f"view elt.recent_runs belongs to {mallory.name}: ALTER VIEW elt.recent_runs OWNER TO postgres;" in told.stdout
+    )
+    assert mallory.sql("SELECT is_called FROM app.trap") == [(False,)]
+    database.sql(f"DROP VIEW elt.recent_runs; REVOKE CREATE ON SCHEMA elt FROM {mallory.name}")
+    assert morning.run("elt_daily_load.py").returncode == 0, "what was dropped is made again"
+    assert morning.run("main.py", "status").returncode == 0
+
+
+# ---- triggers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trigger(loaded: Project, intruder: Role) -> str:
+    """A trigger function of mallory's, to be followed by the table."""
+    may_no_longer_create(intruder)
+    intruder.sql("""
+        CREATE FUNCTION app.evil() RETURNS trigger LANGUAGE plpgsql
+        AS $f$ BEGIN PERFORM setval('app.trap', 1); RETURN coalesce(NEW, OLD); END $f$
+    """)
+    return "CREATE TRIGGER evil BEFORE INSERT OR UPDATE OR DELETE ON {} FOR EACH ROW EXECUTE FUNCTION app.evil()"
+
+
+def assert_not_run(intruder: Role) -> None:
+    assert intruder.sql("SELECT is_called FROM app.trap") == [(False,)]
+
+
+@pytest.mark.parametrize("table", ["silver.a", "bronze.a"])
+def test_a_strangers_trigger_holds_its_group_back_by_name(
+    loaded: Project, intruder: Role, trigger: str, table: str
+) -> None:
+    loaded.database.sql(f"GRANT ALL ON {table} TO {intruder.name}")
+    intruder.sql(trigger.format(table))
+    assert loaded.run().exit_code == 1
+    assert f"trigger evil on {table} runs function app.evil() of role {intruder.name}" in loaded.last_line
+    assert f"DROP TRIGGER evil ON {table};" in loaded.output
+    assert loaded.day("silver.a") == "monday" and loaded.day("silver.c") == "tuesday"
+    assert_not_run(intruder)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "INSERT INTO silver.notes VALUES (1);",
+        "WITH x AS (UPDATE silver.notes SET id = 2 RETURNING id) SELECT * FROM x;",
+        "DELETE FROM ONLY silver.notes;",
+        "DO $$ BEGIN INSERT INTO silver.notes VALUES (1); END $$;",
+        "MERGE INTO silver.notes AS n USING (SELECT 1 AS id) AS s ON false WHEN NOT MATCHED THEN INSERT VALUES (1);",
+        "CREATE TEMP TABLE now AS SELECT 1 AS id;\n"
+        "SELECT * FROM elt.publish_rows(source => 'now'::regclass, target => ('silver.' || 'notes')::regclass);",
+    ],
+)
+def test_a_table_that_a_script_writes_in_any_way_is_looked_at(
+    loaded: Project, intruder: Role, elt: Role, trigger: str, script: str
+) -> None:
+    elt.sql(f"CREATE TABLE silver.notes (id int PRIMARY KEY); INSERT INTO silver.notes VALUES (7);"
+            f" GRANT ALL ON silver.notes TO {intruder.name}")  # fmt: skip
+    intruder.sql(trigger.format("silver.notes"))
+    loaded.edit("silver/c.sql", "DROP TABLE IF EXISTS", f"{script}\nDROP TABLE IF EXISTS")
+    assert loaded.run("c").exit_code == 1
+    assert "trigger evil on silver.notes runs function app.evil()" in loaded.output
+    assert_not_run(intruder)
+
+
+def test_partitions_are_looked_at_too(loaded: Project, intruder: Role, elt: Role, trigger: str) -> None:
+    elt.sql("DROP TABLE bronze.c; CREATE TABLE bronze.c (id text, v text) PARTITION BY LIST (id)")
+    elt.sql(f"CREATE TABLE bronze.c_all PARTITION OF bronze.c DEFAULT; GRANT ALL ON bronze.c_all TO {intruder.name}")
+    intruder.sql(trigger.format("bronze.c_all"))
+    assert loaded.run("c").exit_code == 1
+    assert "trigger evil on bronze.c_all runs function app.evil()" in loaded.output
+    assert_not_run(intruder)
+
+
+@pytest.mark.parametrize("table", ["runs", "job_runs", "script_runs", "definitions"])
+def test_our_own_history_is_looked_at_too(loaded: Project, intruder: Role, trigger: str, table: str) -> None:
+    loaded.database.sql(f"GRANT ALL ON elt.{table} TO {intruder.name}")
+    intruder.sql(trigger.format(f"elt.{table}"))
+    assert f"trigger evil on elt.{table} runs function app.evil()" in refused(loaded)
+    assert_not_run(intruder)
+
+
+def test_triggers_that_are_no_strangers_are_nobodys_business(
+    loaded: Project, intruder: Role, elt: Role, trigger: str
+) -> None:
+    loaded.database.sql(f"GRANT ALL ON silver.a, silver.c TO {intruder.name}")
+    intruder.sql(trigger.format("silver.a"))
+    elt.sql("ALTER TABLE silver.a DISABLE TRIGGER evil")
+    auditor = f"{loaded.database.name}_auditor"
+    loaded.database.sql(f"CREATE ROLE {auditor} NOLOGIN; CREATE SCHEMA audit AUTHORIZATION {auditor}")
+    loaded.database.sql(f"""
+        CREATE FUNCTION audit.note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN coalesce(NEW, OLD); END';
+        ALTER FUNCTION audit.note() OWNER TO {auditor}; GRANT USAGE ON SCHEMA audit TO PUBLIC;
+        CREATE TRIGGER note BEFORE INSERT ON silver.c FOR EACH ROW EXECUTE FUNCTION audit.note()
+    """)
+    try:
+        assert loaded.run().exit_code == 0, loaded.output
+        assert_not_run(intruder)
+        loaded.database.sql(f"GRANT {auditor} TO {intruder.name}")
+        loaded.put_day("wednesday")
+        assert loaded.run().exit_code == 1
+        assert f"runs function audit.note() of role {auditor}" in loaded.last_line
+    finally:
+        loaded.database.sql(f"DROP OWNED BY {auditor} CASCADE; DROP ROLE {auditor}")
+
+
+def test_a_trigger_that_comes_during_the_export_is_found_under_the_lock(
+    loaded: Project, intruder: Role, trigger: str
+) -> None:
+    loaded.database.sql(f"GRANT ALL ON silver.c TO {intruder.name}")
+    loaded.keboola.faults.add(Fault("slice", do=lambda: intruder.sql(trigger.format("silver.c"))))
+    assert loaded.run("c").exit_code == 1
+    assert "trigger evil on silver.c" in loaded.output
+    assert_not_run(intruder)
+
+
+def test_default_privileges_give_nobody_a_way_into_staging(loaded: Project, intruder: Role, elt: Role) -> None:
+    may_no_longer_create(intruder)
+    elt.sql(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {intruder.name}, PUBLIC")
+    loaded.script("checks/rights.sql", "SELECT relacl FROM pg_class CROSS JOIN aclexplode(relacl)"
+                  " WHERE relnamespace = 'elt_staging'::regnamespace AND grantee <> relowner;")  # fmt: skip
+    loaded.registry["both"]["checks"] = ["checks/rights.sql"]
+    assert loaded.run().exit_code == 0, loaded.output
+
+
+def test_check_online_warns_of_what_a_stranger_could_do_and_the_printed_statements_end_it(
+    morning: Morning, mallory: Role
+) -> None:
+    assert morning.run("elt_daily_load.py").returncode == 0
+    database = morning.database
+    database.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    database.sql(
+        f"GRANT CREATE, USAGE ON SCHEMA silver TO {mallory.name}; GRANT ALL ON silver.products TO {mallory.name}"
+    )
+    database.sql("GRANT TRIGGER ON elt.runs, bronze.products TO PUBLIC")
+    warned = morning.run("main.py", "check", "--online")
+    assert warned.returncode == 0, warned.stdout
+    statements = re.findall(r"warning: .*(REVOKE .*;)", warned.stdout)
+    assert sorted(statements) == sorted([
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
+        f"REVOKE CREATE ON SCHEMA silver FROM {mallory.name};",
+        f"REVOKE TRIGGER ON silver.products FROM {mallory.name};",
+        "REVOKE TRIGGER ON bronze.products FROM PUBLIC;",
+        "REVOKE TRIGGER ON elt.runs FROM PUBLIC;",
+    ])  # fmt: skip
+    assert morning.run("elt_daily_load.py").returncode == 0, "the mere right stops no morning"
+    for statement in statements:
+        database.sql(statement)
+    assert "warning" not in morning.run("main.py", "check", "--online").stdout
+    assert database.sql(f"SELECT has_table_privilege('{mallory.name}', 'silver.products', 'SELECT')") == [(True,)]
+
+
+def test_the_questions_are_answered_on_each_server(database_on_each: EmptyDatabase) -> None:
+    opened = Database(Settings(root=ROOT), keywords=database_on_each.connect_args).connect("questions")
+    assert script_path(opened).path == "public"
+    assert creators(opened, ["public", "pg_catalog"]) == []
+    assert of_others(opened, [("silver", "a"), ("gold", 'b"')], usable=True) == []
+    opened.close()
