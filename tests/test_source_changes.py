@@ -1,0 +1,250 @@
+"""A source that changes: never a wrong number with exit code 0, judged by the oracle. With the shipped scripts.
+
+Also a warehouse that an older version filled.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from checkout import Morning
+from lib.guards import Accepted
+from lib.wheel import programs
+from project import Project
+from sandbox.inventory import (
+    PRODUCT_COLUMNS,
+    PRODUCTS_TABLE,
+    STOCK_COLUMNS,
+    STOCK_TABLE,
+    products,
+    put_inventory,
+    stock,
+)
+from tests.test_sql_scripts import assert_equals_the_oracle
+
+ROOT = Path(__file__).resolve().parent.parent
+#: repeat a failed test with ELT_TEST_SEED=<what it printed>
+SEED = int(os.environ.get("ELT_TEST_SEED") or random.randrange(1_000_000))
+TABLES = {PRODUCTS_TABLE: PRODUCT_COLUMNS, STOCK_TABLE: STOCK_COLUMNS}
+#: of each job those scripts that the oracle judges: what is about history is left out, to be quick
+JUDGED = (
+    "silver/stock_thresholds.sql",
+    "silver/data_quality_issues.sql",
+    "silver/product_stock.sql",
+    "gold/product_status_summary.sql",
+)
+SUMMARY = "SELECT * FROM gold.product_status_summary ORDER BY product_sku"
+
+
+class Shop:
+    """The shipped jobs in a test's project, and a source that a test may change."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        shutil.rmtree(project.root / "sql_scripts")
+        shutil.copytree(ROOT / "sql_scripts", project.root / "sql_scripts")
+        jobs = json.loads((ROOT / "elt_jobs.json").read_text())
+        loading = {name: job for name, job in jobs.items() if "load" in job}
+        project.registry = {
+            **loading,
+            "summary": {"depends_on": list(loading), "transform": list(JUDGED)},
+        }
+        self.rows: dict[str, list[tuple[str, ...]]] = {}
+        self.day = 0
+
+    def sql(self, text: str) -> list[tuple]:
+        return self.project.database.sql(text)
+
+    def morning(self, dice: random.Random) -> None:
+        """New rows of both tables, as they are without any change of columns."""
+        self.day = dice.randrange(1000)
+        self.rows = {PRODUCTS_TABLE: [*products(30, self.day)], STOCK_TABLE: [*stock(30, 2, self.day)]}
+
+    def put(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        self.project.keboola.put_table(table, columns=columns, rows=rows)
+
+    def put_all(self) -> None:
+        for table, columns in TABLES.items():
+            self.put(table, columns, self.rows[table])
+
+    def assert_it_holds_the_rows(self) -> None:
+        """Silver and gold are what the oracle makes of this morning's rows."""
+        dicts = [
+            [dict(zip(map(str.lower, columns), row, strict=True)) for row in self.rows[table]]
+            for table, columns in TABLES.items()
+        ]
+        assert_equals_the_oracle(self, *dicts)
+
+
+@pytest.fixture
+def shop(project: Project) -> Shop:
+    shop = Shop(project)
+    shop.morning(random.Random(1))
+    shop.put_all()
+    assert project.run().exit_code == 0, project.output
+    shop.assert_it_holds_the_rows()
+    return shop
+
+
+# ---- each column renamed --------------------------------------------------------------------------------------------
+
+EACH_COLUMN = [(table, column) for table, columns in TABLES.items() for column in columns]
+
+
+def rename(shop: Shop, table: str, column: str) -> None:
+    """Held back by the column's name with gold as it was; accepted once, it loads."""
+    project, before = shop.project, shop.sql(SUMMARY)
+    job = table.rpartition(".")[2]
+    shop.put(table, [f"{name}_new" if name == column else name for name in TABLES[table]], shop.rows[table])
+    assert project.run().exit_code == 1
+    said = f"{table} has no column {column.lower()!r}; did you mean '{column}_new'?"
+    assert said in project.last_line and "no longer match" not in project.output
+    assert shop.sql(SUMMARY) == before
+    assert project.run(accepted=Accepted(frozenset({(job, "missing")}))).exit_code == 0, project.output
+    assert shop.sql(f"SELECT count({column.lower()}) FROM bronze.{job}") == [(0,)]
+    shop.put(table, TABLES[table], shop.rows[table])
+    assert project.run().exit_code == 0, project.output
+    shop.assert_it_holds_the_rows()
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [(PRODUCTS_TABLE, "sku"), (STOCK_TABLE, "quantity_available"), (STOCK_TABLE, "JSON_parentId")],
+)
+def test_a_renamed_column_is_held_back_by_name_and_loads_once_accepted(shop: Shop, table: str, column: str) -> None:
+    rename(shop, table, column)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("table", "column"), EACH_COLUMN)
+def test_each_renamed_column_is_held_back_by_name_and_loads_once_accepted(shop: Shop, table: str, column: str) -> None:
+    rename(shop, table, column)
+
+
+# ---- random changes -------------------------------------------------------------------------------------------------
+
+NAMES = [
+    "note",
+    "Sku",
+    "sku_code",
+    "quantity",
+    "xmin",
+    "n" * 64,
+    "Name ",
+    "is-active",
+    "json parentid",
+    "weight_Value",
+    "ř",
+]
+
+
+def landed(name: str) -> str:
+    return re.sub("[^a-z0-9_]", "_", name.lower())
+
+
+def change(dice: random.Random, columns: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """One change of a table, as somebody may make it in Keboola."""
+    at, name = dice.randrange(len(columns)), dice.choice([n for n in NAMES if n not in columns])
+    kind = dice.choice(["add", "drop", "rename", "rename", "recase", "reorder", "double", "empty"])
+    if kind == "add":
+        value = dice.choice(["", "x", "\0", "\udcff"])
+        return [*columns[:at], name, *columns[at:]], [[*row[:at], value, *row[at:]] for row in rows]
+    if kind == "drop":
+        return columns[:at] + columns[at + 1 :], [row[:at] + row[at + 1 :] for row in rows]
+    if kind == "rename":
+        return [*columns[:at], name, *columns[at + 1 :]], rows
+    if kind == "recase":
+        recased = columns[at].upper().replace("_", dice.choice(["-", " ", "_"]))
+        return ([*columns[:at], recased, *columns[at + 1 :]], rows) if recased not in columns else (columns, rows)
+    if kind == "reorder":
+        order = dice.sample(range(len(columns)), len(columns))
+        return [columns[place] for place in order], [[row[place] for place in order] for row in rows]
+    return columns, [] if kind == "empty" else rows * 2
+
+
+def change_at_random(shop: Shop, count: int) -> None:
+    """Each change is loaded right, or held back with gold as it was: the oracle says which."""
+    print(f"ELT_TEST_SEED={SEED}")
+    dice = random.Random(SEED)
+    project, outcomes = shop.project, set()
+    for _ in range(count):
+        shop.morning(dice)
+        before, may_load = shop.sql(SUMMARY), True
+        for table, columns in TABLES.items():
+            now: tuple[list[str], list[list[str]]] = ([*columns], [[*row] for row in shop.rows[table]])
+            for _ in range(dice.choice([0, 1, 1, 2, 3])):
+                now = change(dice, *now)
+            shop.put(table, *now)
+            shop.rows[table] = as_they_were_meant(columns, *now)
+            # every column that bronze wants is there, and only once
+            wanted = [[name for name in now[0] if landed(name) == landed(column)] for column in columns]
+            may_load &= all(len(found) == 1 for found in wanted) and bool(now[1])
+        code = project.run().exit_code
+        assert code == (0 if may_load else 1), project.output
+        if code:
+            assert shop.sql(SUMMARY) == before, project.output
+        else:
+            shop.assert_it_holds_the_rows()
+        outcomes.add(code)
+    assert count < 20 or outcomes == {0, 1}
+
+
+def as_they_were_meant(
+    columns: Sequence[str], names: Sequence[str], rows: Sequence[Sequence[str]]
+) -> list[tuple[str, ...]]:
+    """The rows under the names that the source has now; a column that it lacks is empty."""
+    places: Mapping[str, int] = {landed(name): place for place, name in enumerate(names)}
+    at = [places.get(landed(column)) for column in columns]
+    return [tuple("" if place is None else row[place] for place in at) for row in rows]
+
+
+def test_twenty_random_changes_never_publish_a_wrong_number(shop: Shop) -> None:
+    change_at_random(shop, 20)
+
+
+@pytest.mark.long
+def test_two_hundred_random_changes_never_publish_a_wrong_number(shop: Shop) -> None:
+    change_at_random(shop, 200)
+
+
+# ---- a warehouse that an older version filled -----------------------------------------------------------------------
+
+#: pg_dump of a database that the shipped jobs of an older version loaded on 25, 26 and 27 November 2026
+OLDER = sorted((ROOT / "tests/older").glob("*.sql.gz"))
+DAYS = "SELECT date_key, count(*), sum(quantity_available) FROM gold.fact_inventory_daily GROUP BY 1 ORDER BY 1"
+
+
+@pytest.mark.parametrize("dump", OLDER, ids=lambda dump: dump.name)
+def test_a_warehouse_of_an_older_version_is_loaded_and_its_history_kept(morning: Morning, dump: Path) -> None:
+    address = " ".join(f"{key}={value}" for key, value in morning.database.connect_args.items())
+    subprocess.run(
+        [programs(18) / "psql", "--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", address],
+        input=gzip.decompress(dump.read_bytes()),
+        check=True,
+        capture_output=True,
+    )
+    put_inventory(morning.keboola, products=20, warehouses=2, day=13, changing=0.2)
+    runs = "SELECT run_id, status, run_date, started_at, jobs FROM elt.runs WHERE run_id < 4 ORDER BY 1"
+    jobs = "SELECT run_id, job, status, rows_loaded, rows_before, source_version FROM elt.job_runs WHERE run_id < 4 ORDER BY 1, 2"
+    before = [morning.database.sql(text) for text in (runs, jobs, DAYS)]
+    assert [len(rows) for rows in before] == [3, 9, 3]
+    for words in ["status"], ["check", "--online"]:
+        looked = morning.run("main.py", *words)
+        assert looked.returncode == 0, looked.stdout
+    loaded = morning.run("elt_daily_load.py", "--date", "2026-11-28")
+    assert loaded.returncode == 0, loaded.stdout
+    assert [morning.database.sql(text)[: len(rows)] for text, rows in zip((runs, jobs, DAYS), before)] == before
+    assert len(morning.database.sql(DAYS)) == 4
+    assert morning.database.sql("SELECT accepted_guards, source_imported_at > '2026-01-01' FROM elt.job_runs"
+                                " WHERE run_id = 4 AND rows_loaded > 0") == [([], True), ([], True)]  # fmt: skip
+    again = morning.run("elt_daily_load.py", "--date", "2026-11-28")
+    assert again.returncode == 0 and " ~" not in again.stdout, again.stdout
