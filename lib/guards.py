@@ -43,7 +43,7 @@ class Accepted:
         for text in texts:
             job, colon, guard = text.rpartition(":")
             if not colon or not job or guard not in GUARDS:
-                hint = did_you_mean(guard, GUARDS) if colon else ""
+                hint = did_you_mean(guard, GUARDS) if job and guard not in GUARDS else ""
                 known = "".join(f"\n    {name:<8} {meaning}" for name, meaning in GUARDS.items())
                 raise SettingsError(f"--accept wants JOB:GUARD, not {text!r}{hint}; guards:{known}")
             given.add((job, guard))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from checkout import Morning
 from lib.contract import Contract, Match, landing_name, match
-from lib.errors import LoadError
+from lib.errors import LoadError, SettingsError
 from lib.extractors import SourceTable
 from lib.guards import Accepted, nearest_column
 from lib.runner import Patience
@@ -159,7 +159,7 @@ def test_columns_that_fill_themselves_are_no_part_of_the_contract(project: Proje
 #: further columns, and a value for each
 UNWANTED = {
     "a NUL byte": (["note"], ["\0"]),
-    "broken UTF-8": (["note"], ["\udcff\udcfe"]),
+    "broken UTF-8": (["other_note"], ["\udcff\udcfe"]),
     "two that meet": (["Blob-x", "Blob x"], ["1", "2"]),
     "a system column": (["xmin", "ctid", "tableoid"], ["1", "2", "3"]),
     "a name of 64 characters": (["n" * 64], ["1"]),
@@ -170,18 +170,17 @@ UNWANTED = {
 }
 
 
-@pytest.mark.parametrize("kind", UNWANTED)
-def test_a_column_that_bronze_lacks_stops_nothing(monday: Project, kind: str) -> None:
-    names, values = UNWANTED[kind]
-    rows = [[str(number), "tuesday", *values] for number in range(1, 11)]
-    monday.put("c", rows, columns=["id", "v", *names])
-    assert monday.run().exit_code == 0, monday.output
-    assert monday.day("silver.c") == "tuesday"
-    assert "in.c-main.c has columns that bronze.c lacks; they are not loaded: " in monday.output
-    asked = [request.parameters["columns"] for request in monday.keboola.requests if request.kind == "export-async"]
-    assert asked[-1] == "id,v"
-    longest = max(map(len, monday.output.splitlines()))
-    assert longest < 1500, "a table with many columns must not fill the log"
+def test_a_column_that_bronze_lacks_stops_nothing(monday: Project) -> None:
+    for kind, (names, values) in UNWANTED.items():
+        rows = [[str(number), kind, *values] for number in range(1, 11)]
+        monday.put("c", rows, columns=["id", "v", *names])
+        assert monday.run("c").exit_code == 0, (kind, monday.output)
+        assert monday.day("silver.c") == kind
+        assert "in.c-main.c has columns that bronze.c lacks; they are not loaded: " in monday.output, kind
+        asked = [request.parameters["columns"] for request in monday.keboola.requests if request.kind == "export-async"]
+        assert asked[-1] == "id,v", kind
+        longest = max(map(len, monday.output.splitlines()))
+        assert longest < 1500, f"{kind}: a table with many columns must not fill the log"
 
 
 def test_a_column_is_reported_once_when_it_first_appears(project: Project) -> None:
@@ -336,17 +335,23 @@ def test_a_renamed_column_is_held_back_and_the_printed_command_loads_it(morning:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("text", "said"),
     [
-        (["--accept", "products"], "--accept wants JOB:GUARD, not 'products'; guards:"),
-        (["--accept", "products:shrnk"], "not 'products:shrnk'; did you mean 'shrink'?"),
-        (["--accept", "prodcts:shrink"], "no job is named 'prodcts'; did you mean 'products'?"),
-        (["--accept-shrink", "prodcts"], "no job is named 'prodcts'; did you mean 'products'?"),
+        ("products", "--accept wants JOB:GUARD, not 'products'; guards:"),
+        (":shrink", "--accept wants JOB:GUARD, not ':shrink'; guards:"),
+        ("products:shrnk", "not 'products:shrnk'; did you mean 'shrink'?"),
     ],
 )
-def test_what_cannot_be_accepted_is_told(morning: Morning, words: list[str], said: str) -> None:
+def test_what_cannot_be_accepted_is_told(text: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Accepted.parse([text], [], "main.py run")
+    assert said in str(caught.value) and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("words", [["--accept", "prodcts:shrink"], ["--accept-shrink", "prodcts"]])
+def test_a_job_that_there_is_not_cannot_be_accepted(morning: Morning, words: list[str]) -> None:
     told = morning.run("main.py", "run", *words)
-    assert told.returncode == 2 and said in told.stdout
+    assert told.returncode == 2 and "no job is named 'prodcts'; did you mean 'products'?" in told.stdout
 
 
 def test_accepting_a_shrink_the_old_way_means_an_empty_export_too() -> None:

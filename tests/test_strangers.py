@@ -284,23 +284,26 @@ def test_what_a_stranger_made_before_the_revoke_keeps_public_out_of_the_path(
     assert path_of(elt) == "public"
 
 
-@pytest.mark.parametrize(
-    ("change", "path"),
-    [
-        ("ALTER ROLE {mallory} NOLOGIN", "public"),
-        ("ALTER ROLE {mallory} SUPERUSER", "public"),
-        ("ALTER DATABASE {database} OWNER TO {mallory}", "public"),
-        ("GRANT {mallory} TO {elt}", "public"),
-        ("GRANT {elt} TO {mallory}", "pg_catalog"),
-        ("ALTER ROLE {elt} SUPERUSER", "pg_catalog"),
-        ("ALTER ROLE {mallory} NOINHERIT CREATEROLE", "pg_catalog"),
-    ],
-)
-def test_who_is_a_stranger(database: EmptyDatabase, elt: Role, mallory: Role, change: str, path: str) -> None:
+#: a change of roles, the path of scripts then, and what takes it back
+STRANGERS = [
+    ("ALTER ROLE {mallory} NOLOGIN", "public", "ALTER ROLE {mallory} LOGIN"),
+    ("ALTER ROLE {mallory} SUPERUSER", "public", "ALTER ROLE {mallory} NOSUPERUSER"),
+    ("ALTER DATABASE {database} OWNER TO {mallory}", "public", "ALTER DATABASE {database} OWNER TO postgres"),
+    ("GRANT {mallory} TO {elt}", "public", "REVOKE {mallory} FROM {elt}"),
+    ("GRANT {elt} TO {mallory}", "pg_catalog", "REVOKE {elt} FROM {mallory}"),
+    ("ALTER ROLE {elt} SUPERUSER", "pg_catalog", "ALTER ROLE {elt} NOSUPERUSER"),
+    ("ALTER ROLE {mallory} NOINHERIT CREATEROLE", "pg_catalog", "ALTER ROLE {mallory} INHERIT NOCREATEROLE"),
+]
+
+
+def test_who_is_a_stranger(database: EmptyDatabase, elt: Role, mallory: Role) -> None:
+    names = {"mallory": mallory.name, "elt": elt.name, "database": database.name}
     database.sql(f"GRANT CREATE ON SCHEMA public TO {mallory.name}")
-    database.sql(change.format(mallory=mallory.name, elt=elt.name, database=database.name))
-    assert path_of(elt) == path
-    database.sql(f"ALTER DATABASE {database.name} OWNER TO postgres")
+    for change, path, back in STRANGERS:
+        database.sql(change.format(**names))
+        assert path_of(elt) == path, change
+        database.sql(back.format(**names))
+        assert path_of(elt) == "pg_catalog", back
 
 
 def test_a_role_that_can_become_the_schemas_owner_only_by_set_role_may_create(
@@ -351,37 +354,44 @@ def may_no_longer_create(intruder: Role) -> None:
     intruder.database.sql(f"REVOKE CREATE ON SCHEMA elt, elt_staging FROM {intruder.name}")
 
 
-@pytest.mark.parametrize(
-    ("what", "said"),
-    [
-        (
-            f"CREATE FUNCTION elt.publish_rows(text, text) RETURNS void {EVIL}",
-            "function elt.publish_rows(text,text) belongs to {name}: ALTER FUNCTION elt.publish_rows(text,text) OWNER TO",
-        ),
-        ("CREATE SEQUENCE elt.mine", "sequence elt.mine belongs to {name}: ALTER SEQUENCE elt.mine OWNER TO"),
-        ("CREATE VIEW elt.mine AS SELECT 1 AS one", "view elt.mine belongs to {name}"),
-        ("CREATE DOMAIN elt.mine AS text", "type elt.mine belongs to {name}"),
-        ("CREATE TABLE elt_staging.mine (v text)", "table elt_staging.mine belongs to {name}"),
-        (
-            f"CREATE FUNCTION elt_staging.mine() RETURNS void {EVIL}",
-            "DROP FUNCTION elt_staging.mine();",
-        ),
-    ],
-)
-def test_everything_in_our_own_schemas_must_be_ours(loaded: Project, intruder: Role, what: str, said: str) -> None:
-    intruder.sql(what)
-    may_no_longer_create(intruder)
-    assert said.format(name=intruder.name) in refused(loaded)
+#: what an intruder makes, how it goes again, and what is said
+IN_OUR_SCHEMAS = [
+    (
+        f"FUNCTION elt.publish_rows(text, text) RETURNS void {EVIL}",
+        "FUNCTION elt.publish_rows(text, text)",
+        "function elt.publish_rows(text,text) belongs to {name}: ALTER FUNCTION elt.publish_rows(text,text) OWNER TO",
+    ),
+    ("SEQUENCE elt.mine", "SEQUENCE elt.mine", "sequence elt.mine belongs to {name}: ALTER SEQUENCE elt.mine OWNER TO"),
+    ("VIEW elt.mine AS SELECT 1 AS one", "VIEW elt.mine", "view elt.mine belongs to {name}"),
+    ("DOMAIN elt.mine AS text", "DOMAIN elt.mine", "type elt.mine belongs to {name}"),
+    ("TABLE elt_staging.mine (v text)", "TABLE elt_staging.mine", "table elt_staging.mine belongs to {name}"),
+    (
+        f"FUNCTION elt_staging.mine() RETURNS void {EVIL}",
+        "FUNCTION elt_staging.mine",
+        "DROP FUNCTION elt_staging.mine();",
+    ),
+]
+
+
+def test_everything_in_our_own_schemas_must_be_ours(loaded: Project, intruder: Role) -> None:
+    grant = f"CREATE ON SCHEMA elt, elt_staging {{}} {intruder.name}"
+    for what, made, said in IN_OUR_SCHEMAS:
+        loaded.database.sql("GRANT " + grant.format("TO"))
+        intruder.sql(f"CREATE {what}")
+        may_no_longer_create(intruder)
+        assert said.format(name=intruder.name) in refused(loaded), what
+        loaded.database.sql(f"DROP {made}")
     assert intruder.sql("SELECT is_called FROM app.trap") == [(False,)]
+    assert loaded.run().exit_code == 0
 
 
-@pytest.mark.parametrize("schema", ["elt", "elt_staging"])
 def test_no_stranger_may_create_in_our_own_schemas_and_the_printed_revoke_helps(
-    loaded: Project, intruder: Role, schema: str
+    loaded: Project, intruder: Role
 ) -> None:
     said = refused(loaded)
-    statement = f"REVOKE CREATE ON SCHEMA {schema} FROM {intruder.name};"
-    assert f"role {intruder.name} may create in schema {schema}: {statement}" in said
+    for schema in ("elt", "elt_staging"):
+        statement = f"REVOKE CREATE ON SCHEMA {schema} FROM {intruder.name};"
+        assert f"role {intruder.name} may create in schema {schema}: {statement}" in said
     for statement in re.findall(r"REVOKE .*;", said):
         loaded.database.sql(statement)
     assert loaded.run().exit_code == 0
@@ -510,27 +520,28 @@ def test_a_strangers_trigger_holds_its_group_back_by_name(
     assert_not_run(intruder)
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        "INSERT INTO silver.notes VALUES (1);",
-        "WITH x AS (UPDATE silver.notes SET id = 2 RETURNING id) SELECT * FROM x;",
-        "DELETE FROM ONLY silver.notes;",
-        "DO $$ BEGIN INSERT INTO silver.notes VALUES (1); END $$;",
-        "MERGE INTO silver.notes AS n USING (SELECT 1 AS id) AS s ON false WHEN NOT MATCHED THEN INSERT VALUES (1);",
-        "CREATE TEMP TABLE now AS SELECT 1 AS id;\n"
-        "SELECT * FROM elt.publish_rows(source => 'now'::regclass, target => ('silver.' || 'notes')::regclass);",
-    ],
-)
+WAYS_TO_WRITE = [
+    "INSERT INTO silver.notes VALUES (1);",
+    "WITH x AS (UPDATE silver.notes SET id = 2 RETURNING id) SELECT * FROM x;",
+    "DELETE FROM ONLY silver.notes;",
+    "DO $$ BEGIN INSERT INTO silver.notes VALUES (1); END $$;",
+    "MERGE INTO silver.notes AS n USING (SELECT 1 AS id) AS s ON false WHEN NOT MATCHED THEN INSERT VALUES (1);",
+    "CREATE TEMP TABLE now AS SELECT 1 AS id;\n"
+    "SELECT * FROM elt.publish_rows(source => 'now'::regclass, target => ('silver.' || 'notes')::regclass);",
+]
+
+
 def test_a_table_that_a_script_writes_in_any_way_is_looked_at(
-    loaded: Project, intruder: Role, elt: Role, trigger: str, script: str
+    loaded: Project, intruder: Role, elt: Role, trigger: str
 ) -> None:
-    elt.sql(f"CREATE TABLE silver.notes (id int PRIMARY KEY); INSERT INTO silver.notes VALUES (7);"
-            f" GRANT ALL ON silver.notes TO {intruder.name}")  # fmt: skip
+    elt.sql("CREATE TABLE silver.notes (id int PRIMARY KEY); INSERT INTO silver.notes VALUES (7)")
+    elt.sql(f"GRANT ALL ON silver.notes TO {intruder.name}")
     intruder.sql(trigger.format("silver.notes"))
-    loaded.edit("silver/c.sql", "DROP TABLE IF EXISTS", f"{script}\nDROP TABLE IF EXISTS")
-    assert loaded.run("c").exit_code == 1
-    assert "trigger evil on silver.notes runs function app.evil()" in loaded.output
+    rest = (loaded.root / "sql_scripts/silver/c.sql").read_text()
+    for script in WAYS_TO_WRITE:
+        loaded.script("silver/c.sql", f"{script}\n{rest}")
+        assert loaded.run("c").exit_code == 1
+        assert "trigger evil on silver.notes runs function app.evil()" in loaded.output, script
     assert_not_run(intruder)
 
 
@@ -543,11 +554,12 @@ def test_partitions_are_looked_at_too(loaded: Project, intruder: Role, elt: Role
     assert_not_run(intruder)
 
 
-@pytest.mark.parametrize("table", ["runs", "job_runs", "script_runs", "definitions"])
-def test_our_own_history_is_looked_at_too(loaded: Project, intruder: Role, trigger: str, table: str) -> None:
-    loaded.database.sql(f"GRANT ALL ON elt.{table} TO {intruder.name}")
-    intruder.sql(trigger.format(f"elt.{table}"))
-    assert f"trigger evil on elt.{table} runs function app.evil()" in refused(loaded)
+def test_our_own_history_is_looked_at_too(loaded: Project, intruder: Role, trigger: str) -> None:
+    for table in ("runs", "job_runs", "script_runs", "definitions"):
+        loaded.database.sql(f"GRANT ALL ON elt.{table} TO {intruder.name}")
+        intruder.sql(trigger.format(f"elt.{table}"))
+        assert f"trigger evil on elt.{table} runs function app.evil()" in refused(loaded)
+        loaded.database.sql(f"DROP TRIGGER evil ON elt.{table}")
     assert_not_run(intruder)
 
 
