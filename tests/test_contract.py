@@ -165,7 +165,7 @@ UNWANTED = {
     "a name of 64 characters": (["n" * 64], ["1"]),
     "a name of 700 bytes": (["ř" * 350], ["1"]),
     "too many": ([f"column_{number}" for number in range(1601)], ["1"] * 1601),
-    "too wide for a page": ([f"column_{number}" for number in range(1500)], ["x" * 20] * 1500),
+    "too wide for a page": ([f"wide_{number}" for number in range(1500)], ["x" * 20] * 1500),
     "quotes and line ends": (['a "b"\n', "'; DROP TABLE bronze.c"], ["1", "2"]),
 }
 
