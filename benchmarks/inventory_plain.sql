@@ -18,8 +18,8 @@ SELECT
 FROM (
     SELECT DISTINCT ON (elt.to_text(sku))
         elt.to_text(sku) AS product_sku,
-        elt.to_text(name) AS product_name,
-        elt.to_text(product_type) AS product_type,
+        elt.to_text(regexp_replace(name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS product_name,
+        elt.to_text(regexp_replace(product_type, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS product_type,
         trim_scale(nullif(greatest(elt.to_number(weight_value), 0), 0) * weight_units.g) AS weight_g,
         trim_scale(nullif(greatest(elt.to_number(dimensions_length), 0), 0) * length_units.cm) AS length_cm,
         trim_scale(nullif(greatest(elt.to_number(dimensions_width), 0), 0) * length_units.cm) AS width_cm,
@@ -44,8 +44,8 @@ CREATE TEMP TABLE stock_rows AS
 SELECT
     links.product_sku,
     coalesce(elt.to_text(warehouse_id), 'unknown') AS warehouse,
-    elt.to_text(warehouse_name) AS warehouse_name,
-    elt.to_text(warehouse_identifier) AS warehouse_identifier,
+    elt.to_text(regexp_replace(warehouse_name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS warehouse_name,
+    elt.to_text(regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS warehouse_identifier,
     json_parentid,
     warehouse_id,
     quantity_available,
@@ -63,8 +63,8 @@ SELECT
             elt.to_number(quantity_on_hand) DESC NULLS LAST,
             coalesce(elt.to_number(quarantined_quantity), 0) DESC,
             coalesce(elt.to_number(quantity_unavailable), 0) DESC,
-            elt.to_text(warehouse_name) COLLATE "C",
-            elt.to_text(warehouse_identifier) COLLATE "C",
+            elt.to_text(regexp_replace(warehouse_name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) COLLATE "C",
+            elt.to_text(regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) COLLATE "C",
             stock::text COLLATE "C"
     ) AS place
 FROM bronze.products_inventory_locations AS stock
@@ -149,7 +149,7 @@ product_rows AS (
 ),
 
 used_products AS (
-    SELECT product_rows.*, silver.is_active AS active, silver.weight_g, silver.length_cm, silver.width_cm, silver.height_cm
+    SELECT product_rows.*, silver.product_name, silver.product_type AS type_used, silver.is_active AS active, silver.weight_g, silver.length_cm, silver.width_cm, silver.height_cm
     FROM product_rows
     INNER JOIN silver.products AS silver ON silver.product_sku = product_rows.product_sku
     WHERE place = 1
@@ -170,7 +170,7 @@ used_quantities AS (
 ),
 
 issues (rule, severity, job, row_key, column_name, value_received, value_used, explanation) AS (
-    SELECT 'missing_sku', 'error', 'products', coalesce(elt.to_text(name), 'no name'), 'sku', sku, NULL,
+    SELECT 'missing_sku', 'error', 'products', coalesce(elt.to_text(regexp_replace(name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')), 'no name'), 'sku', sku, NULL,
         'A product without SKU is left out.'
     FROM product_rows WHERE product_sku IS NULL
     UNION ALL
@@ -181,6 +181,14 @@ issues (rule, severity, job, row_key, column_name, value_received, value_used, e
     SELECT 'is_active_is_neither', 'warning', 'products', product_sku, 'is_active', is_active, active::text,
         'Neither 1 nor empty; only true counts as active.'
     FROM used_products WHERE elt.to_text(is_active) <> '1'
+    UNION ALL
+    SELECT 'line_break_in_product', 'warning', 'products', product_sku, texts.column_name, texts.value_received,
+        texts.value_used, 'A line break in a name or type; a blank is used for it.'
+    FROM used_products
+    CROSS JOIN LATERAL (
+        VALUES ('name', name, product_name), ('product_type', product_type, type_used)
+    ) AS texts (column_name, value_received, value_used)
+    WHERE elt.to_text(texts.value_received) ~ '[\n\v\f\r\u0085\u2028\u2029]'
     UNION ALL
     SELECT 'invalid_measure', 'warning', 'products', product_sku, measures.column_name, measures.value_received, NULL,
         'No number above 0, so it is unknown.'
@@ -245,6 +253,16 @@ issues (rule, severity, job, row_key, column_name, value_received, value_used, e
         'quantity_on_hand', trim_scale(quantity_on_hand_received)::text, trim_scale(quantity_on_hand)::text,
         'More on hand than available; set to quantity_available.'
     FROM silver.stock_levels WHERE quantity_on_hand_received > quantity_on_hand
+    UNION ALL
+    SELECT DISTINCT 'line_break_in_warehouse', 'warning', 'products_inventory_locations',
+        coalesce(elt.to_text(warehouse_id), 'unknown'), texts.column_name, texts.value_received,
+        elt.to_text(regexp_replace(texts.value_received, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')),
+        'A line break in the name or code of a warehouse; a blank is used for it.'
+    FROM bronze.products_inventory_locations
+    CROSS JOIN LATERAL (
+        VALUES ('warehouse_name', warehouse_name), ('warehouse_identifier', warehouse_identifier)
+    ) AS texts (column_name, value_received)
+    WHERE concat(warehouse_name, warehouse_identifier) ~ '[\n\v\f\r\u0085\u2028\u2029]' AND elt.to_text(texts.value_received) ~ '[\n\v\f\r\u0085\u2028\u2029]'
 )
 
 SELECT

@@ -18,6 +18,8 @@ Row = Mapping[str, str | None]
 Issue = tuple[str, str, str, int, str, str, str | None, str | None]
 
 NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?")
+#: LF, VT, FF, CR, CR LF as one, and those of Unicode: NEL, LS, PS
+LINE_BREAK = re.compile("\r\n|[\n\v\f\r\x85\u2028\u2029]")
 CENTIMETRES = {"cm": "1", "mm": "0.1", "m": "100", "in": "2.54"}
 GRAMS = {"g": "1", "kg": "1000", "oz": "28.349523125", "lb": "453.59237"}
 DIMENSIONS = ("dimensions_length", "dimensions_width", "dimensions_height")
@@ -30,14 +32,16 @@ STOCK_COLUMNS = ("json_parentid", "warehouse_id", "warehouse_name", "warehouse_i
 
 SEVERITY = {
     **dict.fromkeys(("missing_sku", "duplicate_sku"), ("error", "products")),
-    **dict.fromkeys(("is_active_is_neither", "invalid_measure", "unknown_unit"), ("warning", "products")),
+    **dict.fromkeys(
+        ("is_active_is_neither", "line_break_in_product", "invalid_measure", "unknown_unit"), ("warning", "products")
+    ),
     **dict.fromkeys(("missing_weight", "missing_dimensions", "product_without_stock"), ("info", "products")),
     **dict.fromkeys(
         ("stock_without_product", "duplicate_stock_row", "quantity_is_no_number"),
         ("error", "products_inventory_locations"),
     ),
     **dict.fromkeys(
-        ("missing_warehouse", "negative_quantity", "on_hand_above_available"),
+        ("missing_warehouse", "negative_quantity", "on_hand_above_available", "line_break_in_warehouse"),
         ("warning", "products_inventory_locations"),
     ),
 }
@@ -45,6 +49,16 @@ SEVERITY = {
 
 def text_of(value: str | None) -> str | None:
     return (value or "").strip(" \t\r\n") or None
+
+
+def has_line_break(value: str | None) -> bool:
+    """Of any kind, in what is left without the blanks around it."""
+    return bool(LINE_BREAK.search(text_of(value) or ""))
+
+
+def line_of(value: str | None) -> str | None:
+    """A text of one line."""
+    return text_of(LINE_BREAK.sub(" ", value or ""))
 
 
 def lower(text: str) -> str:
@@ -121,7 +135,7 @@ def _products(rows: list[Row], found: list) -> dict[str, tuple]:
     for row in rows:
         sku = text_of(row["sku"])
         if sku is None:
-            found.append(("missing_sku", text_of(row["name"]) or "no name", "sku", row["sku"], None))
+            found.append(("missing_sku", line_of(row["name"]) or "no name", "sku", row["sku"], None))
         else:
             by_sku[sku].append(row)
     return {sku: _product(sku, same, found) for sku, same in by_sku.items()}
@@ -135,6 +149,9 @@ def _product(sku: str, rows: list[Row], found: list) -> tuple:
         found.append(
             ("is_active_is_neither", sku, "is_active", used["is_active"], "true" if _is_active(used) else "false")
         )
+    for column in ("name", "product_type"):
+        if has_line_break(used[column]):
+            found.append(("line_break_in_product", sku, column, used[column], line_of(used[column])))
     for column in ("weight_value", *DIMENSIONS):
         number = number_of(used[column])
         if text_of(used[column]) and (number is None or number <= 0):
@@ -147,7 +164,7 @@ def _product(sku: str, rows: list[Row], found: list) -> tuple:
     if None in sides:
         received = [used[column] or "" for column in (*DIMENSIONS, "dimensions_unit")]
         found.append(("missing_dimensions", sku, ", ".join(DIMENSIONS), "{} x {} x {} {}".format(*received), None))
-    return (text_of(used["name"]), text_of(used["product_type"]), weight, *sides, _is_active(used), None not in sides)
+    return (line_of(used["name"]), line_of(used["product_type"]), weight, *sides, _is_active(used), None not in sides)
 
 
 def _measures(
@@ -181,6 +198,14 @@ def _stock_levels(rows: list[Row], links: Mapping[str, str], found: list) -> dic
             found.append(("stock_without_product", key, "quantity_available", row["quantity_available"], None))
         else:
             by_place[sku, warehouse].append(row)
+    texts = {
+        (text_of(row["warehouse_id"]) or "unknown", column, row[column])
+        for row in rows
+        for column in ("warehouse_name", "warehouse_identifier")
+        if has_line_break(row[column])
+    }
+    for warehouse, column, text in texts:
+        found.append(("line_break_in_warehouse", warehouse, column, text, line_of(text)))
     return {place: _stock_level(place, same, found) for place, same in by_place.items()}
 
 
@@ -201,7 +226,7 @@ def _stock_level(place: tuple[str, str], rows: list[Row], found: list) -> tuple:
         totals = [total + used[column] for total, column in zip(totals, QUANTITIES)]
         if received["quantity_on_hand"] is not None:
             received_on_hand.append(received["quantity_on_hand"])
-        names.append((text_of(row["warehouse_name"]), text_of(row["warehouse_identifier"])))
+        names.append((line_of(row["warehouse_name"]), line_of(row["warehouse_identifier"])))
     available, on_hand, quarantined, unavailable = totals
     on_hand_received = sum(received_on_hand, Decimal(0)) if received_on_hand else None
     if on_hand_received is not None and on_hand_received > on_hand:
@@ -235,8 +260,8 @@ def _best_first(row: Row) -> tuple:
         (on_hand is None, -(on_hand or 0)),
         -(quarantined or 0),
         -(unavailable or 0),
-        nulls_last(text_of(row["warehouse_name"])),
-        nulls_last(text_of(row["warehouse_identifier"])),
+        nulls_last(line_of(row["warehouse_name"])),
+        nulls_last(line_of(row["warehouse_identifier"])),
         row_text(row, STOCK_COLUMNS),
     )
 

@@ -51,8 +51,8 @@ class Load:
             available, on_hand, quarantined, unavailable = (
                 oracle.number_of(row[column]) or ZERO for column in oracle.QUANTITIES
             )
-            sums[0].add(text_of(row["warehouse_name"]))
-            sums[1].add(text_of(row["warehouse_identifier"]))
+            sums[0].add(oracle.line_of(row["warehouse_name"]))
+            sums[1].add(oracle.line_of(row["warehouse_identifier"]))
             for place, number in enumerate((available, min(on_hand, available), quarantined, unavailable), start=2):
                 sums[place] += number
         return found

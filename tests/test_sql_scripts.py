@@ -258,6 +258,52 @@ def test_a_long_name_without_sku_does_not_exceed_what_an_index_holds(warehouse: 
     assert warehouse.issues() == [("missing_sku", name[:200], "sku", "", None)]
 
 
+@pytest.mark.parametrize("between", ["\n", "\r", "\r\n", "\v", "\f", "\x85", "\u2028", "\u2029"])
+def test_a_line_break_in_a_name_becomes_a_blank_and_is_listed(warehouse: Warehouse, between: str) -> None:
+    broken = f"Signer{between}One"
+    warehouse.load(
+        [
+            product(name=broken, product_type=broken),
+            product(sku="B1", name=f" Plate{between}\n", inventory_locations="b"),
+        ],
+        [
+            stock(warehouse_name=broken),
+            stock(json_parentid="b", warehouse_name=broken),
+            stock(json_parentid="gone", warehouse_id="102", warehouse_identifier=broken),
+        ],
+    )
+    lines = [(name,) for name in ("Plate", "Signer One")]
+    assert warehouse.sql("SELECT product_name FROM gold.dim_product WHERE product_key > 0 ORDER BY 1") == lines
+    assert warehouse.sql("SELECT product_type FROM silver.products WHERE product_sku = 'A1'") == [("Signer One",)]
+    assert warehouse.sql("SELECT warehouse_name FROM gold.dim_warehouse WHERE warehouse_id = '101'") == [
+        ("Signer One",)
+    ]
+    assert warehouse.sql("SELECT DISTINCT warehouse_name FROM silver.stock_levels") == [("Signer One",)]
+    assert warehouse.sql("SELECT warehouse_identifier FROM silver.stock_without_product") == [("Signer One",)]
+    listed = [issue for issue in warehouse.issues() if "line_break" in issue[0] and issue[1] != "B1"]
+    assert listed == [
+        ("line_break_in_product", "A1", "name", broken, "Signer One"),
+        ("line_break_in_product", "A1", "product_type", broken, "Signer One"),
+        ("line_break_in_warehouse", "101", "warehouse_name", broken, "Signer One"),
+        ("line_break_in_warehouse", "102", "warehouse_identifier", broken, "Signer One"),
+    ]
+
+
+def test_no_text_for_people_holds_a_line_break(warehouse: Warehouse) -> None:
+    """A CSV file of any gold view has a line per row; keys stay as they came."""
+    broken = "a\r\nb\u2028c"
+    warehouse.load(
+        [product(name=broken, product_type=broken), product(sku="", name=broken, inventory_locations="")],
+        [stock(warehouse_name=broken, warehouse_identifier=broken)],
+    )
+    for script in ORDER:
+        if script.startswith("gold/"):
+            view = script.removesuffix(".sql").replace("/", ".")
+            assert (
+                warehouse.sql(f"SELECT 1 FROM {view} AS t WHERE t::text ~ '[\\n\\v\\f\\r\\u0085\\u2028\\u2029]'") == []
+            ), view
+
+
 def test_of_duplicate_products_the_active_one_wins_then_the_smallest_text(warehouse: Warehouse) -> None:
     inactive = product(name="Anvil", is_active="", inventory_locations="")
     first = product(name="Basalt", inventory_locations="")
@@ -585,7 +631,7 @@ def assert_equals_the_oracle(warehouse: Warehouse, products: Sequence[Mapping], 
     assert len(summary) == len(expected.product_status_summary)
 
 
-TEXTS = ("", None, " ", 'a "b"', "x\ny", "\\.", "ž", "\U0001f510", "a,b", "(a)", "\\N")
+TEXTS = ("", None, " ", 'a "b"', "x\ny", "x\r\n\u2028y\x85", "\v", "\\.", "ž", "\U0001f510", "a,b", "(a)", "\\N")
 NUMBERS = ("0", "1", "5", "9", "10", "10.0", " 7 ", "-2", "1.5", "n/a", "", None, "1e2", "+3", "9" * 20)
 
 
@@ -616,8 +662,8 @@ def random_rows(dice: random.Random) -> tuple[list[dict], list[dict]]:
             stock(
                 json_parentid=dice.choice([*links, "gone"]),
                 warehouse_id=dice.choice(["101", "102", " 101", "", None]),
-                warehouse_name=dice.choice(["Praha", "Brno", *TEXTS[:4]]),
-                warehouse_identifier=dice.choice(["PRG", "", None]),
+                warehouse_name=dice.choice(["Praha", "Brno", *TEXTS[:7]]),
+                warehouse_identifier=dice.choice(["PRG", "", None, "P\rG"]),
                 **{column: dice.choice(NUMBERS) for column in oracle.QUANTITIES},
             )
         )

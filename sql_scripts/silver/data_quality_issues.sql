@@ -19,7 +19,7 @@ COMMENT ON TABLE silver.data_quality_issues IS
     'One row per thing of the current load that silver could not hold, changed, or misses.';
 COMMENT ON COLUMN silver.data_quality_issues.rule IS 'What is wrong, in one word.';
 COMMENT ON COLUMN silver.data_quality_issues.row_key IS
-    'Which row: SKU; SKU / warehouse; link / warehouse for stock without product; name for a product without SKU.';
+    'Which row: SKU; SKU / warehouse; link / warehouse for stock without product; name for a product without SKU; a warehouse for its name.';
 COMMENT ON COLUMN silver.data_quality_issues.column_name IS 'Column of the bronze table that job loads.';
 COMMENT ON COLUMN silver.data_quality_issues.occurrence IS 'Counts the issues of one rule, row and column from 1.';
 COMMENT ON COLUMN silver.data_quality_issues.severity IS
@@ -38,6 +38,7 @@ rules (rule, severity, job, explanation) AS (
         ('missing_sku', 'error', 'products', 'A product without SKU is left out.'),
         ('duplicate_sku', 'error', 'products', 'Another row of this SKU is used: an active one, else the smallest text.'),
         ('is_active_is_neither', 'warning', 'products', 'Neither 1 nor empty; only true counts as active.'),
+        ('line_break_in_product', 'warning', 'products', 'A line break in a name or type; a blank is used for it.'),
         ('invalid_measure', 'warning', 'products', 'No number above 0, so it is unknown.'),
         ('unknown_unit', 'warning', 'products', 'Not one of in, cm, mm, m or oz, lb, g, kg, so the measure is unknown.'),
         ('missing_weight', 'info', 'products', 'The weight is unknown.'),
@@ -48,7 +49,8 @@ rules (rule, severity, job, explanation) AS (
         ('quantity_is_no_number', 'error', 'products_inventory_locations', 'Counts as 0.'),
         ('missing_warehouse', 'warning', 'products_inventory_locations', 'Counts as stock of the warehouse unknown.'),
         ('negative_quantity', 'warning', 'products_inventory_locations', 'Used as it is.'),
-        ('on_hand_above_available', 'warning', 'products_inventory_locations', 'More on hand than available; set to quantity_available.')
+        ('on_hand_above_available', 'warning', 'products_inventory_locations', 'More on hand than available; set to quantity_available.'),
+        ('line_break_in_warehouse', 'warning', 'products_inventory_locations', 'A line break in the name or code of a warehouse; a blank is used for it.')
 ),
 
 -- Products: rows without a SKU, rows that share one, and those of which something is missing or that are not active; ranked
@@ -67,6 +69,8 @@ doubtful_products AS MATERIALIZED (
         elt.to_text(product.sku) AS product_sku,
         used.product_sku AS sku_used,
         used.is_active AS is_active_used,
+        used.product_name AS name_used,
+        used.product_type AS product_type_used,
         used.has_dimensions,
         used.weight_g,
         coalesce(used.length_cm, used.width_cm, used.height_cm) AS any_dimension_cm
@@ -77,6 +81,7 @@ doubtful_products AS MATERIALIZED (
         OR used.weight_g IS NULL
         OR NOT used.has_dimensions
         OR elt.to_text(product.is_active) <> '1'
+        OR concat(product.name, product.product_type) ~ '[\n\v\f\r\u0085\u2028\u2029]'
 ),
 
 ranked_products AS (
@@ -163,8 +168,8 @@ ranked_stock AS (
                 on_hand DESC NULLS LAST,
                 coalesce(quarantined, 0) DESC,
                 coalesce(unavailable, 0) DESC,
-                elt.to_text(warehouse_name) COLLATE "C",
-                elt.to_text(warehouse_identifier) COLLATE "C",
+                elt.to_text(regexp_replace(warehouse_name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) COLLATE "C",
+                elt.to_text(regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) COLLATE "C",
                 row_text COLLATE "C"
         ) AS place
     FROM typed_stock
@@ -189,8 +194,23 @@ used_quantities AS (
     WHERE (available >= 0 AND on_hand >= 0 AND quarantined >= 0 AND unavailable >= 0) IS NOT TRUE
 ),
 
+-- A name that a whole warehouse has is listed once, and not with each of its rows.
+texts_of_warehouses AS (
+    SELECT DISTINCT coalesce(elt.to_text(warehouse_id), 'unknown') AS warehouse, texts.*
+    FROM bronze.products_inventory_locations
+    CROSS JOIN LATERAL (
+        VALUES ('warehouse_name', warehouse_name), ('warehouse_identifier', warehouse_identifier)
+    ) AS texts (column_name, value_received)
+    WHERE concat(warehouse_name, warehouse_identifier) ~ '[\n\v\f\r\u0085\u2028\u2029]'
+),
+
 issues (rule, row_key, column_name, value_received, value_used) AS (
-    SELECT 'missing_sku', coalesce(elt.to_text(name), 'no name'), 'sku', sku, NULL
+    SELECT
+        'missing_sku',
+        coalesce(elt.to_text(regexp_replace(name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')), 'no name'),
+        'sku',
+        sku,
+        NULL
     FROM ranked_products
     WHERE product_sku IS NULL
 
@@ -203,6 +223,14 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
     SELECT 'is_active_is_neither', product_sku, 'is_active', is_active, is_active_used::text
     FROM used_products
     WHERE elt.to_text(is_active) <> '1'
+
+    UNION ALL
+    SELECT 'line_break_in_product', product_sku, texts.column_name, texts.value_received, texts.value_used
+    FROM used_products
+    CROSS JOIN LATERAL (
+        VALUES ('name', name, name_used), ('product_type', product_type, product_type_used)
+    ) AS texts (column_name, value_received, value_used)
+    WHERE elt.to_text(texts.value_received) ~ '[\n\v\f\r\u0085\u2028\u2029]'
 
     UNION ALL
     SELECT 'invalid_measure', product_sku, measures.column_name, measures.value_received, NULL
@@ -289,6 +317,16 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
         trim_scale(quantity_on_hand)::text
     FROM silver.stock_levels
     WHERE quantity_on_hand_received > quantity_on_hand
+
+    UNION ALL
+    SELECT
+        'line_break_in_warehouse',
+        warehouse,
+        column_name,
+        value_received,
+        elt.to_text(regexp_replace(value_received, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g'))
+    FROM texts_of_warehouses
+    WHERE elt.to_text(value_received) ~ '[\n\v\f\r\u0085\u2028\u2029]'
 )
 
 SELECT
