@@ -129,7 +129,9 @@ FROM stock_rows
 WHERE product_sku IS NULL
 GROUP BY warehouse;
 
-INSERT INTO silver.stock_thresholds (product_type, low_stock_threshold) VALUES ('*', 5) ON CONFLICT DO NOTHING;
+INSERT INTO silver.stock_thresholds (product_type, low_stock_threshold, lead_time_days, cover_days)
+VALUES ('*', 5, 14, 28)
+ON CONFLICT DO NOTHING;
 
 TRUNCATE silver.data_quality_issues;
 

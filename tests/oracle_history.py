@@ -220,12 +220,12 @@ class Answers:
         known = self.known(self.today.day)
         window = known[-WINDOW - 1 :]
         rows = []
-        for sku, (name, kind, *_) in self.today.silver.products.items():
+        days = (window[-1].day - window[0].day).days if len(window) == WINDOW + 1 else None
+        for sku, (name, kind, *_, is_active, _) in self.today.silver.products.items():
             total = self.today.totals[sku]
             stocks = [load.totals[sku] for load in window if sku in load.totals]
-            average = cover = out_on = None
+            average = cover = out_on = decrease = None
             if len(stocks) == WINDOW + 1:
-                days = (window[-1].day - window[0].day).days
                 decrease = sum((max(before - after, ZERO) for before, after in zip(stocks, stocks[1:])), ZERO)
                 average = rounded(decrease / days, 4)
                 if decrease > 0:
@@ -233,7 +233,8 @@ class Answers:
                     cover = rounded(lasts, 1)
                     if total > 0 and lasts <= 36500:
                         out_on = self.today.day + timedelta(days=ceil(lasts))
-            rows.append((sku, name, kind, total, len(stocks), average, cover, out_on))
+            status = "Active" if is_active else "Inactive"
+            rows.append((sku, name, kind, total, len(stocks), average, cover, out_on, decrease, days, status))
         return Counter(rows)
 
     # ---- questions about days ---------------------------------------------------------------------------------------

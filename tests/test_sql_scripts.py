@@ -461,7 +461,20 @@ def test_no_load_overwrites_what_an_analyst_put_into_the_thresholds(warehouse: W
     ]
     warehouse.load([product(product_type="plate")], [stock(quantity_available="20")])
     assert warehouse.sql("SELECT stock_status FROM gold.product_status_summary") == [("Low Stock",)]
-    assert warehouse.sql("SELECT * FROM silver.stock_thresholds ORDER BY 1") == [("*", 30), ("wallet", 19)]
+    assert warehouse.sql("SELECT * FROM silver.stock_thresholds ORDER BY 1") == [
+        ("*", 30, 14, 28),
+        ("wallet", 19, None, None),
+    ]
+
+
+def test_thresholds_that_an_older_version_made_gain_their_new_columns_and_keep_their_rows(warehouse: Warehouse) -> None:
+    warehouse.sql(
+        "CREATE TABLE silver.stock_thresholds (product_type text PRIMARY KEY,"
+        " low_stock_threshold numeric NOT NULL CHECK (low_stock_threshold >= 0));"
+        " INSERT INTO silver.stock_thresholds VALUES ('*', 7)"
+    )
+    warehouse.run(["silver/stock_thresholds.sql"] * 2)
+    assert warehouse.sql("SELECT * FROM silver.stock_thresholds") == [("*", 7, None, None)]
 
 
 def test_the_default_threshold_comes_back_when_somebody_deletes_it(warehouse: Warehouse) -> None:
