@@ -19,7 +19,7 @@ def test_the_daily_load_under_cron_gives_the_same_rows_as_anywhere(morning: Morn
     elsewhere.mkdir()
     under_cron = morning.run("elt_daily_load.py", cwd=elsewhere)
     assert under_cron.returncode == 0, under_cron.stdout
-    assert re.fullmatch(r"daily load: 3 jobs published, \d+\.\d s", under_cron.stdout.splitlines()[-1])
+    assert re.fullmatch(r"daily load: 4 jobs published, \d+\.\d s", under_cron.stdout.splitlines()[-1])
     assert "\x1b" not in under_cron.stdout
     assert list(elsewhere.iterdir()) == []
     rows = morning.database.sql(SUMMARY)

@@ -157,7 +157,7 @@ def test_the_demo_plays_its_mornings_beside_a_job_that_it_knows_nothing_of(demo:
     registry = demo.folder / "elt_jobs.json"
     jobs = json.loads(registry.read_text())
     jobs["stocktaking"] = jobs.pop("products_inventory_locations")
-    jobs["inventory_gold"]["depends_on"] = ["products", "stocktaking"]
+    jobs["inventory_history"]["depends_on"] = ["products", "stocktaking"]
     jobs["suppliers"] = {
         "extract": {"keboola_table": "in.c-main.suppliers"},
         "load": {"table": "bronze.suppliers"},
@@ -202,7 +202,7 @@ def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(dem
     before = {path: path.read_bytes() for path in demo.folder.rglob("*") if path.is_file()}
     played = demo.run("main.py", "demo", environ=MISLEADING)
     assert played.returncode == 0, played.stdout
-    assert "daily load: 3 jobs published" in played.stdout
+    assert "daily load: 4 jobs published" in played.stdout
     assert "gold.product_status_summary" in played.stdout and "HW-0000" in played.stdout
     after = {path: path.read_bytes() for path in before}
     assert after == before
