@@ -15,7 +15,10 @@ from decimal import ROUND_HALF_UP, Decimal, getcontext
 getcontext().prec = 300
 
 Row = Mapping[str, str | None]
-Issue = tuple[str, str, str, int, str, str, str | None, str | None]
+#: rule, key, column, number, severity, job, received, used, pieces
+Issue = tuple[str, str, str, int, str, str, str | None, str | None, Decimal | None]
+#: the same before it is numbered; pieces None: those of the product, or not known
+Found = tuple[str, str, str, str | None, str | None, Decimal | None]
 
 NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?")
 #: LF, VT, FF, CR, CR LF as one, and those of Unicode: NEL, LS, PS
@@ -114,13 +117,14 @@ def recompute(
     thresholds: Mapping[str, int] = {"*": 5},  # noqa: B006 (never changed)
 ) -> Warehouse:
     """Everything that one load of these rows must publish."""
-    found: list[tuple[str, str, str, str | None, str | None]] = []
+    found: list[tuple] = []
     product_rows = _products(list(products), found)
     levels = _stock_levels(list(stock), _links(list(products)), found)
     for sku in product_rows:
         if not any(sku == of for of, _ in levels):
             found.append(("product_without_stock", sku, "inventory_locations", None, None))
-    return Warehouse(product_rows, levels, _numbered(found), _summary(product_rows, levels, thresholds))
+    summary = _summary(product_rows, levels, thresholds)
+    return Warehouse(product_rows, levels, _numbered([_with_pieces(one, summary) for one in found]), summary)
 
 
 # ---- silver ---------------------------------------------------------------------------------------------------------
@@ -195,7 +199,8 @@ def _stock_levels(rows: list[Row], links: Mapping[str, str], found: list) -> dic
         sku = links.get(row["json_parentid"] or "")
         if sku is None:
             key = f"{text_of(row['json_parentid']) or 'no link'} / {warehouse}"
-            found.append(("stock_without_product", key, "quantity_available", row["quantity_available"], None))
+            pieces = number_of(row["quantity_available"]) or Decimal(0)
+            found.append(("stock_without_product", key, "quantity_available", row["quantity_available"], None, pieces))
         else:
             by_place[sku, warehouse].append(row)
     texts = {
@@ -220,9 +225,10 @@ def _stock_level(place: tuple[str, str], rows: list[Row], found: list) -> tuple:
             if received[column] is None:
                 found.append(("quantity_is_no_number", key, column, row[column], plain(used[column])))
             elif received[column] < 0:
-                found.append(("negative_quantity", key, column, row[column], plain(used[column])))
+                found.append(("negative_quantity", key, column, row[column], plain(used[column]), -received[column]))
         if text_of(row["warehouse_id"]) is None:
-            found.append(("missing_warehouse", key, "warehouse_id", row["warehouse_id"], "unknown"))
+            pieces = used["quantity_available"]
+            found.append(("missing_warehouse", key, "warehouse_id", row["warehouse_id"], "unknown", pieces))
         totals = [total + used[column] for total, column in zip(totals, QUANTITIES)]
         if received["quantity_on_hand"] is not None:
             received_on_hand.append(received["quantity_on_hand"])
@@ -230,7 +236,9 @@ def _stock_level(place: tuple[str, str], rows: list[Row], found: list) -> tuple:
     available, on_hand, quarantined, unavailable = totals
     on_hand_received = sum(received_on_hand, Decimal(0)) if received_on_hand else None
     if on_hand_received is not None and on_hand_received > on_hand:
-        found.append(("on_hand_above_available", key, "quantity_on_hand", plain(on_hand_received), plain(on_hand)))
+        received, used = plain(on_hand_received), plain(on_hand)
+        taken_off = on_hand_received - on_hand
+        found.append(("on_hand_above_available", key, "quantity_on_hand", received, used, taken_off))
     name, identifier = (min(filter(None, column), default=None) for column in zip(*names))
     return (name, identifier, available, on_hand, on_hand_received, quarantined, unavailable, len(rows))
 
@@ -248,7 +256,10 @@ def _counted(place: tuple[str, str], rows: list[Row], found: list) -> list[Row]:
         counted.append(best)
         for row in others:
             found.append(
-                ("duplicate_stock_row", " / ".join(place), "quantity_available", row["quantity_available"], None)
+                (
+                    *("duplicate_stock_row", " / ".join(place), "quantity_available", row["quantity_available"], None),
+                    number_of(row["quantity_available"]) or Decimal(0),
+                )
             )
     return counted
 
@@ -266,15 +277,23 @@ def _best_first(row: Row) -> tuple:
     )
 
 
-def _numbered(found: list[tuple[str, str, str, str | None, str | None]]) -> set[Issue]:
+def _with_pieces(one: tuple, summary: Mapping[str, tuple]) -> Found:
+    """An issue of a product concerns all its stock."""
+    rule, key, column, received, used, *pieces = one
+    if SEVERITY[rule][1] == "products" and rule != "missing_sku":
+        pieces = [summary[key][3]]
+    return (rule, key, column, received, used, pieces[0] if pieces else None)
+
+
+def _numbered(found: list[Found]) -> set[Issue]:
     alike: dict[tuple[str, str, str], list] = defaultdict(list)
-    for rule, key, column, received, used in found:
-        alike[rule, key[:200], column].append((received, used))
+    for rule, key, column, received, used, pieces in found:
+        alike[rule, key[:200], column].append((received, used, pieces))
     return {
-        (*place, number, *SEVERITY[place[0]], received, used)
+        (*place, number, *SEVERITY[place[0]], received, used, pieces)
         for place, values in alike.items()
-        for number, (received, used) in enumerate(
-            sorted(values, key=lambda pair: (nulls_last(pair[0]), nulls_last(pair[1]))), start=1
+        for number, (received, used, pieces) in enumerate(
+            sorted(values, key=lambda row: (nulls_last(row[0]), nulls_last(row[1]), row[2] or 0)), start=1
         )
     }
 

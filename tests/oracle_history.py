@@ -266,9 +266,16 @@ class Answers:
         earlier = [load for load in self.known() if load.day < self.today.day]
         rows = []
         for rule, severity, job in rules:
-            keys = [issue[1] for issue in self.today.silver.issues if issue[0] == rule]
+            issues = [issue for issue in self.today.silver.issues if issue[0] == rule]
+            keys = [issue[1] for issue in issues]
             before = sum(issue[0] == rule for issue in earlier[-1].silver.issues) if earlier else None
             loaded = len(self.today.products if job == "products" else self.today.stock)
             share = rounded(Decimal(len(keys)) / loaded, 4) if loaded else ZERO
-            rows.append((rule, severity, job, len(keys), before, share, min(keys, default=None)))
+            # all issues of a product concern the same pieces
+            concerned = (
+                {issue[1]: issue[8] for issue in issues}.values() if job == "products" else [i[8] for i in issues]
+            )
+            known = [pieces for pieces in concerned if pieces is not None]
+            pieces = sum(known, ZERO) if known or not issues else None
+            rows.append((rule, severity, job, len(keys), before, share, min(keys, default=None), pieces))
         return Counter(rows)

@@ -477,6 +477,36 @@ def test_the_quality_of_yesterday_stands_beside_todays(mornings: Mornings) -> No
     assert mornings.sql(summary) == [("missing_weight", 0, 1, 0, None)]
 
 
+def test_the_quality_of_data_is_counted_in_pieces(mornings: Mornings) -> None:
+    mornings.morning(
+        MONDAY,
+        [product(weight_value="-1", dimensions_length="x", dimensions_width="y"), product(sku="B2", weight_value="")],
+        [
+            stock(quantity_available="10", quantity_on_hand="13"),
+            stock(warehouse_id="102", quantity_available="4", quantity_on_hand="9", quarantined_quantity="?"),
+            stock(warehouse_id="", quantity_available="3", quantity_on_hand="0"),
+            stock(warehouse_id="", quantity_available="-2", quantity_on_hand="-5"),
+            stock(quantity_available="1"),
+            stock(json_parentid="gone", quantity_available="7"),
+        ],
+    )
+    summary = "SELECT rule, rows_today, pieces FROM gold.data_quality_summary ORDER BY rule"
+    assert mornings.sql(summary) == [
+        ("duplicate_stock_row", 1, 1),
+        ("invalid_measure", 3, 15),
+        ("missing_dimensions", 1, 15),
+        ("missing_warehouse", 2, 1),
+        ("missing_weight", 2, 15),
+        ("negative_quantity", 2, 7),
+        ("on_hand_above_available", 2, 8),
+        ("product_without_stock", 1, 0),
+        ("quantity_is_no_number", 1, None),
+        ("stock_without_product", 1, 7),
+    ]
+    mornings.morning(MONDAY + timedelta(days=1), [product()], [stock()])
+    assert {pieces for _, _, pieces in mornings.sql(summary)} == {0}
+
+
 # ---- checks ---------------------------------------------------------------------------------------------------------
 
 

@@ -635,7 +635,7 @@ def assert_equals_the_oracle(warehouse: Warehouse, products: Sequence[Mapping], 
     )
     assert {row[:2]: row[2:] for row in levels} == expected.stock_levels
     issues = warehouse.sql(
-        "SELECT rule, row_key, column_name, occurrence, severity, job, value_received, value_used"
+        "SELECT rule, row_key, column_name, occurrence, severity, job, value_received, value_used, pieces"
         " FROM silver.data_quality_issues"
     )
     assert set(issues) == expected.issues

@@ -1,5 +1,5 @@
 -- silver.data_quality_issues: one row per thing that silver could not hold, changed, or misses.
--- Reads bronze.products, bronze.products_inventory_locations, silver.products, silver.stock_levels.
+-- Reads bronze.products, bronze.products_inventory_locations, silver.products, silver.stock_levels, silver.product_stock.
 -- A row that silver cannot hold is listed once; what is wrong with its values no longer matters then.
 
 CREATE TABLE IF NOT EXISTS silver.data_quality_issues (
@@ -15,6 +15,8 @@ CREATE TABLE IF NOT EXISTS silver.data_quality_issues (
     PRIMARY KEY (rule, row_key, column_name, occurrence)
 );
 
+SELECT elt.add_column('silver.data_quality_issues', 'pieces', 'numeric');
+
 COMMENT ON TABLE silver.data_quality_issues IS
     'One row per thing of the current load that silver could not hold, changed, or misses.';
 COMMENT ON COLUMN silver.data_quality_issues.rule IS 'What is wrong, in one word.';
@@ -28,6 +30,8 @@ COMMENT ON COLUMN silver.data_quality_issues.job IS 'The job that loaded the row
 COMMENT ON COLUMN silver.data_quality_issues.value_received IS 'The value, or for a duplicate product the row, as received.';
 COMMENT ON COLUMN silver.data_quality_issues.value_used IS 'What silver holds in its place; NULL: nothing.';
 COMMENT ON COLUMN silver.data_quality_issues.explanation IS 'What the rule means and what was done.';
+COMMENT ON COLUMN silver.data_quality_issues.pieces IS
+    'Pieces that it concerns: the total stock of the product; quantity_available of a stock row; what was taken off for on_hand_above_available, or is below 0. NULL: not known.';
 
 DROP TABLE IF EXISTS pg_temp.data_quality_issues_now;
 CREATE TEMP TABLE data_quality_issues_now AS
@@ -204,28 +208,30 @@ texts_of_warehouses AS (
     WHERE concat(warehouse_name, warehouse_identifier) ~ '[\n\v\f\r\u0085\u2028\u2029]'
 ),
 
-issues (rule, row_key, column_name, value_received, value_used) AS (
+-- Without pieces: the product's stock, or not known.
+issues (rule, row_key, column_name, value_received, value_used, pieces) AS (
     SELECT
         'missing_sku',
         coalesce(elt.to_text(regexp_replace(name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')), 'no name'),
         'sku',
         sku,
-        NULL
+        NULL,
+        NULL::numeric
     FROM ranked_products
     WHERE product_sku IS NULL
 
     UNION ALL
-    SELECT 'duplicate_sku', product_sku, 'sku', row_text, NULL
+    SELECT 'duplicate_sku', product_sku, 'sku', row_text, NULL, NULL
     FROM ranked_products
     WHERE product_sku IS NOT NULL AND place > 1
 
     UNION ALL
-    SELECT 'is_active_is_neither', product_sku, 'is_active', is_active, is_active_used::text
+    SELECT 'is_active_is_neither', product_sku, 'is_active', is_active, is_active_used::text, NULL
     FROM used_products
     WHERE elt.to_text(is_active) <> '1'
 
     UNION ALL
-    SELECT 'line_break_in_product', product_sku, texts.column_name, texts.value_received, texts.value_used
+    SELECT 'line_break_in_product', product_sku, texts.column_name, texts.value_received, texts.value_used, NULL
     FROM used_products
     CROSS JOIN LATERAL (
         VALUES ('name', name, name_used), ('product_type', product_type, product_type_used)
@@ -233,7 +239,7 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
     WHERE elt.to_text(texts.value_received) ~ '[\n\v\f\r\u0085\u2028\u2029]'
 
     UNION ALL
-    SELECT 'invalid_measure', product_sku, measures.column_name, measures.value_received, NULL
+    SELECT 'invalid_measure', product_sku, measures.column_name, measures.value_received, NULL, NULL
     FROM used_products
     CROSS JOIN LATERAL (
         VALUES
@@ -246,12 +252,12 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
         AND NOT coalesce(elt.to_number(measures.value_received) > 0, false)
 
     UNION ALL
-    SELECT 'unknown_unit', product_sku, 'weight_unit', weight_unit, NULL
+    SELECT 'unknown_unit', product_sku, 'weight_unit', weight_unit, NULL, NULL
     FROM used_products
     WHERE weight_g IS NULL AND elt.to_number(weight_value) > 0
 
     UNION ALL
-    SELECT 'unknown_unit', product_sku, 'dimensions_unit', dimensions_unit, NULL
+    SELECT 'unknown_unit', product_sku, 'dimensions_unit', dimensions_unit, NULL, NULL
     FROM used_products
     WHERE any_dimension_cm IS NULL
         AND greatest(
@@ -259,7 +265,7 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
         ) > 0
 
     UNION ALL
-    SELECT 'missing_weight', product_sku, 'weight_value', weight_value, NULL
+    SELECT 'missing_weight', product_sku, 'weight_value', weight_value, NULL, NULL
     FROM used_products
     WHERE weight_g IS NULL
 
@@ -269,12 +275,13 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
         product_sku,
         'dimensions_length, dimensions_width, dimensions_height',
         concat(dimensions_length, ' x ', dimensions_width, ' x ', dimensions_height, ' ', dimensions_unit),
+        NULL,
         NULL
     FROM used_products
     WHERE NOT has_dimensions
 
     UNION ALL
-    SELECT 'product_without_stock', product_sku, 'inventory_locations', NULL, NULL
+    SELECT 'product_without_stock', product_sku, 'inventory_locations', NULL, NULL, NULL
     FROM silver.products
     WHERE NOT EXISTS (SELECT FROM silver.stock_levels WHERE stock_levels.product_sku = products.product_sku)
 
@@ -284,27 +291,34 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
         concat_ws(' / ', coalesce(elt.to_text(json_parentid), 'no link'), warehouse),
         'quantity_available',
         quantity_available,
-        NULL
+        NULL,
+        coalesce(available, 0)
     FROM ranked_stock
     WHERE product_sku IS NULL
 
     UNION ALL
-    SELECT 'duplicate_stock_row', product_sku || ' / ' || warehouse, 'quantity_available', quantity_available, NULL
+    SELECT
+        'duplicate_stock_row',
+        product_sku || ' / ' || warehouse,
+        'quantity_available',
+        quantity_available,
+        NULL,
+        coalesce(available, 0)
     FROM ranked_stock
     WHERE product_sku IS NOT NULL AND place > 1 AND warehouse <> 'unknown'
 
     UNION ALL
-    SELECT 'missing_warehouse', row_key, 'warehouse_id', warehouse_id, warehouse
+    SELECT 'missing_warehouse', row_key, 'warehouse_id', warehouse_id, warehouse, coalesce(available, 0)
     FROM used_stock
     WHERE elt.to_text(warehouse_id) IS NULL
 
     UNION ALL
-    SELECT 'quantity_is_no_number', row_key, column_name, value_received, number_used::text
+    SELECT 'quantity_is_no_number', row_key, column_name, value_received, number_used::text, NULL
     FROM used_quantities
     WHERE number_received IS NULL
 
     UNION ALL
-    SELECT 'negative_quantity', row_key, column_name, value_received, number_used::text
+    SELECT 'negative_quantity', row_key, column_name, value_received, number_used::text, -number_received
     FROM used_quantities
     WHERE number_received < 0
 
@@ -314,7 +328,8 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
         product_sku || ' / ' || warehouse_id,
         'quantity_on_hand',
         trim_scale(quantity_on_hand_received)::text,
-        trim_scale(quantity_on_hand)::text
+        trim_scale(quantity_on_hand)::text,
+        quantity_on_hand_received - quantity_on_hand
     FROM silver.stock_levels
     WHERE quantity_on_hand_received > quantity_on_hand
 
@@ -324,7 +339,8 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
         warehouse,
         column_name,
         value_received,
-        elt.to_text(regexp_replace(value_received, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g'))
+        elt.to_text(regexp_replace(value_received, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')),
+        NULL
     FROM texts_of_warehouses
     WHERE elt.to_text(value_received) ~ '[\n\v\f\r\u0085\u2028\u2029]'
 )
@@ -335,14 +351,19 @@ SELECT
     issues.column_name,
     row_number() OVER (
         PARTITION BY rules.rule, left(issues.row_key, 200), issues.column_name
-        ORDER BY issues.value_received COLLATE "C", issues.value_used COLLATE "C"
+        ORDER BY issues.value_received COLLATE "C", issues.value_used COLLATE "C", issues.pieces
     ) AS occurrence,
     rules.severity,
     rules.job,
     issues.value_received,
     issues.value_used,
-    rules.explanation
+    rules.explanation,
+    coalesce(issues.pieces, product_stock.total_stock) AS pieces
 FROM issues
-INNER JOIN rules ON rules.rule = issues.rule;
+INNER JOIN rules ON rules.rule = issues.rule
+LEFT JOIN silver.product_stock
+    ON product_stock.product_sku = issues.row_key
+    AND rules.job = 'products'
+    AND rules.rule <> 'missing_sku';  -- whose key is a name
 
 SELECT * FROM elt.publish_rows('silver.data_quality_issues', 'data_quality_issues_now');
