@@ -27,7 +27,7 @@ CHECKS = [
 ]
 #: those that only warn: rows so unlike yesterday's as the ones here are worth a warning
 WARNINGS = ["checks/no_day_is_missing.sql", "checks/issues_have_not_doubled.sql"]
-HELPERS = sorted(path.name for path in (PROJECT / "lib" / "elt").glob("*.sql") if path.name != "history.sql")
+HELPERS = sorted(path.name for path in (PROJECT / "lib" / "elt").glob("*.sql"))
 
 
 class Warehouse:
@@ -591,6 +591,25 @@ def test_every_table_view_column_and_helper_has_a_comment(warehouse: Warehouse) 
         "SELECT count(*) FROM pg_proc WHERE proname IN ('to_number', 'to_text')"
         " AND pronamespace = 'elt'::regnamespace AND obj_description(oid, 'pg_proc') IS NOT NULL"
     ) == [(2,)]
+
+
+def test_tables_and_views_of_an_older_version_gain_what_is_new_at_their_end(warehouse: Warehouse) -> None:
+    products, rows = BLEMISHED
+    warehouse.load(products, rows)
+    older = {
+        "stock_forecast": "total_decrease, calendar_days, product_status",
+        "data_quality_summary": "pieces",
+    }
+    for view, added in older.items():
+        columns = warehouse.sql(
+            f"SELECT string_agg(format('NULL::%s AS %I', atttypid::regtype, attname), ', ' ORDER BY attnum)"
+            f" FROM pg_attribute WHERE attrelid = 'gold.{view}'::regclass AND attname <> ALL ('{{{added}}}')"
+        )[0][0]
+        warehouse.sql(f"DROP VIEW gold.{view} CASCADE; CREATE VIEW gold.{view} AS SELECT {columns}")
+    for table in ("data_quality_issues", "data_quality_counts"):
+        warehouse.sql(f"ALTER TABLE silver.{table} DROP COLUMN pieces CASCADE")
+    warehouse.load(products, rows)
+    assert_equals_the_oracle(warehouse, products, rows)
 
 
 def test_every_script_is_in_the_registry() -> None:

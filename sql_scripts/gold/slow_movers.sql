@@ -1,0 +1,54 @@
+-- gold.slow_movers: what lies in stock and does not go?
+-- Reads gold.stock_forecast, gold.product_status_summary, silver.product_stock_history, silver.loaded_days.
+-- The days are those of gold.stock_forecast: a product that was not there on all of them may be new, and is not listed.
+
+CREATE OR REPLACE VIEW gold.slow_movers AS
+WITH
+
+slow AS (
+    SELECT product_sku FROM gold.stock_forecast WHERE total_stock > 0 AND total_decrease = 0
+),
+
+steps AS (
+    SELECT
+        slow.product_sku,
+        stock.valid_from,
+        stock.total_stock < lag(stock.total_stock) OVER (PARTITION BY slow.product_sku ORDER BY stock.valid_from)
+            AS is_decrease
+    FROM slow
+    INNER JOIN silver.loaded_days AS today ON today.is_current
+    INNER JOIN silver.product_stock_history AS stock
+        ON stock.product_sku = slow.product_sku
+        AND stock.valid_from <= today.day
+),
+
+decreases AS (
+    SELECT product_sku, max(valid_from) FILTER (WHERE is_decrease) AS last_decrease
+    FROM steps
+    GROUP BY product_sku
+)
+
+SELECT
+    summary.product_sku,
+    summary.product_name,
+    summary.product_type,
+    summary.product_status,
+    summary.total_stock,
+    summary.quantity_on_hand,
+    summary.space_taken_cm3,
+    decreases.last_decrease
+FROM decreases
+INNER JOIN gold.product_status_summary AS summary ON summary.product_sku = decreases.product_sku;
+
+COMMENT ON VIEW gold.slow_movers IS
+    'One row per product with stock whose total stock did not go down on any of the last 28 loaded days. Empty before there are as many.';
+COMMENT ON COLUMN gold.slow_movers.product_sku IS 'Stock keeping unit.';
+COMMENT ON COLUMN gold.slow_movers.product_name IS 'Name of the product.';
+COMMENT ON COLUMN gold.slow_movers.product_type IS 'Kind of product.';
+COMMENT ON COLUMN gold.slow_movers.product_status IS 'Active or Inactive.';
+COMMENT ON COLUMN gold.slow_movers.total_stock IS 'Pieces that can be sold, in all warehouses.';
+COMMENT ON COLUMN gold.slow_movers.quantity_on_hand IS 'Pieces on the shelf, in no warehouse more than are available there.';
+COMMENT ON COLUMN gold.slow_movers.space_taken_cm3 IS
+    'Cubic centimetres that the pieces on the shelf take: those of quantity_on_hand; quarantined and unavailable pieces are not counted. NULL where the volume is unknown.';
+COMMENT ON COLUMN gold.slow_movers.last_decrease IS
+    'The last day on which its total stock was below that of the day loaded before; NULL: on none since the first day of the history.';
