@@ -1,8 +1,13 @@
-"""The inventory of an invented maker of hardware wallets: two tables of any size, for any day, with every blemish.
+"""The inventory of an invented maker of hardware wallets: a cast of products that tell a story, and any number beside it.
 
-The tables are those of design section 7 as generic-extractor writes them (API note, section 11). Each row follows from
-its product's number and the day alone, so that size needs no memory and two machines make the same bytes. Blemishes
-sit at fixed places of every 50 products: 50 products show them all (`BLEMISHES`).
+The tables are those of design section 7 as generic-extractor writes them (API note, section 11).
+
+The cast (`CAST`) is fixed. Its story takes 30 days, of which the last is `story_ends`: what a day shows depends on how
+long before the end it is. The demo tells it up to today.
+
+Other products are numbered: as many as asked for, on any day. Each row follows from the product's number and the day
+alone, so that size needs no memory and two machines make the same bytes. Blemishes sit at fixed places of every 50 of
+them: 50 show them all (`BLEMISHES`). Names that CSV and COPY trip over are for tests: `odd_names`.
 """
 
 from __future__ import annotations
@@ -46,6 +51,9 @@ STOCK_COLUMNS: Texts = (
     "JSON_parentId",
 )
 
+#: days of the cast's story
+STORY_DAYS = 30
+
 #: blemish -> the product's number modulo 50; stock blemishes are in the product's first warehouse
 BLEMISHES = {
     "no sku": 1,
@@ -71,8 +79,25 @@ _EVERY = 50
 
 _FIRST = ("Basalt", "Cobalt", "Kestrel", "Juniper", "Onyx", "Tundra", "Marble", "Falcon", "Quartz", "Cinder", "Alder")
 _SECOND = ("Signer", "Vault", "Key", "Cradle", "Plate", "Sleeve", "Lanyard", "Cable", "Dock")
-_THIRD = ("One", "Two", "Mini", "Pro", "Classic", "Metal", "Travel")
-_TYPES = ("hardware wallet", "accessory", "backup", "cable", "merchandise")
+_THIRD = ("One", "Two", "Mini", "Pro", "Classic", "Plus", "Travel")
+#: what the second word of a name is
+_TYPES = {
+    **dict.fromkeys(("Signer", "Vault", "Key"), "hardware wallet"),
+    **dict.fromkeys(("Cradle", "Dock"), "accessory"),
+    "Plate": "backup",
+    "Sleeve": "case",
+    "Lanyard": "merchandise",
+    "Cable": "cable",
+}
+#: type -> from and to, of length, width and height in cm, and of grams
+_SIZES = {
+    "hardware wallet": ((4, 9), (2, 6), (0.7, 2), (15, 160)),
+    "accessory": ((5, 15), (4, 12), (1, 6), (20, 400)),
+    "backup": ((8, 9.5), (5, 6.5), (0.1, 0.6), (40, 250)),
+    "case": ((7, 12), (4, 8), (1, 3), (10, 90)),
+    "merchandise": ((10, 14), (6, 9), (1, 2), (10, 40)),
+    "cable": ((8, 14), (6, 11), (1.5, 3), (25, 90)),
+}
 _LENGTHS = (
     ("cm", 1.0),
     ("in", 2.54),
@@ -85,7 +110,14 @@ _LENGTHS = (
 )
 _WEIGHTS = (("g", 1.0), ("oz", 28.349523125), ("kg", 1000.0), ("lb", 453.59237), ("G", 1.0), ("Oz", 28.349523125))
 _WEIGHTS += ((" kg ", 1000.0), ("LB", 453.59237))
-_CITIES = (("Praha", "PRG"), ("Brno", "BRQ"), ("Plzeň", "PLZ"), ("Łódź", "LCJ"), ("Wien", "VIE"), ("Austin", "AUS"))
+_SITES = (
+    ("Praha Letňany", "PRG"),
+    ("Brno Slatina", "BRQ"),
+    ("Plzeň Borská pole", "PLZ"),
+    ("Łódź Olechów", "LCJ"),
+    ("Wien Schwechat", "VIE"),
+    ("Austin Mueller", "AUS"),
+)
 _NO_NUMBERS = ("n/a", "12 pcs", "", "1,5")
 _NEITHER = ("yes", "TRUE", "0")
 #: no quantity is above; looking a number's text up is cheaper than writing it
@@ -94,41 +126,222 @@ _BLOCK = 1000
 
 
 def put_inventory(
-    keboola: KeboolaServer, *, products: int = 50, warehouses: int = 3, day: int = 0, changing: float = 0.01
+    keboola: KeboolaServer,
+    *,
+    products: int = 50,
+    warehouses: int = 3,
+    day: int = 0,
+    changing: float = 0.01,
+    story_ends: int | None = None,
+    odd_names: bool = False,
 ) -> None:
     """Import both tables of this day into the sandbox, as one morning's extraction would."""
-    product_rows = partial(_shuffled, products, day, partial(_product_rows, day=day, changing=changing))
-    stock_rows = partial(_shuffled, products, day, partial(_stock_rows, _warehouses(warehouses), day, changing))
+    product_rows = partial(_products, products, day, changing, story_ends=story_ends, odd_names=odd_names)
+    stock_rows = partial(stock, products, warehouses, day, changing, story_ends=story_ends)
     keboola.put_table(PRODUCTS_TABLE, columns=PRODUCT_COLUMNS, rows=product_rows)
     keboola.put_table(STOCK_TABLE, columns=STOCK_COLUMNS, rows=stock_rows)
 
 
-def products(count: int = 50, day: int = 0, changing: float = 0.01) -> Iterator[Texts]:
+def products(
+    count: int = 50, day: int = 0, changing: float = 0.01, *, story_ends: int | None = None, odd_names: bool = False
+) -> Iterator[Texts]:
     """The rows of `products` on this day, in an order that says nothing.
 
-    `changing` is the share of products that move from one day to the next; what moves is their stock, and at times
-    `is_active`. The link id follows every such change, as it does in Keboola.
+    `changing` is the share of numbered products that move from one day to the next; what moves is their stock, and at
+    times `is_active`. The link id follows every such change, as it does in Keboola. With `story_ends`, the last day of
+    its story, the cast is there, too.
     """
-    return _shuffled(count, day, partial(_product_rows, day=day, changing=changing))
+    rows_of = partial(_product_rows, day=day, changing=changing, odd_names=odd_names)
+    return _shuffled(count, day, rows_of, _cast_on(day, story_ends), lambda member: member.products)
 
 
-def stock(count: int = 50, warehouses: int = 3, day: int = 0, changing: float = 0.01) -> Iterator[Texts]:
+def stock(
+    count: int = 50,
+    warehouses: int = 3,
+    day: int = 0,
+    changing: float = 0.01,
+    *,
+    story_ends: int | None = None,
+) -> Iterator[Texts]:
     """The rows of `products_inventory_locations`: one for each product and warehouse, in an order that says nothing."""
-    return _shuffled(count, day, partial(_stock_rows, _warehouses(warehouses), day, changing))
+    rows_of = partial(_stock_rows, _warehouses(warehouses), day, changing)
+    return _shuffled(count, day, rows_of, _cast_on(day, story_ends), lambda member: member.stock)
 
 
-def _shuffled(count: int, day: int, rows_of: Callable[[int], list[Texts]]) -> Iterator[Texts]:
+#: put_inventory has a parameter of this name
+_products = products
+
+
+def _shuffled(
+    count: int,
+    day: int,
+    rows_of: Callable[[int], list[Texts]],
+    cast: Sequence[_OnStage],
+    rows_of_cast: Callable[[_OnStage], list[Texts]],
+) -> Iterator[Texts]:
     """Every product's rows: products by a stride through their numbers, rows shuffled in blocks."""
-    stride = max(1, int(count * 0.6180339887))
-    while math.gcd(stride, count) != 1:
+    total = count + len(cast)
+    stride = max(1, int(total * 0.6180339887))
+    while math.gcd(stride, total) != 1:
         stride += 1
     dice = random.Random(day)
-    for start in range(0, count, _BLOCK):
+    for start in range(0, total, _BLOCK):
         block: list[Texts] = []
-        for place in range(start, min(start + _BLOCK, count)):
-            block += rows_of((place * stride + day) % count)
+        for place in range(start, min(start + _BLOCK, total)):
+            number = (place * stride + day) % total
+            block += rows_of(number) if number < count else rows_of_cast(cast[number - count])
         block.sort(key=lambda row: dice.random())
         yield from block
+
+
+# ---- the cast -------------------------------------------------------------------------------------------------------
+
+
+def _sells(
+    start: int, pieces: int = 1, every: int = 1, until: int = STORY_DAYS, **deliveries: int
+) -> Callable[[int], int]:
+    """Stock day by day: `pieces` fewer after `every` so many days; `day_9=30`: what comes on that day."""
+    arrivals = {int(day.removeprefix("day_")): count for day, count in deliveries.items()}
+
+    def on(day: int) -> int:
+        came = sum(count for arrival, count in arrivals.items() if arrival <= day)
+        return max(0, start + came - min(day, until) // every * pieces)
+
+    return on
+
+
+@dataclass(frozen=True)
+class Member:
+    """A product of the cast. Days of the story are 0 to 29."""
+
+    sku: str
+    name: str
+    product_type: str
+    weight: tuple[str, str]
+    #: length, width, height, unit
+    size: tuple[str, str, str, str]
+    #: pieces that can be sold, in all warehouses, by the day
+    available: Callable[[int], int]
+    #: what it shows
+    tells: str = "sells, and is bought in again"
+    #: pieces on hand above those available, by the place of the warehouse
+    above: tuple[int, int, int] = (0, 0, 0)
+    #: day, place of the warehouse, pieces: a delivery that lies in quarantine since then
+    quarantine: tuple[int, int, int] | None = None
+    #: day, name: what it was called before
+    renamed: tuple[int, str] | None = None
+    retired: int = STORY_DAYS
+    is_twice: bool = False
+
+
+_NO_SIZE = ("", "", "", "")
+CAST = (
+    Member(
+        *("KES-ONE-BK", "Kestrel One, black", "hardware wallet", ("21", "g"), ("58", "18", "8", "mm")),
+        *(_sells(120, 3), "sells steadily, and runs out before a delivery arrives"),
+    ),
+    Member(
+        *("KES-ONE-WH", "Kestrel One, white", "hardware wallet", ("21", "g"), ("58", "18", "8", "mm")),
+        *(_sells(60, 4), "runs out on day 15"),
+    ),
+    Member(
+        *("KES-PRO-BK", "Kestrel Pro, black", "hardware wallet", ("52", "g"), ("7.1", "4.5", "0.9", "cm")),
+        *(_sells(42, 2, day_16=120), "is restocked on day 16"),
+    ),
+    Member(
+        *("KES-PRO-GR", "Kestrel Pro, graphite", "hardware wallet", ("52", "g"), ("7.1", "4.5", "0.9", "cm")),
+        *(_sells(8, 1, 7), "falls to Low Stock on day 21"),
+    ),
+    Member(
+        *("KES-PRO-OR", "Kestrel Pro, orange", "hardware wallet", ("52", "g"), ("7.1", "4.5", "0.9", "cm")),
+        _sells(70, 1, day_9=30),
+    ),
+    Member(
+        *("KES-MIN-BK", "Kestrel Mini, black", "hardware wallet", ("0.5", "oz"), ("1.5", "0.9", "0.3", "in")),
+        *(_sells(21, 1, until=18), "is retired on day 20, with three pieces left"),
+        retired=20,
+    ),
+    Member(
+        *("CBL-CC-1M", "USB-C cable, 1 m", "cable", ("38", "g"), ("12", "9", "2", "cm")),
+        *(_sells(240, 9, day_10=150, day_20=150), "has more on hand than available in Praha"),
+        above=(4, 0, 0),
+    ),
+    Member(
+        *("CBL-AC-2M", "USB-A to USB-C cable, 2 m", "cable", ("61", "g"), ("13", "10", "2.5", "cm")),
+        _sells(90, 2, day_12=60),
+    ),
+    Member(
+        *("CAS-LTH-BN", "Leather case, brown", "case", ("2.1", "oz"), ("4.6", "3.1", "0.9", "in")),
+        *(_sells(40, 1, 2), "has a delivery in quarantine in Brno since day 8"),
+        quarantine=(8, 1, 24),
+    ),
+    Member(
+        *("CAS-SIL-BK", "Silicone case, black", "case", ("24", "g"), ("80", "52", "14", "mm")),
+        *(_sells(130, 2), "was called a sleeve until day 12"),
+        renamed=(12, "Silicone sleeve, black"),
+    ),
+    Member(
+        *("BCK-STL-24", "Steel seed plate, 24 words", "seed plate", ("0.11", "kg"), ("85", "54", "3", "mm")),
+        *(_sells(140, 0), "does not move"),
+    ),
+    Member(
+        *("BCK-TTN-24", "Titanium seed plate, 24 words", "seed plate", ("3.2", "oz"), ("3.4", "2.1", "0.1", "in")),
+        *(_sells(64, 1), "has more on hand than available in Brno"),
+        above=(0, 6, 0),
+    ),
+    Member(
+        *("BCK-CRD-10", "Recovery cards, set of 10", "accessory", ("90", "g"), ("15.5", "11", "0.4", "cm")),
+        _sells(210, 3, day_15=100),
+    ),
+    Member(
+        *("BND-STA-01", "Starter bundle: One and cable", "bundle", ("0.18", "kg"), _NO_SIZE),
+        *(_sells(55, 1), "misses its dimensions"),
+    ),
+    Member(
+        *("BND-FAM-02", "Family bundle: two One, two plates", "bundle", ("1.1", "lb"), ("9.5", "6.5", "2.5", "in")),
+        *(_sells(36, 1, 3), "has two rows that are the same"),
+        is_twice=True,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class _OnStage:
+    """What a member of the cast brings on a day."""
+
+    products: list[Texts]
+    stock: list[Texts]
+
+
+def _cast_on(day: int, story_ends: int | None) -> list[_OnStage]:
+    """The cast on a day, and a stock row that no product accounts for; nobody without a story."""
+    if story_ends is None:
+        return []
+    # before its first day and after its last the story stands still
+    act = min(max(0, STORY_DAYS - 1 - (story_ends - day)), STORY_DAYS - 1)
+    stray = (*_warehouses(3)[1], "6", "6", "0", "0", _link(b"a product that is gone"))
+    return [*(_on_stage(member, act) for member in CAST), _OnStage([], [stray])]
+
+
+def _on_stage(member: Member, act: int) -> _OnStage:
+    available, rows = member.available(act), []
+    shares = ((available + 1) // 2, available * 3 // 10)
+    for place, warehouse in enumerate(_warehouses(3)):
+        pieces = (*shares, available - sum(shares))[place]
+        held = 0
+        if member.quarantine and member.quarantine[0] <= act and member.quarantine[1] == place:
+            held = member.quarantine[2]
+        rows.append((*warehouse, str(pieces), str(pieces + member.above[place]), str(held), str(held)))
+    name = member.renamed[1] if member.renamed and act < member.renamed[0] else member.name
+    active = "1" if act < member.retired else ""
+    measures = (*member.weight, *member.size)
+    link = _link(repr((member.sku, name, active, rows)).encode())
+    times = 1 + member.is_twice  # identical products share a link, and each brings its stock
+    product = (member.sku, name, member.product_type, active, link, *measures)
+    return _OnStage([product] * times, [(*row, link) for row in rows] * times)
+
+
+# ---- numbered products ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -163,7 +376,7 @@ def _link(content: bytes) -> str:
     return f"root_{md5(content, usedforsecurity=False).hexdigest()}"
 
 
-def _product_rows(number: int, day: int, changing: float) -> list[Texts]:
+def _product_rows(number: int, day: int, changing: float, odd_names: bool) -> list[Texts]:
     """The one row of a product."""
     product = _product_on(number, day, changing)
     blemish, seed, number = product.blemish, product.seed, product.number
@@ -173,14 +386,16 @@ def _product_rows(number: int, day: int, changing: float) -> list[Texts]:
         active = _NEITHER[number // _EVERY % len(_NEITHER)]
     weight_unit, grams = _WEIGHTS[number * 3 % len(_WEIGHTS)]
     length_unit, cm = _LENGTHS[number % len(_LENGTHS)]
-    sides = [_decimal(2 + seed[place] / 10, cm) for place in (3, 4, 5)]
+    name = _name(seed, blemish if odd_names else "")
+    kind = _TYPES[_SECOND[seed[9] % len(_SECOND)]]
+    *sizes, weight = [low + seed[place] / 255 * (high - low) for place, (low, high) in zip((3, 4, 5, 7), _SIZES[kind])]
+    sides = [_decimal(size, cm) for size in sizes]
     if blemish == "no dimensions":
         sides, length_unit = ["", "", ""], ""
     elif blemish == "no height":
         sides[2] = ""
-    name, kind = _name(seed, blemish), _TYPES[seed[6] % len(_TYPES)]
     link = "" if blemish == "no stock" else product.link
-    return [(sku, name, kind, active, link, _decimal(5 + seed[7] * 3.5, grams), weight_unit, *sides, length_unit)]
+    return [(sku, name, kind, active, link, _decimal(weight, grams), weight_unit, *sides, length_unit)]
 
 
 def _name(seed: bytes, blemish: str) -> str:
@@ -236,8 +451,11 @@ def _blemished(row: Texts, seed: bytes, blemish: str) -> Texts:
 
 def _warehouses(count: int) -> list[Texts]:
     """Id, name and identifier of each warehouse."""
-    turns = [(number, *_CITIES[number % len(_CITIES)], number // len(_CITIES) + 1) for number in range(count)]
-    return [(str(101 + number), f"{city} {turn}", f"{code}-{turn}") for number, city, code, turn in turns]
+    turns = [(number, *_SITES[number % len(_SITES)], number // len(_SITES) + 1) for number in range(count)]
+    return [
+        (str(101 + number), site if turn == 1 else f"{site} {turn}", f"{code}-{turn}")
+        for number, site, code, turn in turns
+    ]
 
 
 def _decimal(value: float, unit: float) -> str:

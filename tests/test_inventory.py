@@ -27,7 +27,7 @@ Row = dict[str, str]
 
 
 def product_dicts(count: int = 50, day: int = 0) -> list[Row]:
-    return [dict(zip(PRODUCT_COLUMNS, row, strict=True)) for row in products(count, day)]
+    return [dict(zip(PRODUCT_COLUMNS, row, strict=True)) for row in products(count, day, odd_names=True)]
 
 
 def stock_dicts(count: int = 50, warehouses: int = 3, day: int = 0) -> list[Row]:
