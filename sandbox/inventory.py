@@ -258,7 +258,7 @@ CAST = (
     ),
     Member(
         *("KES-MIN-BK", "Kestrel Mini, black", "hardware wallet", ("0.5", "oz"), ("1.5", "0.9", "0.3", "in")),
-        *(_sells(21, 1, until=18), "is retired on day 20, with three pieces left"),
+        *(_sells(58, 1, 2, until=20), "is retired on day 20, with stock left"),
         retired=20,
     ),
     Member(

@@ -5,7 +5,6 @@ keys and forecasts; the checks that hold them.
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
@@ -15,11 +14,10 @@ import psycopg2
 import pytest
 from checkout import Morning
 from psycopg2.extensions import connection as Connection
-from sandbox.demo import TOUR
 from sandbox.inventory import put_inventory
 from tests.oracle import DIMENSIONS
 from tests.oracle_history import WINDOW, Answers, Load
-from tests.test_sql_scripts import CHECKS, ORDER, PROJECT, SCRIPTS, WARNINGS, Warehouse, product, random_rows, stock
+from tests.test_sql_scripts import CHECKS, ORDER, SCRIPTS, WARNINGS, Warehouse, product, random_rows, stock
 
 MONDAY = date(2026, 1, 5)
 #: key columns of facts and dimensions are shown as what they stand for
@@ -846,15 +844,3 @@ def test_a_failing_check_keeps_yesterdays_warehouse_and_one_that_warns_shows_in_
     assert warned.returncode == 0 and "checks/no_day_is_missing.sql: 2 rows break this claim" in warned.stdout
     status = morning.run("main.py", "status").stdout
     assert "checks that warn" in status and "checks/no_day_is_missing.sql" in status.split("checks that warn")[1]
-
-
-def test_readme_asks_what_the_demo_asks_and_shows_its_columns(mornings: Mornings) -> None:
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    pieces(mornings, MONDAY, 3)
-    for question, sql in TOUR:
-        found = re.search(re.escape(f"{sql};\n\n") + r"(.*)\n", readme)
-        assert found, question
-        assert question in readme or "product_status_summary" in sql
-        with mornings.connection.cursor() as cursor:
-            cursor.execute(sql)
-            assert found[1].split() == [column.name for column in cursor.description]

@@ -203,7 +203,7 @@ def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(dem
     played = demo.run("main.py", "demo", environ=MISLEADING)
     assert played.returncode == 0, played.stdout
     assert "daily load: 4 jobs published" in played.stdout
-    assert "gold.product_status_summary" in played.stdout and "HW-0000" in played.stdout
+    assert "gold.product_status_summary" in played.stdout and "KES-ONE-BK" in played.stdout
     after = {path: path.read_bytes() for path in before}
     assert after == before
     made = {path.relative_to(demo.folder).parts[:2] for path in demo.folder.rglob("*") if path not in before}

@@ -1,12 +1,14 @@
 -- gold.slow_movers: what lies in stock and does not go?
--- Reads gold.stock_forecast, gold.product_status_summary, silver.product_stock_history, silver.loaded_days.
+-- Reads gold.stock_forecast, silver.products, silver.product_stock, silver.product_stock_history, silver.loaded_days.
 -- The days are those of gold.stock_forecast: a product that was not there on all of them may be new, and is not listed.
 
 CREATE OR REPLACE VIEW gold.slow_movers AS
 WITH
 
 slow AS (
-    SELECT product_sku FROM gold.stock_forecast WHERE total_stock > 0 AND total_decrease = 0
+    SELECT product_sku, product_name, product_type, product_status, total_stock
+    FROM gold.stock_forecast
+    WHERE total_stock > 0 AND total_decrease = 0
 ),
 
 steps AS (
@@ -29,16 +31,19 @@ decreases AS (
 )
 
 SELECT
-    summary.product_sku,
-    summary.product_name,
-    summary.product_type,
-    summary.product_status,
-    summary.total_stock,
-    summary.quantity_on_hand,
-    summary.space_taken_cm3,
+    slow.product_sku,
+    slow.product_name,
+    slow.product_type,
+    slow.product_status,
+    slow.total_stock,
+    stock.quantity_on_hand,
+    round(products.length_cm * products.width_cm * products.height_cm * greatest(stock.quantity_on_hand, 0), 3)
+        AS space_taken_cm3,
     decreases.last_decrease
-FROM decreases
-INNER JOIN gold.product_status_summary AS summary ON summary.product_sku = decreases.product_sku;
+FROM slow
+INNER JOIN decreases ON decreases.product_sku = slow.product_sku
+INNER JOIN silver.products ON products.product_sku = slow.product_sku
+INNER JOIN silver.product_stock AS stock ON stock.product_sku = slow.product_sku;
 
 COMMENT ON VIEW gold.slow_movers IS
     'One row per product with stock whose total stock did not go down on any of the last 28 loaded days. Empty before there are as many.';
