@@ -259,7 +259,7 @@ issues (rule, severity, job, row_key, column_name, value_received, value_used, e
     SELECT DISTINCT 'line_break_in_warehouse', 'warning', 'products_inventory_locations',
         coalesce(elt.to_text(warehouse_id), 'unknown'), texts.column_name, texts.value_received,
         elt.to_text(regexp_replace(texts.value_received, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')),
-        'A line break in the name or code of a warehouse; a blank is used for it.', NULL
+        'A line break in the name or code of a warehouse; a blank is used for it.', NULL::numeric
     FROM bronze.products_inventory_locations
     CROSS JOIN LATERAL (
         VALUES ('warehouse_name', warehouse_name), ('warehouse_identifier', warehouse_identifier)

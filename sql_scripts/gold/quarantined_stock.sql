@@ -59,7 +59,7 @@ SELECT
     today.day - since.quarantined_since AS days_in_quarantine
 FROM quarantined
 CROSS JOIN today
-INNER JOIN since ON since.product_sku = quarantined.product_sku AND since.warehouse_id = quarantined.warehouse_id
+LEFT JOIN since ON since.product_sku = quarantined.product_sku AND since.warehouse_id = quarantined.warehouse_id
 LEFT JOIN silver.products ON products.product_sku = quarantined.product_sku
 LEFT JOIN silver.warehouses ON warehouses.warehouse_id = quarantined.warehouse_id;
 

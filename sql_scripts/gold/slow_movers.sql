@@ -11,9 +11,10 @@ slow AS (
     WHERE total_stock > 0 AND total_decrease = 0
 ),
 
+-- Each keeps its columns from here on: PostgreSQL expects far fewer of them than there can be, and would join them badly.
 steps AS (
     SELECT
-        slow.product_sku,
+        slow.*,
         stock.valid_from,
         stock.total_stock < lag(stock.total_stock) OVER (PARTITION BY slow.product_sku ORDER BY stock.valid_from)
             AS is_decrease
@@ -25,25 +26,30 @@ steps AS (
 ),
 
 decreases AS (
-    SELECT product_sku, max(valid_from) FILTER (WHERE is_decrease) AS last_decrease
+    SELECT
+        product_sku,
+        product_name,
+        product_type,
+        product_status,
+        total_stock,
+        max(valid_from) FILTER (WHERE is_decrease) AS last_decrease
     FROM steps
-    GROUP BY product_sku
+    GROUP BY product_sku, product_name, product_type, product_status, total_stock
 )
 
 SELECT
-    slow.product_sku,
-    slow.product_name,
-    slow.product_type,
-    slow.product_status,
-    slow.total_stock,
+    decreases.product_sku,
+    decreases.product_name,
+    decreases.product_type,
+    decreases.product_status,
+    decreases.total_stock,
     stock.quantity_on_hand,
     round(products.length_cm * products.width_cm * products.height_cm * greatest(stock.quantity_on_hand, 0), 3)
         AS space_taken_cm3,
     decreases.last_decrease
-FROM slow
-INNER JOIN decreases ON decreases.product_sku = slow.product_sku
-INNER JOIN silver.products ON products.product_sku = slow.product_sku
-INNER JOIN silver.product_stock AS stock ON stock.product_sku = slow.product_sku;
+FROM decreases
+INNER JOIN silver.products ON products.product_sku = decreases.product_sku
+INNER JOIN silver.product_stock AS stock ON stock.product_sku = decreases.product_sku;
 
 COMMENT ON VIEW gold.slow_movers IS
     'One row per product with stock whose total stock did not go down on any of the last 28 loaded days. Empty before there are as many.';
