@@ -165,6 +165,7 @@ def _play(settings: Settings, today: date, console: Console) -> None:
                 loaded: set[date] = set()
                 if query(connection, "SELECT to_regclass('silver.loaded_days')") != [(None,)]:
                     loaded = {day for (day,) in query(connection, "SELECT day FROM silver.loaded_days")}
+                _refuse_another_cast(connection, settings)
                 missing = [day for day in days if day not in loaded]
                 if missing and groups:
                     console.text(f"Loading {len(missing)} mornings before today, {missing[0]} to {missing[-1]} ...\n")
@@ -182,6 +183,26 @@ def _play(settings: Settings, today: date, console: Console) -> None:
             connection.close()
 
     run_stoppable(play)
+
+
+def _refuse_another_cast(connection: Connection, settings: Settings) -> None:
+    """A demo of an older version knew other products; their mornings and these tell no story together."""
+    from lib.database import query
+    from lib.errors import DatabaseError
+    from sandbox.inventory import CAST
+
+    if query(connection, "SELECT to_regclass('silver.products')") == [(None,)]:
+        return
+    ((all_products, known),) = query(
+        connection,
+        "SELECT count(*), count(*) FILTER (WHERE product_sku = ANY(%s)) FROM silver.products",
+        ([member.sku for member in CAST],),
+    )
+    if all_products and not known:
+        raise DatabaseError(
+            f"{settings.state} holds the sample products of another version of the demo. To begin anew:\n"
+            f"    {command('stop', settings)}\n    rm -r {settings.state}"
+        )
 
 
 def _tables(day: date, today: date) -> dict[str, tuple[Sequence[str], Iterator[Sequence[str]]]]:

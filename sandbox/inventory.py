@@ -211,98 +211,74 @@ def _sells(
 
 
 @dataclass(frozen=True)
-class Member:
-    """A product of the cast. Days of the story are 0 to 29."""
+class Story:
+    """What a product of the cast shows. Days of the story are 0 to 29; warehouses are counted from 0."""
 
-    sku: str
-    name: str
-    product_type: str
-    weight: tuple[str, str]
-    #: length, width, height, unit
-    size: tuple[str, str, str, str]
+    tells: str
     #: pieces that can be sold, in all warehouses, by the day
     available: Callable[[int], int]
-    #: what it shows
-    tells: str = "sells, and is bought in again"
-    #: pieces on hand above those available, by the place of the warehouse
+    #: pieces on hand above those available, in each warehouse
     above: tuple[int, int, int] = (0, 0, 0)
-    #: day, place of the warehouse, pieces: a delivery that lies in quarantine since then
+    #: day, warehouse, pieces: a delivery that lies in quarantine since then
     quarantine: tuple[int, int, int] | None = None
     #: day, name: what it was called before
     renamed: tuple[int, str] | None = None
+    #: the first day on which it is not active
     retired: int = STORY_DAYS
     is_twice: bool = False
 
 
-_NO_SIZE = ("", "", "", "")
-CAST = (
-    Member(
-        *("KES-ONE-BK", "Kestrel One, black", "hardware wallet", ("21", "g"), ("58", "18", "8", "mm")),
-        *(_sells(120, 3), "sells steadily, and runs out before a delivery arrives"),
-    ),
-    Member(
-        *("KES-ONE-WH", "Kestrel One, white", "hardware wallet", ("21", "g"), ("58", "18", "8", "mm")),
-        *(_sells(60, 4), "runs out on day 15"),
-    ),
-    Member(
-        *("KES-PRO-BK", "Kestrel Pro, black", "hardware wallet", ("52", "g"), ("7.1", "4.5", "0.9", "cm")),
-        *(_sells(42, 2, day_16=120), "is restocked on day 16"),
-    ),
-    Member(
-        *("KES-PRO-GR", "Kestrel Pro, graphite", "hardware wallet", ("52", "g"), ("7.1", "4.5", "0.9", "cm")),
-        *(_sells(8, 1, 7), "falls to Low Stock on day 21"),
-    ),
-    Member(
-        *("KES-PRO-OR", "Kestrel Pro, orange", "hardware wallet", ("52", "g"), ("7.1", "4.5", "0.9", "cm")),
-        _sells(70, 1, day_9=30),
-    ),
-    Member(
-        *("KES-MIN-BK", "Kestrel Mini, black", "hardware wallet", ("0.5", "oz"), ("1.5", "0.9", "0.3", "in")),
-        *(_sells(58, 1, 2, until=20), "is retired on day 20, with stock left"),
-        retired=20,
-    ),
-    Member(
-        *("CBL-CC-1M", "USB-C cable, 1 m", "cable", ("38", "g"), ("12", "9", "2", "cm")),
-        *(_sells(240, 9, day_10=150, day_20=150), "has more on hand than available in Praha"),
-        above=(4, 0, 0),
-    ),
-    Member(
-        *("CBL-AC-2M", "USB-A to USB-C cable, 2 m", "cable", ("61", "g"), ("13", "10", "2.5", "cm")),
-        _sells(90, 2, day_12=60),
-    ),
-    Member(
-        *("CAS-LTH-BN", "Leather case, brown", "case", ("2.1", "oz"), ("4.6", "3.1", "0.9", "in")),
-        *(_sells(40, 1, 2), "has a delivery in quarantine in Brno since day 8"),
-        quarantine=(8, 1, 24),
-    ),
-    Member(
-        *("CAS-SIL-BK", "Silicone case, black", "case", ("24", "g"), ("80", "52", "14", "mm")),
-        *(_sells(130, 2), "was called a sleeve until day 12"),
-        renamed=(12, "Silicone sleeve, black"),
-    ),
-    Member(
-        *("BCK-STL-24", "Steel seed plate, 24 words", "seed plate", ("0.11", "kg"), ("85", "54", "3", "mm")),
-        *(_sells(140, 0), "does not move"),
-    ),
-    Member(
-        *("BCK-TTN-24", "Titanium seed plate, 24 words", "seed plate", ("3.2", "oz"), ("3.4", "2.1", "0.1", "in")),
-        *(_sells(64, 1), "has more on hand than available in Brno"),
-        above=(0, 6, 0),
-    ),
-    Member(
-        *("BCK-CRD-10", "Recovery cards, set of 10", "accessory", ("90", "g"), ("15.5", "11", "0.4", "cm")),
-        _sells(210, 3, day_15=100),
-    ),
-    Member(
-        *("BND-STA-01", "Starter bundle: One and cable", "bundle", ("0.18", "kg"), _NO_SIZE),
-        *(_sells(55, 1), "misses its dimensions"),
-    ),
-    Member(
-        *("BND-FAM-02", "Family bundle: two One, two plates", "bundle", ("1.1", "lb"), ("9.5", "6.5", "2.5", "in")),
-        *(_sells(36, 1, 3), "has two rows that are the same"),
-        is_twice=True,
-    ),
+@dataclass(frozen=True)
+class Member:
+    """A product of the cast: what it is, and its story."""
+
+    sku: str
+    name: str
+    product_type: str
+    weight: str
+    size: str
+    story: Story
+
+
+_GOODS = (
+    ("KES-ONE-BK", "Kestrel One, black", "hardware wallet", "21 g", "58 x 18 x 8 mm"),
+    ("KES-ONE-WH", "Kestrel One, white", "hardware wallet", "21 g", "58 x 18 x 8 mm"),
+    ("KES-PRO-BK", "Kestrel Pro, black", "hardware wallet", "52 g", "7.1 x 4.5 x 0.9 cm"),
+    ("KES-PRO-GR", "Kestrel Pro, graphite", "hardware wallet", "52 g", "7.1 x 4.5 x 0.9 cm"),
+    ("KES-PRO-OR", "Kestrel Pro, orange", "hardware wallet", "52 g", "7.1 x 4.5 x 0.9 cm"),
+    ("KES-MIN-BK", "Kestrel Mini, black", "hardware wallet", "0.5 oz", "1.5 x 0.9 x 0.3 in"),
+    ("CBL-CC-1M", "USB-C cable, 1 m", "cable", "38 g", "12 x 9 x 2 cm"),
+    ("CBL-AC-2M", "USB-A to USB-C cable, 2 m", "cable", "61 g", "13 x 10 x 2.5 cm"),
+    ("CAS-LTH-BN", "Leather case, brown", "case", "2.1 oz", "4.6 x 3.1 x 0.9 in"),
+    ("CAS-SIL-BK", "Silicone case, black", "case", "24 g", "80 x 52 x 14 mm"),
+    ("BCK-STL-24", "Steel seed plate, 24 words", "seed plate", "0.11 kg", "85 x 54 x 3 mm"),
+    ("BCK-TTN-24", "Titanium seed plate, 24 words", "seed plate", "3.2 oz", "3.4 x 2.1 x 0.1 in"),
+    ("BCK-CRD-10", "Recovery cards, set of 10", "accessory", "90 g", "15.5 x 11 x 0.4 cm"),
+    ("BND-STA-01", "Starter bundle: One and cable", "bundle", "0.18 kg", ""),
+    ("BND-FAM-02", "Family bundle: two One, two plates", "bundle", "1.1 lb", "9.5 x 6.5 x 2.5 in"),
 )
+_STORIES = {
+    "KES-ONE-BK": Story("sells steadily, and runs out before a delivery arrives", _sells(120, 3)),
+    "KES-ONE-WH": Story("runs out on day 15", _sells(60, 4)),
+    "KES-PRO-BK": Story("is restocked on day 16", _sells(42, 2, day_16=120)),
+    "KES-PRO-GR": Story("falls to Low Stock on day 21", _sells(8, 1, every=7)),
+    "KES-PRO-OR": Story("sells, and is bought in again", _sells(70, 1, day_9=30)),
+    "KES-MIN-BK": Story("is retired on day 20, with stock left", _sells(58, 1, every=2, until=20), retired=20),
+    "CBL-CC-1M": Story(
+        "has more on hand than available in Praha", _sells(240, 9, day_10=150, day_20=150), above=(4, 0, 0)
+    ),
+    "CBL-AC-2M": Story("sells, and is bought in again", _sells(90, 2, day_12=60)),
+    "CAS-LTH-BN": Story(
+        "has a delivery in quarantine in Brno since day 8", _sells(40, 1, every=2), quarantine=(8, 1, 24)
+    ),
+    "CAS-SIL-BK": Story("was called a sleeve until day 12", _sells(130, 2), renamed=(12, "Silicone sleeve, black")),
+    "BCK-STL-24": Story("does not move", _sells(140, 0)),
+    "BCK-TTN-24": Story("has more on hand than available in Brno", _sells(64, 1), above=(0, 6, 0)),
+    "BCK-CRD-10": Story("sells, and is bought in again", _sells(210, 3, day_15=100)),
+    "BND-STA-01": Story("misses its dimensions", _sells(55, 1)),
+    "BND-FAM-02": Story("has two rows that are the same", _sells(36, 1, every=3), is_twice=True),
+}
+CAST = tuple(Member(*good, _STORIES[good[0]]) for good in _GOODS)
 
 
 @dataclass(frozen=True)
@@ -324,19 +300,21 @@ def _cast_on(day: int, story_ends: int | None) -> list[_OnStage]:
 
 
 def _on_stage(member: Member, act: int) -> _OnStage:
-    available, rows = member.available(act), []
+    story = member.story
+    available, rows = story.available(act), []
     shares = ((available + 1) // 2, available * 3 // 10)
     for place, warehouse in enumerate(_warehouses(3)):
         pieces = (*shares, available - sum(shares))[place]
         held = 0
-        if member.quarantine and member.quarantine[0] <= act and member.quarantine[1] == place:
-            held = member.quarantine[2]
-        rows.append((*warehouse, str(pieces), str(pieces + member.above[place]), str(held), str(held)))
-    name = member.renamed[1] if member.renamed and act < member.renamed[0] else member.name
-    active = "1" if act < member.retired else ""
-    measures = (*member.weight, *member.size)
+        if story.quarantine and story.quarantine[0] <= act and story.quarantine[1] == place:
+            held = story.quarantine[2]
+        rows.append((*warehouse, str(pieces), str(pieces + story.above[place]), str(held), str(held)))
+    name = story.renamed[1] if story.renamed and act < story.renamed[0] else member.name
+    active = "1" if act < story.retired else ""
+    *sides, unit = member.size.replace(" x ", " ").split() or ["", "", "", ""]
+    measures = (*member.weight.split(), *sides, unit)
     link = _link(repr((member.sku, name, active, rows)).encode())
-    times = 1 + member.is_twice  # identical products share a link, and each brings its stock
+    times = 1 + story.is_twice  # identical products share a link, and each brings its stock
     product = (member.sku, name, member.product_type, active, link, *measures)
     return _OnStage([product] * times, [(*row, link) for row in rows] * times)
 

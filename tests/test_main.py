@@ -197,6 +197,12 @@ def test_a_demo_that_is_stopped_goes_on_where_it_was(demo: Checkout) -> None:
     answer = demo.run("main.py", "demo", "psql", "-XAtc", DEMO_DAYS)
     assert answer.stdout.strip() == "30|29|t", answer.stdout
 
+    # products of an older version of the demo
+    demo.run("main.py", "demo", "psql", "-XAtc", "UPDATE silver.products SET product_sku = 'HW-' || product_sku")
+    refused = demo.run("main.py", "demo")
+    assert refused.returncode == 1 and "products of another version of the demo" in refused.stdout, refused.stdout
+    assert f"rm -r {demo.folder / '.elt/demo'}" in refused.stdout
+
 
 def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(demo: Checkout) -> None:
     before = {path: path.read_bytes() for path in demo.folder.rglob("*") if path.is_file()}

@@ -612,6 +612,23 @@ def test_tables_and_views_of_an_older_version_gain_what_is_new_at_their_end(ware
     assert_equals_the_oracle(warehouse, products, rows)
 
 
+def test_what_is_remembered_and_what_is_asked_are_two_jobs() -> None:
+    layers = {name: {script.split("/")[0] for script in job["transform"]} for name, job in JOBS.items()}
+    assert layers["inventory_history"] == {"silver"} and layers["inventory_gold"] == {"gold"}
+    assert [name for name, found in layers.items() if "gold" in found] == ["inventory_gold"]
+    assert JOBS["inventory_gold"]["depends_on"] == ["inventory_history"]
+
+
+def test_a_space_taken_says_which_pieces_it_counts(warehouse: Warehouse) -> None:
+    warehouse.load([product()], [stock()])
+    comments = warehouse.sql(
+        "SELECT col_description(attrelid, attnum) FROM pg_attribute"
+        " WHERE attname = 'space_taken_cm3' AND attrelid::regclass::text LIKE 'gold.%'"
+    )
+    assert len(comments) == 3
+    assert all("those of quantity_on_hand" in text and "not counted" in text for (text,) in comments)
+
+
 def test_every_script_is_in_the_registry() -> None:
     scripts = {str(path.relative_to(SCRIPTS)) for path in SCRIPTS.glob("*/*.sql")}
     assert scripts == {*TRANSFORMS, *CHECKS}
