@@ -519,6 +519,8 @@ def falling(last: int, daily: int = 1) -> list[int]:
         (falling(-3), [], (45, LOW, 0)),
         # 5 pieces in 28 days: 7.5 in 42 days, and 5 pieces last for 28
         ([10] * 14 + [5] * 15, [], (3, LOW, 14)),
+        # exactly as many as go in 28 days, and not one more
+        ([10] * 14 + [5] * 15, ["UPDATE silver.stock_thresholds SET cover_days = 14"], (0, LOW, 14)),
         # the threshold is more than goes
         ([6] * 14 + [5] * 15, [], (0, LOW, 126)),
         ([6] * 14 + [4] * 15, [], (1, LOW, 42)),
@@ -607,24 +609,28 @@ def runs(mornings: Mornings) -> Iterator[Mornings]:
 
 
 def record(mornings: Mornings, status: str, at: str, error: str | None = None, **jobs: str) -> None:
-    """A run that ended on January 5 at this hour; `jobs` have the status that is named, and an import an hour before."""
+    """A run that ended on January 5 at this hour.
+
+    `jobs` have the status that is named: those that are `published` loaded what was imported an hour before, those that
+    are `refined` were published, too, but loaded nothing.
+    """
     mornings.sql(
         "INSERT INTO elt.runs (status, run_date, started_at, finished_at, jobs, process, error) VALUES"
         f" ('{status}', '2026-01-05', '2026-01-05 {at}Z', '2026-01-05 {at}Z', '{{}}', 'x', {quoted(error)})"
     )
     for job, ended in jobs.items():
-        loaded = f"1, TIMESTAMPTZ '2026-01-05 {at}Z' - INTERVAL '1 hour'" if job != "history" else "NULL, NULL"
-        status, _, reason = ended.partition(": ")
+        loaded = f"1, TIMESTAMPTZ '2026-01-05 {at}Z' - INTERVAL '1 hour'" if ended == "published" else "NULL, NULL"
+        status, _, reason = ended.replace("refined", "published").partition(": ")
         mornings.sql(
             "INSERT INTO elt.job_runs (run_id, job, status, recorded_at, accepted_shrink, error, rows_loaded,"
             f" source_imported_at) SELECT max(run_id), '{job}', '{status}', '2026-01-05 {at}Z', false,"
             f" {quoted(reason or None)}, {loaded} FROM elt.runs"
         )
-        scripts = {"products": "products", "stock": "stock_levels", "history": "loaded_days"}
-        if ended == "published" and job in scripts:
+        script = {"stock": "stock_levels", "history": "loaded_days"}.get(job, job)
+        if status == "published":
             mornings.sql(
                 "INSERT INTO elt.script_runs (run_id, job, script, seconds)"
-                f" SELECT max(run_id), '{job}', 'silver/{scripts[job]}.sql', 1 FROM elt.runs"
+                f" SELECT max(run_id), '{job}', 'silver/{script}.sql', 1 FROM elt.runs"
             )
 
 
@@ -632,7 +638,7 @@ def quoted(text: str | None) -> str:
     return "NULL" if text is None else "'" + text.replace("'", "''") + "'"
 
 
-ALL = {"products": "published", "stock": "published", "history": "published"}
+ALL = {"products": "published", "stock": "published", "history": "refined"}
 
 
 def at(hour: int) -> datetime:
@@ -656,7 +662,7 @@ def test_gold_says_what_it_holds_since_when_and_how_the_last_run_ended(runs: Mor
     # another group publishes, or a part of this one: what was not loaded again is as old as it was
     record(runs, "done", "07:00", suppliers="published")
     assert runs.sql(STATUS)[0][1:3] == (at(6), at(5))
-    record(runs, "done", "08:00", products="published", history="published")
+    record(runs, "done", "08:00", products="published", stock="refined", history="refined")
     assert runs.sql(STATUS)[0][1:3] == (at(8), at(5))
 
     # a run that fails, in a job or before any, with an error of several lines
