@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import md5
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -176,8 +177,8 @@ def _shuffled(
     count: int,
     day: int,
     rows_of: Callable[[int], list[Texts]],
-    cast: Sequence[_OnStage],
-    rows_of_cast: Callable[[_OnStage], list[Texts]],
+    cast: Sequence[_Rows],
+    rows_of_cast: Callable[[_Rows], list[Texts]],
 ) -> Iterator[Texts]:
     """Every product's rows: products by a stride through their numbers, rows shuffled in blocks."""
     total = count + len(cast)
@@ -198,16 +199,20 @@ def _shuffled(
 
 
 def _sells(
-    start: int, pieces: int = 1, every: int = 1, until: int = STORY_DAYS, **deliveries: int
+    start: int,
+    pieces: int = 1,
+    *,
+    every: int = 1,
+    until: int = STORY_DAYS,
+    deliveries: Mapping[int, int] = MappingProxyType({}),
 ) -> Callable[[int], int]:
-    """Stock day by day: `pieces` fewer after `every` so many days; `day_9=30`: what comes on that day."""
-    arrivals = {int(day.removeprefix("day_")): count for day, count in deliveries.items()}
+    """Stock by the day: so many pieces fewer every so many days; `deliveries` are pieces that come on a day."""
 
-    def on(day: int) -> int:
-        came = sum(count for arrival, count in arrivals.items() if arrival <= day)
+    def stock_on(day: int) -> int:
+        came = sum(count for arrival, count in deliveries.items() if arrival <= day)
         return max(0, start + came - min(day, until) // every * pieces)
 
-    return on
+    return stock_on
 
 
 @dataclass(frozen=True)
@@ -260,21 +265,21 @@ _GOODS = (
 _STORIES = {
     "KES-ONE-BK": Story("sells steadily, and runs out before a delivery arrives", _sells(120, 3)),
     "KES-ONE-WH": Story("runs out on day 15", _sells(60, 4)),
-    "KES-PRO-BK": Story("is restocked on day 16", _sells(42, 2, day_16=120)),
+    "KES-PRO-BK": Story("is restocked on day 16", _sells(42, 2, deliveries={16: 120})),
     "KES-PRO-GR": Story("falls to Low Stock on day 21", _sells(8, 1, every=7)),
-    "KES-PRO-OR": Story("sells, and is bought in again", _sells(70, 1, day_9=30)),
+    "KES-PRO-OR": Story("sells, and is bought in again", _sells(70, 1, deliveries={9: 30})),
     "KES-MIN-BK": Story("is retired on day 20, with stock left", _sells(58, 1, every=2, until=20), retired=20),
     "CBL-CC-1M": Story(
-        "has more on hand than available in Praha", _sells(240, 9, day_10=150, day_20=150), above=(4, 0, 0)
+        "has more on hand than available in Praha", _sells(240, 9, deliveries={10: 150, 20: 150}), above=(4, 0, 0)
     ),
-    "CBL-AC-2M": Story("sells, and is bought in again", _sells(90, 2, day_12=60)),
+    "CBL-AC-2M": Story("sells, and is bought in again", _sells(90, 2, deliveries={12: 60})),
     "CAS-LTH-BN": Story(
         "has a delivery in quarantine in Brno since day 8", _sells(40, 1, every=2), quarantine=(8, 1, 24)
     ),
     "CAS-SIL-BK": Story("was called a sleeve until day 12", _sells(130, 2), renamed=(12, "Silicone sleeve, black")),
     "BCK-STL-24": Story("does not move", _sells(140, 0)),
     "BCK-TTN-24": Story("has more on hand than available in Brno", _sells(64, 1), above=(0, 6, 0)),
-    "BCK-CRD-10": Story("sells, and is bought in again", _sells(210, 3, day_15=100)),
+    "BCK-CRD-10": Story("sells, and is bought in again", _sells(210, 3, deliveries={15: 100})),
     "BND-STA-01": Story("misses its dimensions", _sells(55, 1)),
     "BND-FAM-02": Story("has two rows that are the same", _sells(36, 1, every=3), is_twice=True),
 }
@@ -282,41 +287,42 @@ CAST = tuple(Member(*good, _STORIES[good[0]]) for good in _GOODS)
 
 
 @dataclass(frozen=True)
-class _OnStage:
-    """What a member of the cast brings on a day."""
+class _Rows:
+    """What one of the cast brings on a day."""
 
     products: list[Texts]
     stock: list[Texts]
 
 
-def _cast_on(day: int, story_ends: int | None) -> list[_OnStage]:
+def _cast_on(day: int, story_ends: int | None) -> list[_Rows]:
     """The cast on a day, and a stock row that no product accounts for; nobody without a story."""
     if story_ends is None:
         return []
     # before its first day and after its last the story stands still
-    act = min(max(0, STORY_DAYS - 1 - (story_ends - day)), STORY_DAYS - 1)
+    story_day = min(max(0, STORY_DAYS - 1 - (story_ends - day)), STORY_DAYS - 1)
     stray = (*_warehouses(3)[1], "6", "6", "0", "0", _link(b"a product that is gone"))
-    return [*(_on_stage(member, act) for member in CAST), _OnStage([], [stray])]
+    return [*(_rows_on(member, story_day) for member in CAST), _Rows([], [stray])]
 
 
-def _on_stage(member: Member, act: int) -> _OnStage:
+def _rows_on(member: Member, day: int) -> _Rows:
+    """What a product brings on a day of its story."""
     story = member.story
-    available, rows = story.available(act), []
+    available, rows = story.available(day), []
     shares = ((available + 1) // 2, available * 3 // 10)
     for place, warehouse in enumerate(_warehouses(3)):
         pieces = (*shares, available - sum(shares))[place]
         held = 0
-        if story.quarantine and story.quarantine[0] <= act and story.quarantine[1] == place:
+        if story.quarantine and story.quarantine[0] <= day and story.quarantine[1] == place:
             held = story.quarantine[2]
         rows.append((*warehouse, str(pieces), str(pieces + story.above[place]), str(held), str(held)))
-    name = story.renamed[1] if story.renamed and act < story.renamed[0] else member.name
-    active = "1" if act < story.retired else ""
+    name = story.renamed[1] if story.renamed and day < story.renamed[0] else member.name
+    active = "1" if day < story.retired else ""
     *sides, unit = member.size.replace(" x ", " ").split() or ["", "", "", ""]
     measures = (*member.weight.split(), *sides, unit)
     link = _link(repr((member.sku, name, active, rows)).encode())
     times = 1 + story.is_twice  # identical products share a link, and each brings its stock
     product = (member.sku, name, member.product_type, active, link, *measures)
-    return _OnStage([product] * times, [(*row, link) for row in rows] * times)
+    return _Rows([product] * times, [(*row, link) for row in rows] * times)
 
 
 # ---- numbered products ----------------------------------------------------------------------------------------------
