@@ -199,13 +199,16 @@ used_quantities AS (
 ),
 
 -- A name that a whole warehouse has is listed once, and not with each of its rows.
+warehouses AS (
+    SELECT DISTINCT warehouse_id, warehouse_name, warehouse_identifier FROM bronze.products_inventory_locations
+),
+
 texts_of_warehouses AS (
     SELECT DISTINCT coalesce(elt.to_text(warehouse_id), 'unknown') AS warehouse, texts.*
-    FROM bronze.products_inventory_locations
+    FROM warehouses
     CROSS JOIN LATERAL (
         VALUES ('warehouse_name', warehouse_name), ('warehouse_identifier', warehouse_identifier)
     ) AS texts (column_name, value_received)
-    WHERE concat(warehouse_name, warehouse_identifier) ~ '[\n\v\f\r\u0085\u2028\u2029]'
 ),
 
 -- Without pieces: the product's stock, or not known.
