@@ -51,6 +51,7 @@ LANDING = {
         **JOBS["products_inventory_locations"],
         "depends_on": [],
         "transform": ["bronze/products_inventory_locations.sql"],
+        "checks": [],
     }
 }
 COPY_STOCK = """TRUNCATE bronze.products_inventory_locations;

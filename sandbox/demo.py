@@ -1,7 +1,8 @@
 """The demo: a PostgreSQL of its own, a local Keboola, the project's own jobs. Reads and writes nothing but .elt/demo/.
 
 The daily load of today is a whole run. Before it come the 29 mornings that trends and forecasts need, those that were not
-played before: their rows go into bronze without an export, and the jobs' own scripts make silver of them.
+played before: their rows go into bronze without an export, and the jobs' own scripts make silver of them. The cast of
+sandbox/inventory.py tells its story up to today; started again on a later day, the demo goes on with that day's telling.
 """
 
 from __future__ import annotations
@@ -24,29 +25,45 @@ if TYPE_CHECKING:
 
     from lib.registry import Job
 
-PRODUCTS = 50
-WAREHOUSES = 3
-#: as many as a forecast looks back, the one before, and one more
+#: as many as a forecast looks back, the one before, and one more: the days of the story
 DAYS = 30
-#: the share of products that move from one day to the next
-CHANGING = 0.2
 OPEN_PSQL = "Somebody holds a lock, perhaps a transaction left open in psql: end it, then start the demo again."
 #: what an analyst would ask, and how
 TOUR = (
     (
+        "What do we order this week, and how much?",
+        "SELECT product_sku, product_name, reorder_quantity, order_by, reason"
+        " FROM gold.reorder_proposals ORDER BY order_by, product_sku",
+    ),
+    (
+        "Which products are low?",
+        "SELECT * FROM gold.product_status_summary WHERE stock_status = 'Low Stock'",
+    ),
+    (
         "Which products are active, and is there enough of them?",
         "SELECT product_sku, product_name, product_type, product_status, total_stock, stock_status"
-        " FROM gold.product_status_summary ORDER BY product_sku LIMIT 10",
+        " FROM gold.product_status_summary ORDER BY product_sku",
     ),
     (
         "What must be bought again, and since when?",
         "SELECT product_sku, product_name, stock_status, total_stock, quantity_missing, low_since"
-        " FROM gold.low_stock_products ORDER BY low_since, product_sku LIMIT 5",
+        " FROM gold.low_stock_products ORDER BY low_since, product_sku",
     ),
     (
         "What will be out of stock next?",
         "SELECT product_sku, total_stock, average_daily_decrease, days_of_cover, expected_stock_out_date"
-        " FROM gold.stock_forecast ORDER BY expected_stock_out_date, product_sku LIMIT 5",
+        " FROM gold.stock_forecast WHERE product_status = 'Active'"
+        " ORDER BY expected_stock_out_date, product_sku LIMIT 5",
+    ),
+    (
+        "Where is stock stuck in quarantine, and since when?",
+        "SELECT product_sku, product_name, warehouse_name, quarantined_quantity, quarantined_since, days_in_quarantine"
+        " FROM gold.quarantined_stock ORDER BY quarantined_since, product_sku",
+    ),
+    (
+        "What never moves, and how much space does it take?",
+        "SELECT product_sku, product_name, total_stock, round(space_taken_cm3 / 1000, 1) AS litres, last_decrease"
+        " FROM gold.slow_movers ORDER BY space_taken_cm3 DESC, product_sku",
     ),
     (
         "What came and what went?",
@@ -71,8 +88,12 @@ TOUR = (
     ),
     (
         "What is wrong with the data?",
-        "SELECT rule, severity, rows_today, rows_yesterday, share_of_rows, example_key"
+        "SELECT rule, severity, rows_today, rows_yesterday, share_of_rows, pieces, example_key"
         " FROM gold.data_quality_summary ORDER BY rows_today DESC, rule LIMIT 5",
+    ),
+    (
+        "How fresh is all this?",
+        "SELECT sentence FROM gold.load_status",
     ),
 )
 
@@ -95,7 +116,7 @@ def run_demo(given: argparse.Namespace) -> int:
 
 
 def _with_keboola(settings: Settings, given: argparse.Namespace, console: Console) -> int:
-    from sandbox.inventory import put_inventory
+    from sandbox.inventory import CAST, put_inventory
     from sandbox.keboola_server import KeboolaServer
 
     today = date.today()
@@ -104,11 +125,11 @@ def _with_keboola(settings: Settings, given: argparse.Namespace, console: Consol
     with KeboolaServer(token=settings.keboola_token.reveal(), polls=0, clock=lambda: morning) as keboola:
         os.environ.update(keboola.store_environment)
         settings = replace(settings, keboola_url=keboola.url)
-        put_inventory(keboola, products=PRODUCTS, warehouses=WAREHOUSES, day=today.toordinal(), changing=CHANGING)
+        put_inventory(keboola, products=0, day=today.toordinal(), story_ends=today.toordinal())
         if given.demo_command is not None:
             return run_command(given.demo_command, given, settings)
-        console.text(f"A local Keboola with {PRODUCTS} products, and a PostgreSQL below {settings.state}.\n")
-        _play(settings, [today - timedelta(days=ago) for ago in range(DAYS - 1, 0, -1)], console)
+        console.text(f"A local Keboola with {len(CAST)} products, and a PostgreSQL below {settings.state}.\n")
+        _play(settings, today, console)
         run = argparse.Namespace(jobs=[], quiet=False, wait=True, accept=[], accept_shrink=[], date=today)
         exit_code = run_command("run", run, settings)
     if exit_code == 0:
@@ -116,8 +137,8 @@ def _with_keboola(settings: Settings, given: argparse.Namespace, console: Consol
     return exit_code
 
 
-def _play(settings: Settings, days: Sequence[date], console: Console) -> None:
-    """Load each of these days that is not loaded yet, each in a transaction of its own, all on one connection.
+def _play(settings: Settings, today: date, console: Console) -> None:
+    """Load each day before today that is not loaded yet, each in a transaction of its own, all on one connection.
 
     Without gold and checks: the daily load that comes after makes and runs them.
     """
@@ -127,11 +148,12 @@ def _play(settings: Settings, days: Sequence[date], console: Console) -> None:
     from lib.plan import make_plan, open_database, read_project
     from lib.stop import Stop, run_stoppable
 
+    days = [today - timedelta(days=ago) for ago in range(DAYS - 1, 0, -1)]
     # a group that somebody added loads from a table which is not here: the run of today says so
     groups = [
         group
         for group in make_plan(read_project(settings.root)).groups
-        if all(job.extract.table in _tables(days[0]) for job in group if job.load)
+        if all(job.extract.table in _tables(today, today) for job in group if job.load)
     ]
 
     def play(stop: Stop) -> None:
@@ -143,6 +165,7 @@ def _play(settings: Settings, days: Sequence[date], console: Console) -> None:
                 loaded: set[date] = set()
                 if query(connection, "SELECT to_regclass('silver.loaded_days')") != [(None,)]:
                     loaded = {day for (day,) in query(connection, "SELECT day FROM silver.loaded_days")}
+                _refuse_another_cast(connection, settings)
                 missing = [day for day in days if day not in loaded]
                 if missing and groups:
                     console.text(f"Loading {len(missing)} mornings before today, {missing[0]} to {missing[-1]} ...\n")
@@ -150,7 +173,7 @@ def _play(settings: Settings, days: Sequence[date], console: Console) -> None:
                     try:
                         with translated("loading"):
                             for group in groups:
-                                _load_morning(connection, group, day)
+                                _load_morning(connection, group, day, today)
                     except (ScriptError, LoadError, DatabaseError) as error:
                         hint = f"\n    {OPEN_PSQL}" if isinstance(error, LockTimeout) else ""
                         raise type(error)(f"the morning of {day}: {error}{hint}") from error
@@ -162,18 +185,38 @@ def _play(settings: Settings, days: Sequence[date], console: Console) -> None:
     run_stoppable(play)
 
 
-def _tables(day: date) -> dict[str, tuple[Sequence[str], Iterator[Sequence[str]]]]:
+def _refuse_another_cast(connection: Connection, settings: Settings) -> None:
+    """A demo of an older version knew other products; their mornings and these tell no story together."""
+    from lib.database import query
+    from lib.errors import DatabaseError
+    from sandbox.inventory import CAST
+
+    if query(connection, "SELECT to_regclass('silver.products')") == [(None,)]:
+        return
+    ((all_products, known),) = query(
+        connection,
+        "SELECT count(*), count(*) FILTER (WHERE product_sku = ANY(%s)) FROM silver.products",
+        ([member.sku for member in CAST],),
+    )
+    if all_products and not known:
+        raise DatabaseError(
+            f"{settings.state} holds the sample products of another version of the demo. To begin anew:\n"
+            f"    {command('stop', settings)}\n    rm -r {settings.state}"
+        )
+
+
+def _tables(day: date, today: date) -> dict[str, tuple[Sequence[str], Iterator[Sequence[str]]]]:
     """Columns and rows of the tables of this morning, by their names in Keboola."""
     from sandbox.inventory import PRODUCT_COLUMNS, PRODUCTS_TABLE, STOCK_COLUMNS, STOCK_TABLE, products, stock
 
-    number = day.toordinal()
+    number, story_ends = day.toordinal(), today.toordinal()
     return {
-        PRODUCTS_TABLE: (PRODUCT_COLUMNS, products(PRODUCTS, number, CHANGING)),
-        STOCK_TABLE: (STOCK_COLUMNS, stock(PRODUCTS, WAREHOUSES, number, CHANGING)),
+        PRODUCTS_TABLE: (PRODUCT_COLUMNS, products(0, number, story_ends=story_ends)),
+        STOCK_TABLE: (STOCK_COLUMNS, stock(0, day=number, story_ends=story_ends)),
     }
 
 
-def _load_morning(connection: Connection, group: Sequence[Job], day: date) -> None:
+def _load_morning(connection: Connection, group: Sequence[Job], day: date, today: date) -> None:
     """Publish what one morning brought, the group whole or not at all."""
     from psycopg2 import sql
     from psycopg2.extras import execute_values
@@ -185,7 +228,7 @@ def _load_morning(connection: Connection, group: Sequence[Job], day: date) -> No
     from lib.loader import create_staging, drop_staging, publish_bronze
     from lib.transformer import run_script
 
-    tables = _tables(day)
+    tables = _tables(day, today)
     with transaction(connection, lock_timeout=5, run_date=day), connection.cursor() as cursor:
         for job in group:
             for script in job.transform:

@@ -1,18 +1,24 @@
-"""The inventory of an invented maker of hardware wallets: two tables of any size, for any day, with every blemish.
+"""The inventory of an invented maker of hardware wallets: a cast of products that tell a story, and any number beside it.
 
-The tables are those of design section 7 as generic-extractor writes them (API note, section 11). Each row follows from
-its product's number and the day alone, so that size needs no memory and two machines make the same bytes. Blemishes
-sit at fixed places of every 50 products: 50 products show them all (`BLEMISHES`).
+The tables are those of design section 7 as generic-extractor writes them (API note, section 11).
+
+The cast (`CAST`) is fixed. Its story takes 30 days, of which the last is `story_ends`: what a day shows depends on how
+long before the end it is. The demo tells it up to today.
+
+Other products are numbered: as many as asked for, on any day. Each row follows from the product's number and the day
+alone, so that size needs no memory and two machines make the same bytes. Blemishes sit at fixed places of every 50 of
+them: 50 show them all (`BLEMISHES`). Names that CSV and COPY trip over are for tests: `odd_names`.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import md5
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,6 +52,9 @@ STOCK_COLUMNS: Texts = (
     "JSON_parentId",
 )
 
+#: days of the cast's story
+STORY_DAYS = 30
+
 #: blemish -> the product's number modulo 50; stock blemishes are in the product's first warehouse
 BLEMISHES = {
     "no sku": 1,
@@ -71,8 +80,25 @@ _EVERY = 50
 
 _FIRST = ("Basalt", "Cobalt", "Kestrel", "Juniper", "Onyx", "Tundra", "Marble", "Falcon", "Quartz", "Cinder", "Alder")
 _SECOND = ("Signer", "Vault", "Key", "Cradle", "Plate", "Sleeve", "Lanyard", "Cable", "Dock")
-_THIRD = ("One", "Two", "Mini", "Pro", "Classic", "Metal", "Travel")
-_TYPES = ("hardware wallet", "accessory", "backup", "cable", "merchandise")
+_THIRD = ("One", "Two", "Mini", "Pro", "Classic", "Plus", "Travel")
+#: what the second word of a name is
+_TYPES = {
+    **dict.fromkeys(("Signer", "Vault", "Key"), "hardware wallet"),
+    **dict.fromkeys(("Cradle", "Dock"), "accessory"),
+    "Plate": "backup",
+    "Sleeve": "case",
+    "Lanyard": "merchandise",
+    "Cable": "cable",
+}
+#: type -> from and to, of length, width and height in cm, and of grams
+_SIZES = {
+    "hardware wallet": ((4, 9), (2, 6), (0.7, 2), (15, 160)),
+    "accessory": ((5, 15), (4, 12), (1, 6), (20, 400)),
+    "backup": ((8, 9.5), (5, 6.5), (0.1, 0.6), (40, 250)),
+    "case": ((7, 12), (4, 8), (1, 3), (10, 90)),
+    "merchandise": ((10, 14), (6, 9), (1, 2), (10, 40)),
+    "cable": ((8, 14), (6, 11), (1.5, 3), (25, 90)),
+}
 _LENGTHS = (
     ("cm", 1.0),
     ("in", 2.54),
@@ -85,7 +111,14 @@ _LENGTHS = (
 )
 _WEIGHTS = (("g", 1.0), ("oz", 28.349523125), ("kg", 1000.0), ("lb", 453.59237), ("G", 1.0), ("Oz", 28.349523125))
 _WEIGHTS += ((" kg ", 1000.0), ("LB", 453.59237))
-_CITIES = (("Praha", "PRG"), ("Brno", "BRQ"), ("Plzeň", "PLZ"), ("Łódź", "LCJ"), ("Wien", "VIE"), ("Austin", "AUS"))
+_SITES = (
+    ("Praha Letňany", "PRG"),
+    ("Brno Slatina", "BRQ"),
+    ("Plzeň Borská pole", "PLZ"),
+    ("Łódź Olechów", "LCJ"),
+    ("Wien Schwechat", "VIE"),
+    ("Austin Mueller", "AUS"),
+)
 _NO_NUMBERS = ("n/a", "12 pcs", "", "1,5")
 _NEITHER = ("yes", "TRUE", "0")
 #: no quantity is above; looking a number's text up is cheaper than writing it
@@ -94,41 +127,205 @@ _BLOCK = 1000
 
 
 def put_inventory(
-    keboola: KeboolaServer, *, products: int = 50, warehouses: int = 3, day: int = 0, changing: float = 0.01
+    keboola: KeboolaServer,
+    *,
+    products: int = 50,
+    warehouses: int = 3,
+    day: int = 0,
+    changing: float = 0.01,
+    story_ends: int | None = None,
+    odd_names: bool = False,
 ) -> None:
     """Import both tables of this day into the sandbox, as one morning's extraction would."""
-    product_rows = partial(_shuffled, products, day, partial(_product_rows, day=day, changing=changing))
-    stock_rows = partial(_shuffled, products, day, partial(_stock_rows, _warehouses(warehouses), day, changing))
+    product_rows = partial(_products, products, day, changing, story_ends=story_ends, odd_names=odd_names)
+    stock_rows = partial(stock, products, warehouses, day, changing, story_ends=story_ends)
     keboola.put_table(PRODUCTS_TABLE, columns=PRODUCT_COLUMNS, rows=product_rows)
     keboola.put_table(STOCK_TABLE, columns=STOCK_COLUMNS, rows=stock_rows)
 
 
-def products(count: int = 50, day: int = 0, changing: float = 0.01) -> Iterator[Texts]:
+def products(
+    count: int = 50, day: int = 0, changing: float = 0.01, *, story_ends: int | None = None, odd_names: bool = False
+) -> Iterator[Texts]:
     """The rows of `products` on this day, in an order that says nothing.
 
-    `changing` is the share of products that move from one day to the next; what moves is their stock, and at times
-    `is_active`. The link id follows every such change, as it does in Keboola.
+    `changing` is the share of numbered products that move from one day to the next; what moves is their stock, and at
+    times `is_active`. The link id follows every such change, as it does in Keboola. With `story_ends`, the last day of
+    its story, the cast is there, too.
     """
-    return _shuffled(count, day, partial(_product_rows, day=day, changing=changing))
+    rows_of = partial(_product_rows, day=day, changing=changing, odd_names=odd_names)
+    return _shuffled(count, day, rows_of, _cast_on(day, story_ends), lambda member: member.products)
 
 
-def stock(count: int = 50, warehouses: int = 3, day: int = 0, changing: float = 0.01) -> Iterator[Texts]:
+def stock(
+    count: int = 50,
+    warehouses: int = 3,
+    day: int = 0,
+    changing: float = 0.01,
+    *,
+    story_ends: int | None = None,
+) -> Iterator[Texts]:
     """The rows of `products_inventory_locations`: one for each product and warehouse, in an order that says nothing."""
-    return _shuffled(count, day, partial(_stock_rows, _warehouses(warehouses), day, changing))
+    rows_of = partial(_stock_rows, _warehouses(warehouses), day, changing)
+    return _shuffled(count, day, rows_of, _cast_on(day, story_ends), lambda member: member.stock)
 
 
-def _shuffled(count: int, day: int, rows_of: Callable[[int], list[Texts]]) -> Iterator[Texts]:
+#: put_inventory has a parameter of this name
+_products = products
+
+
+def _shuffled(
+    count: int,
+    day: int,
+    rows_of: Callable[[int], list[Texts]],
+    cast: Sequence[_Rows],
+    rows_of_cast: Callable[[_Rows], list[Texts]],
+) -> Iterator[Texts]:
     """Every product's rows: products by a stride through their numbers, rows shuffled in blocks."""
-    stride = max(1, int(count * 0.6180339887))
-    while math.gcd(stride, count) != 1:
+    total = count + len(cast)
+    stride = max(1, int(total * 0.6180339887))
+    while math.gcd(stride, total) != 1:
         stride += 1
     dice = random.Random(day)
-    for start in range(0, count, _BLOCK):
+    for start in range(0, total, _BLOCK):
         block: list[Texts] = []
-        for place in range(start, min(start + _BLOCK, count)):
-            block += rows_of((place * stride + day) % count)
+        for place in range(start, min(start + _BLOCK, total)):
+            number = (place * stride + day) % total
+            block += rows_of(number) if number < count else rows_of_cast(cast[number - count])
         block.sort(key=lambda row: dice.random())
         yield from block
+
+
+# ---- the cast -------------------------------------------------------------------------------------------------------
+
+
+def _sells(
+    start: int,
+    pieces: int = 1,
+    *,
+    every: int = 1,
+    until: int = STORY_DAYS,
+    deliveries: Mapping[int, int] = MappingProxyType({}),
+) -> Callable[[int], int]:
+    """Stock by the day: so many pieces fewer every so many days; `deliveries` are pieces that come on a day."""
+
+    def stock_on(day: int) -> int:
+        came = sum(count for arrival, count in deliveries.items() if arrival <= day)
+        return max(0, start + came - min(day, until) // every * pieces)
+
+    return stock_on
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a product of the cast shows. Days of the story are 0 to 29; warehouses are counted from 0."""
+
+    tells: str
+    #: pieces that can be sold, in all warehouses, by the day
+    available: Callable[[int], int]
+    #: pieces on hand above those available, in each warehouse
+    above: tuple[int, int, int] = (0, 0, 0)
+    #: day, warehouse, pieces: a delivery that lies in quarantine since then
+    quarantine: tuple[int, int, int] | None = None
+    #: day, name: what it was called before
+    renamed: tuple[int, str] | None = None
+    #: the first day on which it is not active
+    retired: int = STORY_DAYS
+    is_twice: bool = False
+
+
+@dataclass(frozen=True)
+class Member:
+    """A product of the cast: what it is, and its story."""
+
+    sku: str
+    name: str
+    product_type: str
+    weight: str
+    size: str
+    story: Story
+
+
+_GOODS = (
+    ("KES-ONE-BK", "Kestrel One, black", "hardware wallet", "21 g", "58 x 18 x 8 mm"),
+    ("KES-ONE-WH", "Kestrel One, white", "hardware wallet", "21 g", "58 x 18 x 8 mm"),
+    ("KES-PRO-BK", "Kestrel Pro, black", "hardware wallet", "52 g", "7.1 x 4.5 x 0.9 cm"),
+    ("KES-PRO-GR", "Kestrel Pro, graphite", "hardware wallet", "52 g", "7.1 x 4.5 x 0.9 cm"),
+    ("KES-PRO-OR", "Kestrel Pro, orange", "hardware wallet", "52 g", "7.1 x 4.5 x 0.9 cm"),
+    ("KES-MIN-BK", "Kestrel Mini, black", "hardware wallet", "0.5 oz", "1.5 x 0.9 x 0.3 in"),
+    ("CBL-CC-1M", "USB-C cable, 1 m", "cable", "38 g", "12 x 9 x 2 cm"),
+    ("CBL-AC-2M", "USB-A to USB-C cable, 2 m", "cable", "61 g", "13 x 10 x 2.5 cm"),
+    ("CAS-LTH-BN", "Leather case, brown", "case", "2.1 oz", "4.6 x 3.1 x 0.9 in"),
+    ("CAS-SIL-BK", "Silicone case, black", "case", "24 g", "80 x 52 x 14 mm"),
+    ("BCK-STL-24", "Steel seed plate, 24 words", "seed plate", "0.11 kg", "85 x 54 x 3 mm"),
+    ("BCK-TTN-24", "Titanium seed plate, 24 words", "seed plate", "3.2 oz", "3.4 x 2.1 x 0.1 in"),
+    ("BCK-CRD-10", "Recovery cards, set of 10", "accessory", "90 g", "15.5 x 11 x 0.4 cm"),
+    ("BND-STA-01", "Starter bundle: One and cable", "bundle", "0.18 kg", ""),
+    ("BND-FAM-02", "Family bundle: two One, two plates", "bundle", "1.1 lb", "9.5 x 6.5 x 2.5 in"),
+)
+_STORIES = {
+    "KES-ONE-BK": Story("sells steadily, and runs out before a delivery arrives", _sells(120, 3)),
+    "KES-ONE-WH": Story("runs out on day 15", _sells(60, 4)),
+    "KES-PRO-BK": Story("is restocked on day 16", _sells(42, 2, deliveries={16: 120})),
+    "KES-PRO-GR": Story("falls to Low Stock on day 21", _sells(8, 1, every=7)),
+    "KES-PRO-OR": Story("sells, and is bought in again", _sells(70, 1, deliveries={9: 30})),
+    "KES-MIN-BK": Story("is retired on day 20, with stock left", _sells(58, 1, every=2, until=20), retired=20),
+    "CBL-CC-1M": Story(
+        "has more on hand than available in Praha", _sells(240, 9, deliveries={10: 150, 20: 150}), above=(4, 0, 0)
+    ),
+    "CBL-AC-2M": Story("sells, and is bought in again", _sells(90, 2, deliveries={12: 60})),
+    "CAS-LTH-BN": Story(
+        "has a delivery in quarantine in Brno since day 8", _sells(40, 1, every=2), quarantine=(8, 1, 24)
+    ),
+    "CAS-SIL-BK": Story("was called a sleeve until day 12", _sells(130, 2), renamed=(12, "Silicone sleeve, black")),
+    "BCK-STL-24": Story("does not move", _sells(140, 0)),
+    "BCK-TTN-24": Story("has more on hand than available in Brno", _sells(64, 1), above=(0, 6, 0)),
+    "BCK-CRD-10": Story("sells, and is bought in again", _sells(210, 3, deliveries={15: 100})),
+    "BND-STA-01": Story("misses its dimensions", _sells(55, 1)),
+    "BND-FAM-02": Story("has two rows that are the same", _sells(36, 1, every=3), is_twice=True),
+}
+CAST = tuple(Member(*good, _STORIES[good[0]]) for good in _GOODS)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What one of the cast brings on a day."""
+
+    products: list[Texts]
+    stock: list[Texts]
+
+
+def _cast_on(day: int, story_ends: int | None) -> list[_Rows]:
+    """The cast on a day, and a stock row that no product accounts for; nobody without a story."""
+    if story_ends is None:
+        return []
+    # before its first day and after its last the story stands still
+    story_day = min(max(0, STORY_DAYS - 1 - (story_ends - day)), STORY_DAYS - 1)
+    stray = (*_warehouses(3)[1], "6", "6", "0", "0", _link(b"a product that is gone"))
+    return [*(_rows_on(member, story_day) for member in CAST), _Rows([], [stray])]
+
+
+def _rows_on(member: Member, day: int) -> _Rows:
+    """What a product brings on a day of its story."""
+    story = member.story
+    available, rows = story.available(day), []
+    shares = ((available + 1) // 2, available * 3 // 10)
+    for place, warehouse in enumerate(_warehouses(3)):
+        pieces = (*shares, available - sum(shares))[place]
+        held = 0
+        if story.quarantine and story.quarantine[0] <= day and story.quarantine[1] == place:
+            held = story.quarantine[2]
+        rows.append((*warehouse, str(pieces), str(pieces + story.above[place]), str(held), str(held)))
+    name = story.renamed[1] if story.renamed and day < story.renamed[0] else member.name
+    active = "1" if day < story.retired else ""
+    *sides, unit = member.size.replace(" x ", " ").split() or ["", "", "", ""]
+    measures = (*member.weight.split(), *sides, unit)
+    link = _link(repr((member.sku, name, active, rows)).encode())
+    times = 1 + story.is_twice  # identical products share a link, and each brings its stock
+    product = (member.sku, name, member.product_type, active, link, *measures)
+    return _Rows([product] * times, [(*row, link) for row in rows] * times)
+
+
+# ---- numbered products ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -163,7 +360,7 @@ def _link(content: bytes) -> str:
     return f"root_{md5(content, usedforsecurity=False).hexdigest()}"
 
 
-def _product_rows(number: int, day: int, changing: float) -> list[Texts]:
+def _product_rows(number: int, day: int, changing: float, odd_names: bool) -> list[Texts]:
     """The one row of a product."""
     product = _product_on(number, day, changing)
     blemish, seed, number = product.blemish, product.seed, product.number
@@ -173,14 +370,16 @@ def _product_rows(number: int, day: int, changing: float) -> list[Texts]:
         active = _NEITHER[number // _EVERY % len(_NEITHER)]
     weight_unit, grams = _WEIGHTS[number * 3 % len(_WEIGHTS)]
     length_unit, cm = _LENGTHS[number % len(_LENGTHS)]
-    sides = [_decimal(2 + seed[place] / 10, cm) for place in (3, 4, 5)]
+    name = _name(seed, blemish if odd_names else "")
+    kind = _TYPES[_SECOND[seed[9] % len(_SECOND)]]
+    *sizes, weight = [low + seed[place] / 255 * (high - low) for place, (low, high) in zip((3, 4, 5, 7), _SIZES[kind])]
+    sides = [_decimal(size, cm) for size in sizes]
     if blemish == "no dimensions":
         sides, length_unit = ["", "", ""], ""
     elif blemish == "no height":
         sides[2] = ""
-    name, kind = _name(seed, blemish), _TYPES[seed[6] % len(_TYPES)]
     link = "" if blemish == "no stock" else product.link
-    return [(sku, name, kind, active, link, _decimal(5 + seed[7] * 3.5, grams), weight_unit, *sides, length_unit)]
+    return [(sku, name, kind, active, link, _decimal(weight, grams), weight_unit, *sides, length_unit)]
 
 
 def _name(seed: bytes, blemish: str) -> str:
@@ -236,8 +435,11 @@ def _blemished(row: Texts, seed: bytes, blemish: str) -> Texts:
 
 def _warehouses(count: int) -> list[Texts]:
     """Id, name and identifier of each warehouse."""
-    turns = [(number, *_CITIES[number % len(_CITIES)], number // len(_CITIES) + 1) for number in range(count)]
-    return [(str(101 + number), f"{city} {turn}", f"{code}-{turn}") for number, city, code, turn in turns]
+    turns = [(number, *_SITES[number % len(_SITES)], number // len(_SITES) + 1) for number in range(count)]
+    return [
+        (str(101 + number), site if turn == 1 else f"{site} {turn}", f"{code}-{turn}")
+        for number, site, code, turn in turns
+    ]
 
 
 def _decimal(value: float, unit: float) -> str:

@@ -90,5 +90,5 @@ def checkout(tmp_path: Path) -> Checkout:
 def morning(tmp_path: Path, database: Database) -> Iterator[Morning]:
     """A clone with settings, a token and the sample inventory in Keboola, on a database where nothing ever ran."""
     with KeboolaServer(token=TOKEN, polls=0) as keboola:
-        put_inventory(keboola, day=1)
+        put_inventory(keboola, day=1, odd_names=True)
         yield Morning(tmp_path / "project", keboola, database)

@@ -15,9 +15,14 @@ from decimal import ROUND_HALF_UP, Decimal, getcontext
 getcontext().prec = 300
 
 Row = Mapping[str, str | None]
-Issue = tuple[str, str, str, int, str, str, str | None, str | None]
+#: rule, key, column, number, severity, job, received, used, pieces
+Issue = tuple[str, str, str, int, str, str, str | None, str | None, Decimal | None]
+#: the same before it is numbered; pieces None: those of the product, or not known
+Found = tuple[str, str, str, str | None, str | None, Decimal | None]
 
 NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?")
+#: LF, VT, FF, CR, CR LF as one, and those of Unicode: NEL, LS, PS
+LINE_BREAK = re.compile("\r\n|[\n\v\f\r\x85\u2028\u2029]")
 CENTIMETRES = {"cm": "1", "mm": "0.1", "m": "100", "in": "2.54"}
 GRAMS = {"g": "1", "kg": "1000", "oz": "28.349523125", "lb": "453.59237"}
 DIMENSIONS = ("dimensions_length", "dimensions_width", "dimensions_height")
@@ -30,14 +35,16 @@ STOCK_COLUMNS = ("json_parentid", "warehouse_id", "warehouse_name", "warehouse_i
 
 SEVERITY = {
     **dict.fromkeys(("missing_sku", "duplicate_sku"), ("error", "products")),
-    **dict.fromkeys(("is_active_is_neither", "invalid_measure", "unknown_unit"), ("warning", "products")),
+    **dict.fromkeys(
+        ("is_active_is_neither", "line_break_in_product", "invalid_measure", "unknown_unit"), ("warning", "products")
+    ),
     **dict.fromkeys(("missing_weight", "missing_dimensions", "product_without_stock"), ("info", "products")),
     **dict.fromkeys(
         ("stock_without_product", "duplicate_stock_row", "quantity_is_no_number"),
         ("error", "products_inventory_locations"),
     ),
     **dict.fromkeys(
-        ("missing_warehouse", "negative_quantity", "on_hand_above_available"),
+        ("missing_warehouse", "negative_quantity", "on_hand_above_available", "line_break_in_warehouse"),
         ("warning", "products_inventory_locations"),
     ),
 }
@@ -45,6 +52,16 @@ SEVERITY = {
 
 def text_of(value: str | None) -> str | None:
     return (value or "").strip(" \t\r\n") or None
+
+
+def has_line_break(value: str | None) -> bool:
+    """Of any kind, in what is left without the blanks around it."""
+    return bool(LINE_BREAK.search(text_of(value) or ""))
+
+
+def line_of(value: str | None) -> str | None:
+    """A text of one line."""
+    return text_of(LINE_BREAK.sub(" ", value or ""))
 
 
 def lower(text: str) -> str:
@@ -100,13 +117,14 @@ def recompute(
     thresholds: Mapping[str, int] = {"*": 5},  # noqa: B006 (never changed)
 ) -> Warehouse:
     """Everything that one load of these rows must publish."""
-    found: list[tuple[str, str, str, str | None, str | None]] = []
+    found: list[tuple] = []
     product_rows = _products(list(products), found)
     levels = _stock_levels(list(stock), _links(list(products)), found)
     for sku in product_rows:
         if not any(sku == of for of, _ in levels):
             found.append(("product_without_stock", sku, "inventory_locations", None, None))
-    return Warehouse(product_rows, levels, _numbered(found), _summary(product_rows, levels, thresholds))
+    summary = _summary(product_rows, levels, thresholds)
+    return Warehouse(product_rows, levels, _numbered([_with_pieces(one, summary) for one in found]), summary)
 
 
 # ---- silver ---------------------------------------------------------------------------------------------------------
@@ -121,7 +139,7 @@ def _products(rows: list[Row], found: list) -> dict[str, tuple]:
     for row in rows:
         sku = text_of(row["sku"])
         if sku is None:
-            found.append(("missing_sku", text_of(row["name"]) or "no name", "sku", row["sku"], None))
+            found.append(("missing_sku", line_of(row["name"]) or "no name", "sku", row["sku"], None))
         else:
             by_sku[sku].append(row)
     return {sku: _product(sku, same, found) for sku, same in by_sku.items()}
@@ -135,6 +153,9 @@ def _product(sku: str, rows: list[Row], found: list) -> tuple:
         found.append(
             ("is_active_is_neither", sku, "is_active", used["is_active"], "true" if _is_active(used) else "false")
         )
+    for column in ("name", "product_type"):
+        if has_line_break(used[column]):
+            found.append(("line_break_in_product", sku, column, used[column], line_of(used[column])))
     for column in ("weight_value", *DIMENSIONS):
         number = number_of(used[column])
         if text_of(used[column]) and (number is None or number <= 0):
@@ -147,7 +168,7 @@ def _product(sku: str, rows: list[Row], found: list) -> tuple:
     if None in sides:
         received = [used[column] or "" for column in (*DIMENSIONS, "dimensions_unit")]
         found.append(("missing_dimensions", sku, ", ".join(DIMENSIONS), "{} x {} x {} {}".format(*received), None))
-    return (text_of(used["name"]), text_of(used["product_type"]), weight, *sides, _is_active(used), None not in sides)
+    return (line_of(used["name"]), line_of(used["product_type"]), weight, *sides, _is_active(used), None not in sides)
 
 
 def _measures(
@@ -178,9 +199,18 @@ def _stock_levels(rows: list[Row], links: Mapping[str, str], found: list) -> dic
         sku = links.get(row["json_parentid"] or "")
         if sku is None:
             key = f"{text_of(row['json_parentid']) or 'no link'} / {warehouse}"
-            found.append(("stock_without_product", key, "quantity_available", row["quantity_available"], None))
+            pieces = number_of(row["quantity_available"]) or Decimal(0)
+            found.append(("stock_without_product", key, "quantity_available", row["quantity_available"], None, pieces))
         else:
             by_place[sku, warehouse].append(row)
+    texts = {
+        (text_of(row["warehouse_id"]) or "unknown", column, row[column])
+        for row in rows
+        for column in ("warehouse_name", "warehouse_identifier")
+        if has_line_break(row[column])
+    }
+    for warehouse, column, text in texts:
+        found.append(("line_break_in_warehouse", warehouse, column, text, line_of(text)))
     return {place: _stock_level(place, same, found) for place, same in by_place.items()}
 
 
@@ -195,17 +225,20 @@ def _stock_level(place: tuple[str, str], rows: list[Row], found: list) -> tuple:
             if received[column] is None:
                 found.append(("quantity_is_no_number", key, column, row[column], plain(used[column])))
             elif received[column] < 0:
-                found.append(("negative_quantity", key, column, row[column], plain(used[column])))
+                found.append(("negative_quantity", key, column, row[column], plain(used[column]), -received[column]))
         if text_of(row["warehouse_id"]) is None:
-            found.append(("missing_warehouse", key, "warehouse_id", row["warehouse_id"], "unknown"))
+            pieces = used["quantity_available"]
+            found.append(("missing_warehouse", key, "warehouse_id", row["warehouse_id"], "unknown", pieces))
         totals = [total + used[column] for total, column in zip(totals, QUANTITIES)]
         if received["quantity_on_hand"] is not None:
             received_on_hand.append(received["quantity_on_hand"])
-        names.append((text_of(row["warehouse_name"]), text_of(row["warehouse_identifier"])))
+        names.append((line_of(row["warehouse_name"]), line_of(row["warehouse_identifier"])))
     available, on_hand, quarantined, unavailable = totals
     on_hand_received = sum(received_on_hand, Decimal(0)) if received_on_hand else None
     if on_hand_received is not None and on_hand_received > on_hand:
-        found.append(("on_hand_above_available", key, "quantity_on_hand", plain(on_hand_received), plain(on_hand)))
+        received, used = plain(on_hand_received), plain(on_hand)
+        taken_off = on_hand_received - on_hand
+        found.append(("on_hand_above_available", key, "quantity_on_hand", received, used, taken_off))
     name, identifier = (min(filter(None, column), default=None) for column in zip(*names))
     return (name, identifier, available, on_hand, on_hand_received, quarantined, unavailable, len(rows))
 
@@ -223,7 +256,10 @@ def _counted(place: tuple[str, str], rows: list[Row], found: list) -> list[Row]:
         counted.append(best)
         for row in others:
             found.append(
-                ("duplicate_stock_row", " / ".join(place), "quantity_available", row["quantity_available"], None)
+                (
+                    *("duplicate_stock_row", " / ".join(place), "quantity_available", row["quantity_available"], None),
+                    number_of(row["quantity_available"]) or Decimal(0),
+                )
             )
     return counted
 
@@ -235,21 +271,29 @@ def _best_first(row: Row) -> tuple:
         (on_hand is None, -(on_hand or 0)),
         -(quarantined or 0),
         -(unavailable or 0),
-        nulls_last(text_of(row["warehouse_name"])),
-        nulls_last(text_of(row["warehouse_identifier"])),
+        nulls_last(line_of(row["warehouse_name"])),
+        nulls_last(line_of(row["warehouse_identifier"])),
         row_text(row, STOCK_COLUMNS),
     )
 
 
-def _numbered(found: list[tuple[str, str, str, str | None, str | None]]) -> set[Issue]:
+def _with_pieces(one: tuple, summary: Mapping[str, tuple]) -> Found:
+    """An issue of a product concerns all its stock."""
+    rule, key, column, received, used, *pieces = one
+    if SEVERITY[rule][1] == "products" and rule != "missing_sku":
+        pieces = [summary[key][3]]
+    return (rule, key, column, received, used, pieces[0] if pieces else None)
+
+
+def _numbered(found: list[Found]) -> set[Issue]:
     alike: dict[tuple[str, str, str], list] = defaultdict(list)
-    for rule, key, column, received, used in found:
-        alike[rule, key[:200], column].append((received, used))
+    for rule, key, column, received, used, pieces in found:
+        alike[rule, key[:200], column].append((received, used, pieces))
     return {
-        (*place, number, *SEVERITY[place[0]], received, used)
+        (*place, number, *SEVERITY[place[0]], received, used, pieces)
         for place, values in alike.items()
-        for number, (received, used) in enumerate(
-            sorted(values, key=lambda pair: (nulls_last(pair[0]), nulls_last(pair[1]))), start=1
+        for number, (received, used, pieces) in enumerate(
+            sorted(values, key=lambda row: (nulls_last(row[0]), nulls_last(row[1]), row[2] or 0)), start=1
         )
     }
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from functools import cached_property
-from math import ceil
+from fractions import Fraction
+from math import ceil, floor
 
 from tests import oracle
 from tests.oracle import rounded, text_of
@@ -24,6 +25,13 @@ MONTHS = "January February March April May June July August September October No
 WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 #: days that a forecast looks back
 WINDOW = 28
+#: days from an order to its delivery, and days that the stock should last from then on, where nobody says otherwise
+LEAD_DAYS, COVER_DAYS = 14, 28
+
+
+def of_fraction(number: Fraction, places: int) -> Decimal:
+    """Rounded as PostgreSQL rounds."""
+    return rounded(Decimal(number.numerator) / Decimal(number.denominator), places)
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,8 @@ class Load:
             available, on_hand, quarantined, unavailable = (
                 oracle.number_of(row[column]) or ZERO for column in oracle.QUANTITIES
             )
-            sums[0].add(text_of(row["warehouse_name"]))
-            sums[1].add(text_of(row["warehouse_identifier"]))
+            sums[0].add(oracle.line_of(row["warehouse_name"]))
+            sums[1].add(oracle.line_of(row["warehouse_identifier"]))
             for place, number in enumerate((available, min(on_hand, available), quarantined, unavailable), start=2):
                 sums[place] += number
         return found
@@ -90,9 +98,15 @@ class Load:
 
 
 class Answers:
-    """Every gold view, as a multiset of rows; `thresholds` are today's."""
+    """Every gold view, as a multiset of rows; `thresholds` are today's, and so are `plans`: lead time and days to cover."""
 
-    def __init__(self, loads: Sequence[Load], thresholds: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        loads: Sequence[Load],
+        thresholds: Mapping[str, int],
+        plans: Mapping[str, tuple[int | None, int | None]] | None = None,
+    ) -> None:
+        self.plans = plans or {}
         self.days: dict[date, Load] = {}
         for load in loads:
             self.days[load.day] = load
@@ -220,12 +234,12 @@ class Answers:
         known = self.known(self.today.day)
         window = known[-WINDOW - 1 :]
         rows = []
-        for sku, (name, kind, *_) in self.today.silver.products.items():
+        days = (window[-1].day - window[0].day).days if len(window) == WINDOW + 1 else None
+        for sku, (name, kind, *_, is_active, _) in self.today.silver.products.items():
             total = self.today.totals[sku]
             stocks = [load.totals[sku] for load in window if sku in load.totals]
-            average = cover = out_on = None
+            average = cover = out_on = decrease = None
             if len(stocks) == WINDOW + 1:
-                days = (window[-1].day - window[0].day).days
                 decrease = sum((max(before - after, ZERO) for before, after in zip(stocks, stocks[1:])), ZERO)
                 average = rounded(decrease / days, 4)
                 if decrease > 0:
@@ -233,8 +247,92 @@ class Answers:
                     cover = rounded(lasts, 1)
                     if total > 0 and lasts <= 36500:
                         out_on = self.today.day + timedelta(days=ceil(lasts))
-            rows.append((sku, name, kind, total, len(stocks), average, cover, out_on))
+            status = "Active" if is_active else "Inactive"
+            rows.append((sku, name, kind, total, len(stocks), average, cover, out_on, decrease, days, status))
         return Counter(rows)
+
+    def reorder_proposals(self) -> Counter:
+        rows = []
+        known = self.known(self.today.day)
+        window = known[-WINDOW - 1 :]
+        for sku, (name, kind, *_, is_active, _) in self.today.silver.products.items():
+            total = self.today.totals[sku]
+            threshold = self.thresholds.get(kind or "", self.thresholds["*"])
+            lead, cover = self.plan_of(kind)
+            stocks = [load.totals[sku] for load in window if sku in load.totals]
+            daily = lasts = None
+            if len(stocks) == WINDOW + 1:
+                decrease = sum((max(before - after, ZERO) for before, after in zip(stocks, stocks[1:])), ZERO)
+                daily = Fraction(decrease) / (window[-1].day - window[0].day).days
+                lasts = max(Fraction(total), Fraction(0)) / daily if daily else None
+            is_low = total <= threshold
+            runs_out = lasts is not None and lasts <= lead
+            if not is_active or not (is_low or runs_out):
+                continue
+            wanted = max(Fraction(threshold), (daily or 0) * (lead + cover))
+            if not is_low:
+                reason = "runs out before a delivery arrives"
+            elif daily is None:
+                reason = "below its threshold; less than 28 days of history"
+            else:
+                reason = "below its threshold"
+            if total <= 0 or daily is None:
+                order_by = self.today.day
+            elif lasts is None or lasts > 36500:
+                order_by = None
+            else:
+                order_by = max(self.today.day, self.today.day + timedelta(days=floor(lasts - lead)))
+            shown = (None if daily is None else of_fraction(daily, 4), None if lasts is None else of_fraction(lasts, 1))
+            quantity = ceil(wanted - Fraction(total))
+            rows.append((sku, name, kind, total, threshold, *shown, lead, cover, quantity, reason, order_by))
+        return Counter(rows)
+
+    def plan_of(self, kind: str | None) -> tuple[int, int]:
+        """Lead time and days to cover of a product type."""
+        of_type, of_all = self.plans.get(kind or "", (None, None)), self.plans.get("*", (None, None))
+        return tuple(
+            next(days for days in choice if days is not None)
+            for choice in zip(of_type, of_all, (LEAD_DAYS, COVER_DAYS))
+        )
+
+    def slow_movers(self) -> Counter:
+        rows = []
+        known = self.known(self.today.day)
+        window = known[-WINDOW - 1 :]
+        for sku, row in self.today.silver.product_status_summary.items():
+            stocks = [load.totals[sku] for load in window if sku in load.totals]
+            falls = any(after < before for before, after in zip(stocks, stocks[1:]))
+            if row[3] <= 0 or len(stocks) <= WINDOW or falls:
+                continue
+            all_days = [(load.day, load.totals[sku]) for load in known if sku in load.totals]
+            last = [day for (_, before), (day, after) in zip(all_days, all_days[1:]) if after < before]
+            name, kind, status, total, on_hand = row[:5]
+            rows.append((sku, name, kind, status, total, on_hand, row[-1], max(last, default=None)))
+        return Counter(rows)
+
+    def quarantined_stock(self) -> Counter:
+        rows = []
+        for (sku, warehouse), (_, _, quarantined, _) in self.today.stock_rows.items():
+            if quarantined <= 0:
+                continue
+            since = self.today.day
+            for load in reversed(self.known(self.today.day)):
+                if (sku, warehouse) in load.stock_rows:
+                    if load.stock_rows[sku, warehouse][2] <= 0:
+                        break
+                    since = load.day
+            name, kind, status = ("Unknown product", None, "Unknown")
+            if sku:
+                name, kind, status = self.today.silver.product_status_summary[sku][:3]
+            place = "Unknown warehouse" if warehouse == "unknown" else self.today.warehouses[warehouse][0]
+            days = (self.today.day - since).days
+            rows.append((sku, name, kind, status, warehouse, place, quarantined, since, days))
+        return Counter(rows)
+
+    def load_status(self) -> Counter:
+        """Of rows that no run of the pipeline brought; tests of runs ask for more."""
+        sentence = f"gold holds {self.today.day}; no run has ended yet"
+        return Counter([(self.today.day, None, None, None, None, None, sentence)])
 
     # ---- questions about days ---------------------------------------------------------------------------------------
 
@@ -265,9 +363,16 @@ class Answers:
         earlier = [load for load in self.known() if load.day < self.today.day]
         rows = []
         for rule, severity, job in rules:
-            keys = [issue[1] for issue in self.today.silver.issues if issue[0] == rule]
+            issues = [issue for issue in self.today.silver.issues if issue[0] == rule]
+            keys = [issue[1] for issue in issues]
             before = sum(issue[0] == rule for issue in earlier[-1].silver.issues) if earlier else None
             loaded = len(self.today.products if job == "products" else self.today.stock)
             share = rounded(Decimal(len(keys)) / loaded, 4) if loaded else ZERO
-            rows.append((rule, severity, job, len(keys), before, share, min(keys, default=None)))
+            # all issues of a product concern the same pieces
+            concerned = (
+                {issue[1]: issue[8] for issue in issues}.values() if job == "products" else [i[8] for i in issues]
+            )
+            known = [pieces for pieces in concerned if pieces is not None]
+            pieces = sum(known, ZERO) if known or not issues else None
+            rows.append((rule, severity, job, len(keys), before, share, min(keys, default=None), pieces))
         return Counter(rows)

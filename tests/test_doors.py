@@ -19,7 +19,7 @@ def test_the_daily_load_under_cron_gives_the_same_rows_as_anywhere(morning: Morn
     elsewhere.mkdir()
     under_cron = morning.run("elt_daily_load.py", cwd=elsewhere)
     assert under_cron.returncode == 0, under_cron.stdout
-    assert re.fullmatch(r"daily load: 3 jobs published, \d+\.\d s", under_cron.stdout.splitlines()[-1])
+    assert re.fullmatch(r"daily load: 4 jobs published, \d+\.\d s", under_cron.stdout.splitlines()[-1])
     assert "\x1b" not in under_cron.stdout
     assert list(elsewhere.iterdir()) == []
     rows = morning.database.sql(SUMMARY)
@@ -31,7 +31,7 @@ def test_the_daily_load_under_cron_gives_the_same_rows_as_anywhere(morning: Morn
 
 def test_a_quiet_load_says_nothing_when_all_is_well_and_everything_when_not(morning: Morning) -> None:
     assert morning.run("elt_daily_load.py", "--quiet").stdout == ""
-    put_inventory(morning.keboola, day=2)
+    put_inventory(morning.keboola, day=2, odd_names=True)
     morning.keboola.delete_table("in.c-interview_de.products")
     failed = morning.run("elt_daily_load.py", "--quiet")
     assert failed.returncode == 1
@@ -63,7 +63,7 @@ def test_the_script_for_one_job_runs_its_list_and_names_on_the_command_line_win(
 
 def test_one_job_after_keboola_moved_on_is_refused_with_the_command_that_works(morning: Morning) -> None:
     assert morning.run("elt_daily_load.py").returncode == 0
-    put_inventory(morning.keboola, day=200)
+    put_inventory(morning.keboola, day=200, odd_names=True)
     before = morning.database.sql(SUMMARY)
     refused = morning.run("elt_run_job.py", "products")
     assert refused.returncode == 1
@@ -79,7 +79,7 @@ def test_an_analyst_who_edits_thresholds_does_not_hold_up_the_load(morning: Morn
     analyst = morning.database.connect()
     analyst.autocommit = False
     analyst.cursor().execute("UPDATE silver.stock_thresholds SET low_stock_threshold = 7")
-    put_inventory(morning.keboola, day=2)
+    put_inventory(morning.keboola, day=2, odd_names=True)
     loaded = morning.run("elt_daily_load.py")
     assert loaded.returncode == 0, loaded.stdout
     analyst.commit()

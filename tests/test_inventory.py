@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -13,6 +14,7 @@ import pytest
 
 from sandbox.inventory import (
     BLEMISHES,
+    CAST,
     PRODUCT_COLUMNS,
     PRODUCTS_TABLE,
     STOCK_COLUMNS,
@@ -27,7 +29,7 @@ Row = dict[str, str]
 
 
 def product_dicts(count: int = 50, day: int = 0) -> list[Row]:
-    return [dict(zip(PRODUCT_COLUMNS, row, strict=True)) for row in products(count, day)]
+    return [dict(zip(PRODUCT_COLUMNS, row, strict=True)) for row in products(count, day, odd_names=True)]
 
 
 def stock_dicts(count: int = 50, warehouses: int = 3, day: int = 0) -> list[Row]:
@@ -35,11 +37,13 @@ def stock_dicts(count: int = 50, warehouses: int = 3, day: int = 0) -> list[Row]
 
 
 def test_another_process_makes_the_same_rows() -> None:
-    code = "from sandbox.inventory import *; print(repr(list(products(60, 3))), repr(list(stock(60, 2, 3))))"
+    both = "list(products(60, 3, story_ends=9, odd_names=True)), list(stock(60, 2, 3, story_ends=9))"
+    code = f"from sandbox.inventory import *; print({both})"
     root = Path(__file__).parents[1]
     asked = {"capture_output": True, "cwd": root, "check": True, "text": True}
     other = subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": "7", "PYTHONUTF8": "1"}, **asked).stdout
-    assert other == f"{list(products(60, 3))!r} {list(stock(60, 2, 3))!r}\n"
+    here = list(products(60, 3, story_ends=9, odd_names=True)), list(stock(60, 2, 3, story_ends=9))
+    assert other == "{!r} {!r}\n".format(*here)
 
 
 def test_rows_of_a_size_come_out_without_holding_them() -> None:
@@ -168,8 +172,66 @@ def test_thirty_days_sell_out_and_restock() -> None:
     assert 50 < len(first) < 250
 
 
+# ---- names and sizes ------------------------------------------------------------------------------------------------
+
+
+def test_names_that_csv_trips_over_are_given_to_tests_alone() -> None:
+    plain, odd = ([row for row in products(200, 3, odd_names=odd)] for odd in (False, True))
+    differ = [(one, other) for one, other in zip(plain, odd) if one != other]
+    assert len(differ) == 4 * 4  # of each 50, four
+    assert all(one[:1] + one[2:] == other[:1] + other[2:] for one, other in differ)
+    assert all(re.fullmatch("[A-Z][a-z]+ [A-Z][a-z]+ [A-Z][a-z]+", row[1]) for row in plain)
+
+
+def test_products_are_of_the_kind_that_their_names_say_and_of_its_size() -> None:
+    centimetres = {"cm": 1, "mm": 0.1, "m": 100, "in": 2.54}
+    kinds = {"Cable": "cable", "Signer": "hardware wallet", "Plate": "backup", "Sleeve": "case", "Dock": "accessory"}
+    seen = set()
+    for row in products(2000):
+        second = row[1].split()[1]
+        assert kinds.get(second, row[2]) == row[2]
+        if row[2] == "hardware wallet" and row[9]:
+            unit = centimetres[row[10].strip().lower()]
+            volume = float(row[7]) * float(row[8]) * float(row[9]) * unit**3
+            assert 4 < volume < 110, row
+        seen.add(row[2])
+    assert seen == {"hardware wallet", "accessory", "backup", "case", "cable", "merchandise"}
+
+
+# ---- the cast -------------------------------------------------------------------------------------------------------
+
+
+def test_the_cast_is_there_with_a_story_alone_or_beside_others() -> None:
+    assert list(products(0)) == list(stock(0)) == []
+    alone = Counter(products(0, 70, story_ends=70))
+    assert {row[0] for row in alone} == {member.sku for member in CAST} and alone.total() == len(CAST) + 1
+    assert Counter(products(100, 70, story_ends=70)) == alone + Counter(products(100, 70))
+    rows = Counter(stock(0, day=70, story_ends=70))
+    assert Counter(stock(100, 3, 70, story_ends=70)) == rows + Counter(stock(100, 3, 70))
+    links = {row[4] for row in alone}
+    assert Counter(row[-1] in links for row in rows.elements()) == {True: 3 * (len(CAST) + 1), False: 1}
+
+
+def test_the_story_depends_on_how_long_before_its_end_a_day_is() -> None:
+    def told(day: int, story_ends: int) -> Counter:
+        return Counter(products(0, day, story_ends=story_ends)) + Counter(stock(0, day=day, story_ends=story_ends))
+
+    assert told(70, 80) == told(1070, 1080) != told(71, 80)
+    # before it begins, and after it has ended, it stands still
+    assert told(10, 80) == told(51, 80) != told(52, 80)
+    assert told(90, 80) == told(80, 80) != told(79, 80)
+
+
+def test_rows_of_the_cast_come_in_no_order_either() -> None:
+    orders = {tuple(row[0] for row in products(0, day, story_ends=29)) for day in range(30)}
+    assert len(orders) == 30
+
+
 def test_the_sandbox_takes_it_as_one_import() -> None:
     with KeboolaServer() as keboola:
         put_inventory(keboola, products=50, warehouses=3, day=2)
         assert keboola.row_count(PRODUCTS_TABLE) == 50
         assert keboola.row_count(STOCK_TABLE) == 50 * 3 - 3 + 1
+        put_inventory(keboola, products=0, day=2, story_ends=2)
+        assert keboola.row_count(PRODUCTS_TABLE) == len(CAST) + 1
+        assert keboola.row_count(STOCK_TABLE) == 3 * (len(CAST) + 1) + 1

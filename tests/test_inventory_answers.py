@@ -5,21 +5,19 @@ keys and forecasts; the checks that hold them.
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 
 import psycopg2
 import pytest
 from checkout import Morning
 from psycopg2.extensions import connection as Connection
-from sandbox.demo import TOUR
 from sandbox.inventory import put_inventory
 from tests.oracle import DIMENSIONS
 from tests.oracle_history import WINDOW, Answers, Load
-from tests.test_sql_scripts import CHECKS, ORDER, PROJECT, SCRIPTS, WARNINGS, Warehouse, product, random_rows, stock
+from tests.test_sql_scripts import CHECKS, ORDER, SCRIPTS, WARNINGS, Warehouse, product, random_rows, stock
 
 MONDAY = date(2026, 1, 5)
 #: key columns of facts and dimensions are shown as what they stand for
@@ -67,6 +65,17 @@ BREAK = {
         "DELETE FROM silver.product_stock_history WHERE product_sku = 'B2'",
         "B2",
     ),
+    "checks/low_stock_is_proposed.sql": ("DELETE FROM silver.product_stock_history WHERE product_sku = 'B2'", "B2"),
+    "checks/quarantined_stock_equals_silver.sql": (
+        "INSERT INTO silver.loaded_days SELECT day - 9, true, 0, 0, 0 FROM silver.loaded_days WHERE is_current",
+        "gold and silver differ",
+    ),
+    "checks/load_status_is_one_row.sql": (
+        "CREATE OR REPLACE VIEW gold.load_status AS SELECT DATE '2026-01-07' AS date_key, now() AS published_at,"
+        " now() AS sources_imported_at, 'done' AS last_run_status, now() AS last_run_ended_at, '' AS last_run_error,"
+        " '' AS sentence FROM (VALUES (1), (2)) AS twice",
+        "not one row",
+    ),
     "checks/quality_counts_equal_issues.sql": ("DELETE FROM silver.data_quality_issues", "product_without_stock"),
     "checks/no_day_is_missing.sql": ("DELETE FROM silver.loaded_days WHERE day = '2026-01-06'", "2026, 1, 6"),
     "checks/issues_have_not_doubled.sql": (
@@ -86,6 +95,26 @@ BREAK_OTHERWISE = [
         "checks/history_is_todays_stock.sql",
         ("gold/fact_inventory_daily.sql", "coalesce(products.product_key, 0)", "0::bigint"),
         "sum of product keys",
+    ),
+    (
+        "checks/low_stock_is_proposed.sql",
+        ("gold/reorder_proposals.sql", "- total_stock\n    ) AS", "- total_stock - 1\n    ) AS"),
+        "below its threshold",
+    ),
+    (
+        "checks/low_stock_is_proposed.sql",
+        ("gold/reorder_proposals.sql", "total_decrease IS NULL THEN today", "total_decrease IS NULL THEN today - 1"),
+        "below its threshold",
+    ),
+    (
+        "checks/quarantined_stock_equals_silver.sql",
+        ("gold/quarantined_stock.sql", "LEFT JOIN since", "INNER JOIN since AS without ON false INNER JOIN since"),
+        "gold and silver differ",
+    ),
+    (
+        "checks/load_status_is_one_row.sql",
+        ("gold/load_status.sql", "SELECT max(day) AS day", "SELECT max(day) - 1 AS day"),
+        "not one row of the current day",
     ),
     (
         "checks/daily_facts_add_up.sql",
@@ -110,6 +139,7 @@ class Mornings(Warehouse):
         super().__init__(connection)
         self.loads: list[Load] = []
         self.thresholds: dict[str, int] = dict(THRESHOLDS)
+        self.plans: dict[str, tuple[int | None, int | None]] = {}
         self.defined = False
 
     def begin_anew(self) -> None:
@@ -121,7 +151,7 @@ class Mornings(Warehouse):
             )
         ]
         self.sql(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
-        self.loads, self.thresholds = [], dict(THRESHOLDS)
+        self.loads, self.thresholds, self.plans = [], dict(THRESHOLDS), {}
 
     def morning(self, day: date, products: Sequence[Mapping], rows: Sequence[Mapping] = ()) -> None:
         """One run of this date."""
@@ -136,10 +166,19 @@ class Mornings(Warehouse):
     def set_threshold(self, kind: str, threshold: int) -> None:
         """As an analyst edits it."""
         self.sql(
-            f"INSERT INTO silver.stock_thresholds VALUES ('{kind}', {threshold})"
+            f"INSERT INTO silver.stock_thresholds (product_type, low_stock_threshold) VALUES ('{kind}', {threshold})"
             " ON CONFLICT (product_type) DO UPDATE SET low_stock_threshold = excluded.low_stock_threshold"
         )
         self.thresholds[kind] = threshold
+
+    def set_plan(self, kind: str, lead_time: int | None, cover: int | None) -> None:
+        """As an analyst edits it; a type without a row has none of its own."""
+        values = [str(days) if days is not None else "NULL" for days in (lead_time, cover)]
+        if self.sql(
+            f"UPDATE silver.stock_thresholds SET lead_time_days = {values[0]}, cover_days = {values[1]}"
+            f" WHERE product_type = '{kind}' RETURNING 1"
+        ):
+            self.plans[kind] = (lead_time, cover)
 
     def rows(self, view: str) -> Counter:
         """Every cell of a view, without surrogate keys."""
@@ -155,7 +194,7 @@ class Mornings(Warehouse):
         )
 
     def assert_answers_are_right(self) -> None:
-        expected = Answers(self.loads, self.thresholds)
+        expected = Answers(self.loads, self.thresholds, self.plans)
         for view in VIEWS:
             found, wanted = self.rows(view), getattr(expected, view)()
             assert found == wanted, f"gold.{view}: too many {found - wanted}, too few {wanted - found}"
@@ -202,7 +241,9 @@ def mornings(answering: Mornings) -> Mornings:
 # ---- the oracle -----------------------------------------------------------------------------------------------------
 
 
-def changed(dice: random.Random, products: list[dict], rows: list[dict], churn: float) -> tuple[list[dict], list[dict]]:
+def changed(
+    dice: random.Random, products: list[dict], rows: list[dict], churn: float, moving: float
+) -> tuple[list[dict], list[dict]]:
     """The next day of an inventory: most rows stay, some change; `churn` is the share that comes or goes."""
     if not products or dice.random() < churn:
         return random_rows(dice)
@@ -214,7 +255,7 @@ def changed(dice: random.Random, products: list[dict], rows: list[dict], churn: 
         row for row in other_products if dice.random() < 0.1
     ]
     rows = [
-        {**row, "quantity_available": str(dice.randrange(12))} if dice.random() < 0.3 else row
+        {**row, "quantity_available": str(dice.randrange(12))} if dice.random() < moving else row
         for row in rows
         if dice.random() > churn / 2
     ]
@@ -232,14 +273,26 @@ def measured(dice: random.Random, products: list[dict]) -> list[dict]:
     return [{**row, **sides, "dimensions_unit": "cm"} if dice.random() < 0.5 else row for row in products]
 
 
-def play(mornings: Mornings, seed: int, count: int) -> bool:
+#: what is rare in random days, and must not be missing in all of them
+RARE = {
+    "a forecast": "SELECT FROM gold.stock_forecast WHERE expected_stock_out_date IS NOT NULL",
+    "low": "SELECT FROM gold.reorder_proposals WHERE reason = 'below its threshold'",
+    "ordered later": "SELECT FROM gold.reorder_proposals, silver.loaded_days WHERE is_current AND order_by > day",
+    "a slow mover": "SELECT FROM gold.slow_movers",
+    "a long quarantine": "SELECT FROM gold.quarantined_stock WHERE days_in_quarantine > 2",
+    "unknown in quarantine": "SELECT FROM gold.quarantined_stock WHERE product_sku = ''",
+}
+
+
+def play(mornings: Mornings, seed: int, count: int) -> set[str]:
     """Some days of a random inventory: in order or not, once or twice, with gaps; many days come in order.
 
-    Returns whether any product has a forecast.
+    Returns what was seen of RARE.
     """
     dice = random.Random(seed)
     mornings.begin_anew()
-    churn = 0.1 if count < WINDOW else 0.002  # products that stay have forecasts
+    # products that stay have forecasts, and some of them do not move
+    churn, moving = (0.1, 0.3) if count < WINDOW else (0.002, 0.02)
     day, (products, rows), keys = MONDAY, random_rows(dice), {}
     for _ in range(count):
         mornings.morning(day, measured(dice, products), rows)
@@ -249,28 +302,34 @@ def play(mornings: Mornings, seed: int, count: int) -> bool:
         }
         if dice.random() < 0.15:
             mornings.set_threshold(dice.choice(["*", "wallet", "cable"]), dice.randrange(9))
+            mornings.set_plan(dice.choice(["*", "wallet"]), *dice.choices([None, 0, 3, 40], k=2))
         newest = max(load.day for load in mornings.loads)
         earlier = [newest - timedelta(days=dice.randrange(5))] if count < WINDOW and dice.random() < 0.3 else []
         day = dice.choice(earlier or [newest + timedelta(days=dice.choice([1, 1, 1, 2]))])
-        products, rows = changed(dice, products, rows, churn)
+        products, rows = changed(dice, products, rows, churn, moving)
     mornings.assert_answers_are_right()
     # links without rows are made on purpose here, and a threshold was edited after its load
     mornings.assert_checks_pass(but=["checks/every_product_link_has_stock.sql", "checks/history_is_todays_stock.sql"])
-    return mornings.sql("SELECT count(expected_stock_out_date) > 0 FROM gold.stock_forecast") == [(True,)]
+    columns = ", ".join(f"EXISTS ({query})" for query in RARE.values())
+    return {what for what, is_there in zip(RARE, mornings.sql(f"SELECT {columns}")[0]) if is_there}
 
 
-def play_all(mornings: Mornings, seeds: range) -> None:
-    with_forecast = 0
+#: seeds of many days; the first shows all that is rare
+MANY_DAYS = {49, *range(60, 330, 30)}
+
+
+def play_all(mornings: Mornings, seeds: Sequence[int]) -> None:
+    seen: set[str] = set()
     for seed in seeds:
         try:
-            with_forecast += play(mornings, seed, WINDOW + 3 if seed % 30 == 0 else 2 + seed % 3)
+            seen |= play(mornings, seed, WINDOW + 3 if seed in MANY_DAYS else 2 + seed % 3)
         except (AssertionError, psycopg2.Error) as difference:
             raise AssertionError(f"seed {seed}") from difference
-    assert with_forecast
+    assert seen == set(RARE)
 
 
 def test_every_cell_of_gold_equals_a_recomputation_in_plain_python(mornings: Mornings) -> None:
-    play_all(mornings, range(30))
+    play_all(mornings, [*range(30), 49])
 
 
 @pytest.mark.long
@@ -399,8 +458,8 @@ def test_a_warehouse_keeps_its_key_and_its_last_name(mornings: Mornings) -> None
 # ---- questions ------------------------------------------------------------------------------------------------------
 
 
-def forecast(mornings: Mornings, course: Sequence[int | None]) -> tuple:
-    """Of A1, after days with so many pieces; None: it was not there."""
+def after_days(mornings: Mornings, course: Sequence[int | None]) -> None:
+    """A1 has had so many pieces day by day; None: it was not there."""
     mornings.begin_anew()
     last = MONDAY + timedelta(days=len(course) - 1)
     mornings.sql("INSERT INTO silver.products SELECT 'A1', 'Signer', 'wallet', 1, 1, 1, 1, true, true")
@@ -414,6 +473,11 @@ def forecast(mornings: Mornings, course: Sequence[int | None]) -> tuple:
                 f"INSERT INTO silver.product_stock_history SELECT 'A1', day, CASE WHEN day = '{last}' THEN 'infinity'"
                 f" ELSE day + 1 END, {pieces}, 'In Stock' FROM (VALUES ('{MONDAY}'::date + {place})) AS days (day)"
             )
+
+
+def forecast(mornings: Mornings, course: Sequence[int | None]) -> tuple:
+    """Of A1, after days with so many pieces; None: it was not there."""
+    after_days(mornings, course)
     (found,) = mornings.sql(
         "SELECT days_with_data, average_daily_decrease, days_of_cover, expected_stock_out_date FROM gold.stock_forecast"
     )
@@ -440,6 +504,226 @@ def test_stock_that_comes_in_says_nothing_about_how_fast_it_goes(mornings: Morni
 def test_stock_that_hardly_goes_has_no_stock_out_date(mornings: Mornings) -> None:
     assert forecast(mornings, [10**17] * (WINDOW + 1)) == (WINDOW + 1, 0, None, None)
     assert forecast(mornings, [*[10**17] * WINDOW, 10**17 - 1])[3] is None
+
+
+def proposal(mornings: Mornings, course: Sequence[int | None], *plan: str) -> tuple | None:
+    """Quantity, reason and days from today until the order, after days with so many pieces; `plan` is what an analyst edits."""
+    after_days(mornings, course)
+    mornings.run(["silver/stock_thresholds.sql"])
+    for edit in plan:
+        mornings.sql(edit)
+    rows = mornings.sql(
+        "SELECT reorder_quantity, reason, order_by - day FROM gold.reorder_proposals, silver.loaded_days WHERE is_current"
+    )
+    return rows[0] if rows else None
+
+
+LOW, RUNS_OUT = "below its threshold", "runs out before a delivery arrives"
+UNKNOWN = f"{LOW}; less than 28 days of history"
+
+
+def falling(last: int, daily: int = 1) -> list[int]:
+    """Days of a forecast, at the end of which so many pieces are left."""
+    return [last + daily * ago for ago in range(WINDOW, -1, -1)]
+
+
+@pytest.mark.parametrize(
+    "course, plan, expected",
+    [
+        # 1 a day, 14 days until a delivery, 28 days after it
+        (falling(15), [], None),
+        (falling(14), [], (28, RUNS_OUT, 0)),
+        (falling(5), [], (37, LOW, 0)),
+        (falling(0), [], (42, LOW, 0)),
+        (falling(-3), [], (45, LOW, 0)),
+        # 5 pieces in 28 days: 7.5 in 42 days, and 5 pieces last for 28
+        ([10] * 14 + [5] * 15, [], (3, LOW, 14)),
+        # exactly as many as go in 28 days, and not one more
+        ([10] * 14 + [5] * 15, ["UPDATE silver.stock_thresholds SET cover_days = 14"], (0, LOW, 14)),
+        # the threshold is more than goes
+        ([6] * 14 + [5] * 15, [], (0, LOW, 126)),
+        ([6] * 14 + [4] * 15, [], (1, LOW, 42)),
+        # nothing goes: no last day; out: today
+        ([5] * 29, [], (0, LOW, None)),
+        ([0] * 29, [], (5, LOW, 0)),
+        ([6] * 29, [], None),
+        # too little history: the threshold alone
+        ([100, 50, 6], [], None),
+        ([100, 50, 5], [], (0, UNKNOWN, 0)),
+        ([100, 50, 2], [], (3, UNKNOWN, 0)),
+        # a type of its own, and what it leaves open
+        (falling(20), ["INSERT INTO silver.stock_thresholds VALUES ('wallet', 0, 20, 1)"], (1, RUNS_OUT, 0)),
+        (falling(20), ["INSERT INTO silver.stock_thresholds VALUES ('wallet', 0, 20)"], (28, RUNS_OUT, 0)),
+        (falling(20), ["UPDATE silver.stock_thresholds SET lead_time_days = 20, cover_days = 2"], (2, RUNS_OUT, 0)),
+        (
+            falling(14),
+            ["UPDATE silver.stock_thresholds SET lead_time_days = NULL, cover_days = NULL"],
+            (28, RUNS_OUT, 0),
+        ),
+        (falling(14), ["INSERT INTO silver.stock_thresholds VALUES ('cable', 99, 1, 1)"], (28, RUNS_OUT, 0)),
+        (falling(30), ["INSERT INTO silver.stock_thresholds VALUES ('wallet', 30)"], (12, LOW, 16)),
+        (falling(3), ["UPDATE silver.stock_thresholds SET lead_time_days = -9, cover_days = -1"], (2, LOW, 3)),
+        (
+            falling(3),
+            ["UPDATE silver.stock_thresholds SET lead_time_days = 2147483647, cover_days = 2147483647"],
+            (2 * 2147483647 - 3, LOW, 0),
+        ),
+        # what nobody sells is not ordered
+        (falling(5), ["UPDATE silver.products SET is_active = false"], None),
+    ],
+)
+def test_what_to_order_and_until_when(
+    mornings: Mornings, course: list, plan: list[str], expected: tuple | None
+) -> None:
+    assert proposal(mornings, course, *plan) == expected
+
+
+def test_a_product_that_hardly_goes_is_ordered_without_a_last_day(mornings: Mornings) -> None:
+    plan = [f"UPDATE silver.stock_thresholds SET low_stock_threshold = {10**17}"]
+    assert proposal(mornings, [*[10**17] * WINDOW, 10**17 - 1], *plan) == (1, LOW, None)
+
+
+def test_a_slow_mover_has_stock_and_has_not_gone_down_on_28_days(mornings: Mornings) -> None:
+    def slow(course: Sequence[int | None]) -> list[tuple]:
+        after_days(mornings, course)
+        return mornings.sql(f"SELECT total_stock, last_decrease - '{MONDAY}'::date FROM gold.slow_movers")
+
+    assert slow([7] * (WINDOW + 1)) == [(7, None)]
+    assert slow([7] * WINDOW) == []
+    assert slow([None, *[7] * WINDOW]) == []
+    assert slow([0] * (WINDOW + 1)) == []
+    assert slow([*[7] * WINDOW, 6]) == []
+    assert slow([8, *[7] * WINDOW]) == []
+    assert slow([9, 8, *[7] * (WINDOW + 1)]) == [(7, 2)]
+    assert slow([*[7] * WINDOW, 70]) == [(70, None)]
+
+
+def test_quarantine_lasts_since_the_first_day_on_which_there_were_always_pieces(mornings: Mornings) -> None:
+    for day, quantity in zip(days(0, 1, 2, 4), ("3", "0", "1", "5")):
+        mornings.morning(day, [product()], [stock(quarantined_quantity=quantity)])
+    held = "SELECT quarantined_quantity, quarantined_since, days_in_quarantine FROM gold.quarantined_stock"
+    assert mornings.sql(held) == [(5, days(2)[0], 2)]
+    mornings.morning(*days(5), [product(sku="B2", inventory_locations="b")], [stock(json_parentid="b")])
+    mornings.morning(*days(6), [product()], [stock(quarantined_quantity="4"), stock(json_parentid="x")])
+    columns = "product_sku, product_name, product_status, quarantined_quantity, days_in_quarantine"
+    assert mornings.sql(f"SELECT {columns} FROM gold.quarantined_stock ORDER BY 1") == [
+        ("", "Unknown product", "Unknown", 1, 0),
+        ("A1", "Signer", "Active", 4, 4),
+    ]
+    mornings.assert_answers_are_right()
+
+
+# ---- the status of gold ---------------------------------------------------------------------------------------------
+
+STATUS = "SELECT date_key, published_at, sources_imported_at, last_run_status, last_run_error, sentence FROM gold.load_status"
+
+
+@pytest.fixture
+def runs(mornings: Mornings) -> Iterator[Mornings]:
+    """No run in the history, before and after."""
+    forget = "SET timezone = 'UTC'; TRUNCATE elt.runs, elt.job_runs, elt.script_runs RESTART IDENTITY CASCADE"
+    mornings.sql(forget)
+    yield mornings
+    mornings.sql(forget)
+
+
+def record(mornings: Mornings, status: str, at: str, error: str | None = None, **jobs: str) -> None:
+    """A run that ended on January 5 at this hour.
+
+    `jobs` have the status that is named: those that are `published` loaded what was imported an hour before, those that
+    are `refined` were published, too, but loaded nothing.
+    """
+    mornings.sql(
+        "INSERT INTO elt.runs (status, run_date, started_at, finished_at, jobs, process, error) VALUES"
+        f" ('{status}', '2026-01-05', '2026-01-05 {at}Z', '2026-01-05 {at}Z', '{{}}', 'x', {quoted(error)})"
+    )
+    for job, ended in jobs.items():
+        loaded = f"1, TIMESTAMPTZ '2026-01-05 {at}Z' - INTERVAL '1 hour'" if ended == "published" else "NULL, NULL"
+        status, _, reason = ended.replace("refined", "published").partition(": ")
+        mornings.sql(
+            "INSERT INTO elt.job_runs (run_id, job, status, recorded_at, accepted_shrink, error, rows_loaded,"
+            f" source_imported_at) SELECT max(run_id), '{job}', '{status}', '2026-01-05 {at}Z', false,"
+            f" {quoted(reason or None)}, {loaded} FROM elt.runs"
+        )
+        script = {"stock": "stock_levels", "history": "loaded_days"}.get(job, job)
+        if status == "published":
+            mornings.sql(
+                "INSERT INTO elt.script_runs (run_id, job, script, seconds)"
+                f" SELECT max(run_id), '{job}', 'silver/{script}.sql', 1 FROM elt.runs"
+            )
+
+
+def quoted(text: str | None) -> str:
+    return "NULL" if text is None else "'" + text.replace("'", "''") + "'"
+
+
+ALL = {"products": "published", "stock": "published", "history": "refined"}
+
+
+def at(hour: int) -> datetime:
+    return datetime(2026, 1, 5, hour, tzinfo=timezone.utc)
+
+
+def test_gold_says_that_it_holds_nothing(runs: Mornings) -> None:
+    assert runs.sql(STATUS) == [(None, None, None, None, None, "gold holds nothing yet; no run has ended yet")]
+    record(runs, "lost", "06:00")
+    assert runs.sql(STATUS) == [
+        (None, None, None, "lost", None, "gold holds nothing yet; the last run was killed"),
+    ]
+
+
+def test_gold_says_what_it_holds_since_when_and_how_the_last_run_ended(runs: Mornings) -> None:
+    runs.morning(MONDAY, [product()], [stock()])
+    record(runs, "done", "06:00", **ALL)
+    loaded = "gold holds 2026-01-05, loaded 2026-01-05 06:00 UTC"
+    assert runs.sql(STATUS) == [(MONDAY, at(6), at(5), "done", None, f"{loaded}; the last run succeeded")]
+
+    # another group publishes, or a part of this one: what was not loaded again is as old as it was
+    record(runs, "done", "07:00", suppliers="published")
+    assert runs.sql(STATUS)[0][1:3] == (at(6), at(5))
+    record(runs, "done", "08:00", products="published", stock="refined", history="refined")
+    assert runs.sql(STATUS)[0][1:3] == (at(8), at(5))
+
+    # a run that fails, in a job or before any, with an error of several lines
+    loaded = "gold holds 2026-01-05, loaded 2026-01-05 08:00 UTC"
+    error = "silver/products.sql:60: division by zero"
+    record(runs, "failed", "09:00", products=f"failed: {error}\n    SELECT 1/0", stock="held back: products failed")
+    assert runs.sql(STATUS)[0][1:] == (at(8), at(5), "failed", error, f"{loaded}; the last run failed: {error}")
+    record(runs, "failed", "10:00", "no answer\u2028at all")
+    assert runs.sql(STATUS)[0][3:] == ("failed", "no answer", f"{loaded}; the last run failed: no answer")
+    record(runs, "failed", "10:00")
+    assert runs.sql(STATUS)[0][3:] == ("failed", None, f"{loaded}; the last run failed")
+    record(runs, "cancelled", "11:00", "stopped by Ctrl-C")
+    assert runs.sql(STATUS)[0][3:] == ("cancelled", "stopped by Ctrl-C", f"{loaded}; the last run was stopped")
+
+    # one that is still at work has not ended
+    runs.sql(
+        "INSERT INTO elt.runs (status, run_date, started_at, jobs, process) VALUES ('running', '2026-01-05', now(), '{}', 'x')"
+    )
+    assert runs.sql(STATUS)[0][3:] == ("cancelled", "stopped by Ctrl-C", f"{loaded}; the last run was stopped")
+    runs.sql("SET timezone = 'Europe/Prague'")
+    assert runs.sql(STATUS)[0][5].startswith("gold holds 2026-01-05, loaded 2026-01-05 09:00 CET; ")
+
+
+def test_the_age_of_sources_is_unknown_where_one_does_not_say_it(runs: Mornings) -> None:
+    record(runs, "done", "06:00", **ALL)
+    runs.sql("UPDATE elt.job_runs SET source_imported_at = NULL WHERE job = 'stock'")
+    assert runs.sql(STATUS)[0][:3] == (None, at(6), None)
+
+
+def test_whoever_may_read_gold_may_read_its_status(runs: Mornings) -> None:
+    runs.morning(MONDAY, [product()], [stock()])
+    record(runs, "done", "06:00", **ALL)
+    runs.sql(
+        "CREATE ROLE reads_gold; GRANT USAGE ON SCHEMA gold TO reads_gold; GRANT SELECT ON gold.load_status TO reads_gold"
+    )
+    try:
+        runs.sql("SET ROLE reads_gold")
+        assert runs.sql(STATUS)[0][3] == "done"
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            runs.sql("SELECT * FROM elt.runs")
+    finally:
+        runs.sql("RESET ROLE; DROP OWNED BY reads_gold; DROP ROLE reads_gold")
 
 
 def test_low_stock_lasts_since_the_first_day_at_or_below_todays_threshold(mornings: Mornings) -> None:
@@ -475,6 +759,36 @@ def test_the_quality_of_yesterday_stands_beside_todays(mornings: Mornings) -> No
     assert mornings.sql(summary) == [("missing_weight", 1, None, 1, "A1")]
     mornings.morning(second, [product()], [stock()])
     assert mornings.sql(summary) == [("missing_weight", 0, 1, 0, None)]
+
+
+def test_the_quality_of_data_is_counted_in_pieces(mornings: Mornings) -> None:
+    mornings.morning(
+        MONDAY,
+        [product(weight_value="-1", dimensions_length="x", dimensions_width="y"), product(sku="B2", weight_value="")],
+        [
+            stock(quantity_available="10", quantity_on_hand="13"),
+            stock(warehouse_id="102", quantity_available="4", quantity_on_hand="9", quarantined_quantity="?"),
+            stock(warehouse_id="", quantity_available="3", quantity_on_hand="0"),
+            stock(warehouse_id="", quantity_available="-2", quantity_on_hand="-5"),
+            stock(quantity_available="1"),
+            stock(json_parentid="gone", quantity_available="7"),
+        ],
+    )
+    summary = "SELECT rule, rows_today, pieces FROM gold.data_quality_summary ORDER BY rule"
+    assert mornings.sql(summary) == [
+        ("duplicate_stock_row", 1, 1),
+        ("invalid_measure", 3, 15),
+        ("missing_dimensions", 1, 15),
+        ("missing_warehouse", 2, 1),
+        ("missing_weight", 2, 15),
+        ("negative_quantity", 2, 7),
+        ("on_hand_above_available", 2, 8),
+        ("product_without_stock", 1, 0),
+        ("quantity_is_no_number", 1, None),
+        ("stock_without_product", 1, 7),
+    ]
+    mornings.morning(MONDAY + timedelta(days=1), [product()], [stock()])
+    assert {pieces for _, _, pieces in mornings.sql(summary)} == {0}
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
@@ -520,22 +834,26 @@ def test_a_failing_check_keeps_yesterdays_warehouse_and_one_that_warns_shows_in_
     yesterday, today = date.today() - timedelta(days=3), date.today()
     assert morning.run("elt_daily_load.py", "--date", str(yesterday)).returncode == 0
     answers = "SELECT * FROM gold.{} ORDER BY 1, 2, 3"
-    views = [view for view in VIEWS if view not in ("dim_date", "data_quality_summary")]
+    views = [view for view in VIEWS if view not in ("dim_date", "data_quality_summary", "load_status")]
     before = [morning.database.sql(answers.format(view)) for view in VIEWS]
     # a history that somebody changed by hand no longer adds up to what was loaded
     morning.database.sql("DELETE FROM silver.stock_history WHERE product_sku = 'HW-000002'")
-    put_inventory(morning.keboola, day=200)
+    put_inventory(morning.keboola, day=200, odd_names=True)
     failed = morning.run("elt_daily_load.py")
     assert failed.returncode == 1 and "checks/daily_facts_add_up.sql" in failed.stdout.splitlines()[-1]
     after = [morning.database.sql(answers.format(view)) for view in VIEWS]
-    changed_by_hand = VIEWS.index("fact_inventory_daily")
-    assert [rows for place, rows in enumerate(after) if place != changed_by_hand] == [
-        rows for place, rows in enumerate(before) if place != changed_by_hand
+    changed = [VIEWS.index(view) for view in ("fact_inventory_daily", "quarantined_stock", "load_status")]
+    assert [rows for place, rows in enumerate(after) if place not in changed] == [
+        rows for place, rows in enumerate(before) if place not in changed
     ]
+    ((day, published_at, imported_at, status, _, error, sentence),) = after[VIEWS.index("load_status")]
+    assert (day, status, published_at) == (yesterday, "failed", before[VIEWS.index("load_status")][0][1])
+    assert imported_at is not None and error == "checks/daily_facts_add_up.sql: 2 rows break this claim"
+    assert sentence == f"gold holds {day}, loaded {published_at:%Y-%m-%d %H:%M} UTC; the last run failed: {error}"
     assert morning.database.sql("SELECT day FROM silver.loaded_days") == [(yesterday,)]
 
     # the day is loaded again, which mends it; then one without the two days between: a warning
-    put_inventory(morning.keboola, day=1)
+    put_inventory(morning.keboola, day=1, odd_names=True)
     assert morning.run("elt_daily_load.py", "--date", str(yesterday)).returncode == 0
     assert [morning.database.sql(answers.format(view)) for view in views] == [
         rows for view, rows in zip(VIEWS, before) if view in views
@@ -544,15 +862,3 @@ def test_a_failing_check_keeps_yesterdays_warehouse_and_one_that_warns_shows_in_
     assert warned.returncode == 0 and "checks/no_day_is_missing.sql: 2 rows break this claim" in warned.stdout
     status = morning.run("main.py", "status").stdout
     assert "checks that warn" in status and "checks/no_day_is_missing.sql" in status.split("checks that warn")[1]
-
-
-def test_readme_asks_what_the_demo_asks_and_shows_its_columns(mornings: Mornings) -> None:
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    pieces(mornings, MONDAY, 3)
-    for question, sql in TOUR:
-        found = re.search(re.escape(f"{sql};\n\n") + r"(.*)\n", readme)
-        assert found, question
-        assert question in readme or "product_status_summary" in sql
-        with mornings.connection.cursor() as cursor:
-            cursor.execute(sql)
-            assert found[1].split() == [column.name for column in cursor.description]

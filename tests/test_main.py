@@ -157,7 +157,7 @@ def test_the_demo_plays_its_mornings_beside_a_job_that_it_knows_nothing_of(demo:
     registry = demo.folder / "elt_jobs.json"
     jobs = json.loads(registry.read_text())
     jobs["stocktaking"] = jobs.pop("products_inventory_locations")
-    jobs["inventory_gold"]["depends_on"] = ["products", "stocktaking"]
+    jobs["inventory_history"]["depends_on"] = ["products", "stocktaking"]
     jobs["suppliers"] = {
         "extract": {"keboola_table": "in.c-main.suppliers"},
         "load": {"table": "bronze.suppliers"},
@@ -197,13 +197,19 @@ def test_a_demo_that_is_stopped_goes_on_where_it_was(demo: Checkout) -> None:
     answer = demo.run("main.py", "demo", "psql", "-XAtc", DEMO_DAYS)
     assert answer.stdout.strip() == "30|29|t", answer.stdout
 
+    # products of an older version of the demo
+    demo.run("main.py", "demo", "psql", "-XAtc", "UPDATE silver.products SET product_sku = 'HW-' || product_sku")
+    refused = demo.run("main.py", "demo")
+    assert refused.returncode == 1 and "products of another version of the demo" in refused.stdout, refused.stdout
+    assert f"rm -r {demo.folder / '.elt/demo'}" in refused.stdout
+
 
 def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(demo: Checkout) -> None:
     before = {path: path.read_bytes() for path in demo.folder.rglob("*") if path.is_file()}
     played = demo.run("main.py", "demo", environ=MISLEADING)
     assert played.returncode == 0, played.stdout
-    assert "daily load: 3 jobs published" in played.stdout
-    assert "gold.product_status_summary" in played.stdout and "HW-0000" in played.stdout
+    assert "daily load: 4 jobs published" in played.stdout
+    assert "gold.product_status_summary" in played.stdout and "KES-ONE-BK" in played.stdout
     after = {path: path.read_bytes() for path in before}
     assert after == before
     made = {path.relative_to(demo.folder).parts[:2] for path in demo.folder.rglob("*") if path not in before}

@@ -71,7 +71,7 @@ class Aviary(Morning):
 @pytest.fixture(params=["gcp", "aws", "azure"])
 def aviary(request: pytest.FixtureRequest, tmp_path: Path, database: Database) -> Iterator[Aviary]:
     with KeboolaServer(token=TOKEN, provider=request.param, polls=0) as keboola:
-        put_inventory(keboola, day=1, products=50)
+        put_inventory(keboola, day=1, products=50, odd_names=True)
         yield Aviary(tmp_path, keboola, database)
         keboola.faults.release()
 

@@ -38,8 +38,8 @@ TABLES = {PRODUCTS_TABLE: PRODUCT_COLUMNS, STOCK_TABLE: STOCK_COLUMNS}
 #: of each job those scripts that the oracle judges: what is about history is left out, to be quick
 JUDGED = (
     "silver/stock_thresholds.sql",
-    "silver/data_quality_issues.sql",
     "silver/product_stock.sql",
+    "silver/data_quality_issues.sql",
     "gold/product_status_summary.sql",
 )
 SUMMARY = "SELECT * FROM gold.product_status_summary ORDER BY product_sku"

@@ -27,7 +27,7 @@ CHECKS = [
 ]
 #: those that only warn: rows so unlike yesterday's as the ones here are worth a warning
 WARNINGS = ["checks/no_day_is_missing.sql", "checks/issues_have_not_doubled.sql"]
-HELPERS = sorted(path.name for path in (PROJECT / "lib" / "elt").glob("*.sql") if path.name != "history.sql")
+HELPERS = sorted(path.name for path in (PROJECT / "lib" / "elt").glob("*.sql"))
 
 
 class Warehouse:
@@ -258,6 +258,52 @@ def test_a_long_name_without_sku_does_not_exceed_what_an_index_holds(warehouse: 
     assert warehouse.issues() == [("missing_sku", name[:200], "sku", "", None)]
 
 
+@pytest.mark.parametrize("between", ["\n", "\r", "\r\n", "\v", "\f", "\x85", "\u2028", "\u2029"])
+def test_a_line_break_in_a_name_becomes_a_blank_and_is_listed(warehouse: Warehouse, between: str) -> None:
+    broken = f"Signer{between}One"
+    warehouse.load(
+        [
+            product(name=broken, product_type=broken),
+            product(sku="B1", name=f" Plate{between}\n", inventory_locations="b"),
+        ],
+        [
+            stock(warehouse_name=broken),
+            stock(json_parentid="b", warehouse_name=broken),
+            stock(json_parentid="gone", warehouse_id="102", warehouse_identifier=broken),
+        ],
+    )
+    lines = [(name,) for name in ("Plate", "Signer One")]
+    assert warehouse.sql("SELECT product_name FROM gold.dim_product WHERE product_key > 0 ORDER BY 1") == lines
+    assert warehouse.sql("SELECT product_type FROM silver.products WHERE product_sku = 'A1'") == [("Signer One",)]
+    assert warehouse.sql("SELECT warehouse_name FROM gold.dim_warehouse WHERE warehouse_id = '101'") == [
+        ("Signer One",)
+    ]
+    assert warehouse.sql("SELECT DISTINCT warehouse_name FROM silver.stock_levels") == [("Signer One",)]
+    assert warehouse.sql("SELECT warehouse_identifier FROM silver.stock_without_product") == [("Signer One",)]
+    listed = [issue for issue in warehouse.issues() if "line_break" in issue[0] and issue[1] != "B1"]
+    assert listed == [
+        ("line_break_in_product", "A1", "name", broken, "Signer One"),
+        ("line_break_in_product", "A1", "product_type", broken, "Signer One"),
+        ("line_break_in_warehouse", "101", "warehouse_name", broken, "Signer One"),
+        ("line_break_in_warehouse", "102", "warehouse_identifier", broken, "Signer One"),
+    ]
+
+
+def test_no_text_for_people_holds_a_line_break(warehouse: Warehouse) -> None:
+    """A CSV file of any gold view has a line per row; keys stay as they came."""
+    broken = "a\r\nb\u2028c"
+    warehouse.load(
+        [product(name=broken, product_type=broken), product(sku="", name=broken, inventory_locations="")],
+        [stock(warehouse_name=broken, warehouse_identifier=broken)],
+    )
+    for script in ORDER:
+        if script.startswith("gold/"):
+            view = script.removesuffix(".sql").replace("/", ".")
+            assert (
+                warehouse.sql(f"SELECT 1 FROM {view} AS t WHERE t::text ~ '[\\n\\v\\f\\r\\u0085\\u2028\\u2029]'") == []
+            ), view
+
+
 def test_of_duplicate_products_the_active_one_wins_then_the_smallest_text(warehouse: Warehouse) -> None:
     inactive = product(name="Anvil", is_active="", inventory_locations="")
     first = product(name="Basalt", inventory_locations="")
@@ -415,7 +461,20 @@ def test_no_load_overwrites_what_an_analyst_put_into_the_thresholds(warehouse: W
     ]
     warehouse.load([product(product_type="plate")], [stock(quantity_available="20")])
     assert warehouse.sql("SELECT stock_status FROM gold.product_status_summary") == [("Low Stock",)]
-    assert warehouse.sql("SELECT * FROM silver.stock_thresholds ORDER BY 1") == [("*", 30), ("wallet", 19)]
+    assert warehouse.sql("SELECT * FROM silver.stock_thresholds ORDER BY 1") == [
+        ("*", 30, 14, 28),
+        ("wallet", 19, None, None),
+    ]
+
+
+def test_thresholds_that_an_older_version_made_gain_their_new_columns_and_keep_their_rows(warehouse: Warehouse) -> None:
+    warehouse.sql(
+        "CREATE TABLE silver.stock_thresholds (product_type text PRIMARY KEY,"
+        " low_stock_threshold numeric NOT NULL CHECK (low_stock_threshold >= 0));"
+        " INSERT INTO silver.stock_thresholds VALUES ('*', 7)"
+    )
+    warehouse.run(["silver/stock_thresholds.sql"] * 2)
+    assert warehouse.sql("SELECT * FROM silver.stock_thresholds") == [("*", 7, None, None)]
 
 
 def test_the_default_threshold_comes_back_when_somebody_deletes_it(warehouse: Warehouse) -> None:
@@ -534,6 +593,42 @@ def test_every_table_view_column_and_helper_has_a_comment(warehouse: Warehouse) 
     ) == [(2,)]
 
 
+def test_tables_and_views_of_an_older_version_gain_what_is_new_at_their_end(warehouse: Warehouse) -> None:
+    products, rows = BLEMISHED
+    warehouse.load(products, rows)
+    older = {
+        "stock_forecast": "total_decrease, calendar_days, product_status",
+        "data_quality_summary": "pieces",
+    }
+    for view, added in older.items():
+        columns = warehouse.sql(
+            f"SELECT string_agg(format('NULL::%s AS %I', atttypid::regtype, attname), ', ' ORDER BY attnum)"
+            f" FROM pg_attribute WHERE attrelid = 'gold.{view}'::regclass AND attname <> ALL ('{{{added}}}')"
+        )[0][0]
+        warehouse.sql(f"DROP VIEW gold.{view} CASCADE; CREATE VIEW gold.{view} AS SELECT {columns}")
+    for table in ("data_quality_issues", "data_quality_counts"):
+        warehouse.sql(f"ALTER TABLE silver.{table} DROP COLUMN pieces CASCADE")
+    warehouse.load(products, rows)
+    assert_equals_the_oracle(warehouse, products, rows)
+
+
+def test_what_is_remembered_and_what_is_asked_are_two_jobs() -> None:
+    layers = {name: {script.split("/")[0] for script in job["transform"]} for name, job in JOBS.items()}
+    assert layers["inventory_history"] == {"silver"} and layers["inventory_gold"] == {"gold"}
+    assert [name for name, found in layers.items() if "gold" in found] == ["inventory_gold"]
+    assert JOBS["inventory_gold"]["depends_on"] == ["inventory_history"]
+
+
+def test_a_space_taken_says_which_pieces_it_counts(warehouse: Warehouse) -> None:
+    warehouse.load([product()], [stock()])
+    comments = warehouse.sql(
+        "SELECT col_description(attrelid, attnum) FROM pg_attribute"
+        " WHERE attname = 'space_taken_cm3' AND attrelid::regclass::text LIKE 'gold.%'"
+    )
+    assert len(comments) == 3
+    assert all("those of quantity_on_hand" in text and "not counted" in text for (text,) in comments)
+
+
 def test_every_script_is_in_the_registry() -> None:
     scripts = {str(path.relative_to(SCRIPTS)) for path in SCRIPTS.glob("*/*.sql")}
     assert scripts == {*TRANSFORMS, *CHECKS}
@@ -576,7 +671,7 @@ def assert_equals_the_oracle(warehouse: Warehouse, products: Sequence[Mapping], 
     )
     assert {row[:2]: row[2:] for row in levels} == expected.stock_levels
     issues = warehouse.sql(
-        "SELECT rule, row_key, column_name, occurrence, severity, job, value_received, value_used"
+        "SELECT rule, row_key, column_name, occurrence, severity, job, value_received, value_used, pieces"
         " FROM silver.data_quality_issues"
     )
     assert set(issues) == expected.issues
@@ -585,7 +680,7 @@ def assert_equals_the_oracle(warehouse: Warehouse, products: Sequence[Mapping], 
     assert len(summary) == len(expected.product_status_summary)
 
 
-TEXTS = ("", None, " ", 'a "b"', "x\ny", "\\.", "ž", "\U0001f510", "a,b", "(a)", "\\N")
+TEXTS = ("", None, " ", 'a "b"', "x\ny", "x\r\n\u2028y\x85", "\v", "\\.", "ž", "\U0001f510", "a,b", "(a)", "\\N")
 NUMBERS = ("0", "1", "5", "9", "10", "10.0", " 7 ", "-2", "1.5", "n/a", "", None, "1e2", "+3", "9" * 20)
 
 
@@ -616,8 +711,8 @@ def random_rows(dice: random.Random) -> tuple[list[dict], list[dict]]:
             stock(
                 json_parentid=dice.choice([*links, "gone"]),
                 warehouse_id=dice.choice(["101", "102", " 101", "", None]),
-                warehouse_name=dice.choice(["Praha", "Brno", *TEXTS[:4]]),
-                warehouse_identifier=dice.choice(["PRG", "", None]),
+                warehouse_name=dice.choice(["Praha", "Brno", *TEXTS[:7]]),
+                warehouse_identifier=dice.choice(["PRG", "", None, "P\rG"]),
                 **{column: dice.choice(NUMBERS) for column in oracle.QUANTITIES},
             )
         )
@@ -652,7 +747,7 @@ def test_silver_and_gold_equal_a_recomputation_in_plain_python_many_times(wareho
 
 def test_the_sandboxs_inventory_is_recomputed_too_and_passes_every_check(warehouse: Warehouse) -> None:
     for day in (0, 1, 30):
-        products = [dict(zip(inventory.PRODUCT_COLUMNS, row)) for row in inventory.products(150, day)]
+        products = [dict(zip(inventory.PRODUCT_COLUMNS, row)) for row in inventory.products(150, day, odd_names=True)]
         columns = [column.lower() for column in inventory.STOCK_COLUMNS]
         rows = [dict(zip(columns, row)) for row in inventory.stock(150, 3, day)]
         warehouse.load(products, rows)

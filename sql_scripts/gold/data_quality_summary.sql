@@ -25,7 +25,8 @@ SELECT
     coalesce(of_today.issue_count, 0) AS rows_today,
     CASE WHEN yesterday.day IS NOT NULL THEN coalesce(of_yesterday.issue_count, 0) END AS rows_yesterday,
     coalesce(round(of_today.issue_count::numeric / nullif(of_today.row_count, 0), 4), 0) AS share_of_rows,
-    of_today.example_key
+    of_today.example_key,
+    CASE WHEN of_today.rule IS NULL THEN 0 ELSE of_today.pieces END AS pieces
 FROM rules
 CROSS JOIN today
 CROSS JOIN yesterday
@@ -46,3 +47,5 @@ COMMENT ON COLUMN gold.data_quality_summary.rows_yesterday IS
 COMMENT ON COLUMN gold.data_quality_summary.share_of_rows IS
     'rows_today as a share of all rows that the job loaded, 0.01 being one in a hundred. A row can have several issues.';
 COMMENT ON COLUMN gold.data_quality_summary.example_key IS 'The row_key of one of today''s issues.';
+COMMENT ON COLUMN gold.data_quality_summary.pieces IS
+    'Pieces that today''s issues concern. on_hand_above_available: how many were taken off quantity_on_hand; negative_quantity: how many are below 0; other rules of stock rows: their quantity_available; rules of products: their total stock. NULL where that is not known.';

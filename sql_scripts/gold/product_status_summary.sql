@@ -60,4 +60,4 @@ COMMENT ON COLUMN gold.product_status_summary.stock_status IS
 COMMENT ON COLUMN gold.product_status_summary.volume_cm3 IS
     'Volume of a piece in cubic centimetres; NULL where a dimension is unknown.';
 COMMENT ON COLUMN gold.product_status_summary.space_taken_cm3 IS
-    'Cubic centimetres that the pieces on the shelf take; NULL where the volume is unknown.';
+    'Cubic centimetres that the pieces on the shelf take: those of quantity_on_hand, which are no more than are available; quarantined and unavailable pieces are not counted. NULL where the volume is unknown.';

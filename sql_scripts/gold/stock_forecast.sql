@@ -50,6 +50,7 @@ forecasts AS (
         products.product_sku,
         products.product_name,
         products.product_type,
+        CASE WHEN products.is_active THEN 'Active' ELSE 'Inactive' END AS product_status,
         stock.total_stock,
         coalesce(decreases.days_with_data, 0) AS days_with_data,
         decreases.decrease,
@@ -73,7 +74,10 @@ SELECT
     round(decrease / calendar_days, 4) AS average_daily_decrease,
     round(cover, 1) AS days_of_cover,
     -- nobody plans for more than a hundred years, and dates end somewhere
-    CASE WHEN total_stock > 0 AND cover <= 36500 THEN last_day + ceil(cover)::integer END AS expected_stock_out_date
+    CASE WHEN total_stock > 0 AND cover <= 36500 THEN last_day + ceil(cover)::integer END AS expected_stock_out_date,
+    decrease AS total_decrease,
+    calendar_days,
+    product_status
 FROM forecasts;
 
 COMMENT ON VIEW gold.stock_forecast IS
@@ -90,3 +94,8 @@ COMMENT ON COLUMN gold.stock_forecast.days_of_cover IS
     'Days that total_stock lasts at that rate; 0 where it is out. NULL where history is too short, or nothing went.';
 COMMENT ON COLUMN gold.stock_forecast.expected_stock_out_date IS
     'The first day without stock at that rate; NULL as days_of_cover, where it is out already, or in more than 100 years.';
+COMMENT ON COLUMN gold.stock_forecast.total_decrease IS
+    'Pieces by which it went down in those days, all together. NULL where history is too short.';
+COMMENT ON COLUMN gold.stock_forecast.calendar_days IS
+    'Calendar days from the first to the last of those days; average_daily_decrease is total_decrease by this number.';
+COMMENT ON COLUMN gold.stock_forecast.product_status IS 'Active or Inactive.';

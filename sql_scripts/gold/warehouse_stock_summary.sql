@@ -54,6 +54,6 @@ COMMENT ON COLUMN gold.warehouse_stock_summary.quantity_unavailable IS 'Pieces t
 COMMENT ON COLUMN gold.warehouse_stock_summary.quantity_without_product IS
     'Pieces of no known product, which the other columns do not count.';
 COMMENT ON COLUMN gold.warehouse_stock_summary.space_taken_cm3 IS
-    'Cubic centimetres that the pieces on the shelf take, as far as volumes are known.';
+    'Cubic centimetres that the pieces on the shelf take, as far as volumes are known: those of quantity_on_hand; quarantined, unavailable and unknown pieces are not counted.';
 COMMENT ON COLUMN gold.warehouse_stock_summary.products_without_volume IS
     'Products on the shelf whose volume is unknown, so that space_taken_cm3 lacks them.';

@@ -12,6 +12,8 @@ CREATE TABLE IF NOT EXISTS silver.data_quality_counts (
     PRIMARY KEY (day, rule)
 );
 
+SELECT elt.add_column('silver.data_quality_counts', 'pieces', 'numeric');
+
 COMMENT ON TABLE silver.data_quality_counts IS
     'One row per loaded day and rule that was broken on it; a day without a row of a rule had no issue of that kind.';
 COMMENT ON COLUMN silver.data_quality_counts.day IS 'The day, in silver.loaded_days.';
@@ -21,6 +23,8 @@ COMMENT ON COLUMN silver.data_quality_counts.job IS 'The job that loaded the row
 COMMENT ON COLUMN silver.data_quality_counts.issue_count IS 'Issues of this kind on that day.';
 COMMENT ON COLUMN silver.data_quality_counts.row_count IS 'All rows that the job loaded on that day.';
 COMMENT ON COLUMN silver.data_quality_counts.example_key IS 'The smallest row_key among them.';
+COMMENT ON COLUMN silver.data_quality_counts.pieces IS
+    'Pieces that they concern, those of a product once; NULL where that is not known, and on days loaded by an older version.';
 
 DROP TABLE IF EXISTS pg_temp.data_quality_counts_now;
 CREATE TEMP TABLE data_quality_counts_now AS
@@ -30,18 +34,32 @@ loaded (job, row_count) AS (
     SELECT 'products', count(*) FROM bronze.products
     UNION ALL
     SELECT 'products_inventory_locations', count(*) FROM bronze.products_inventory_locations
+),
+
+-- Two issues of a product concern the same pieces, two of stock rows others.
+by_key AS (
+    SELECT
+        rule,
+        severity,
+        job,
+        row_key,
+        count(*) AS issue_count,
+        CASE WHEN job = 'products' THEN max(pieces) ELSE sum(pieces) END AS pieces
+    FROM silver.data_quality_issues
+    GROUP BY rule, severity, job, row_key
 )
 
 SELECT
     elt.run_date() AS day,
-    issues.rule,
-    issues.severity,
-    issues.job,
-    count(*) AS issue_count,
+    by_key.rule,
+    by_key.severity,
+    by_key.job,
+    sum(by_key.issue_count)::bigint AS issue_count,
     loaded.row_count,
-    min(issues.row_key COLLATE "C") AS example_key
-FROM silver.data_quality_issues AS issues
-INNER JOIN loaded ON loaded.job = issues.job
-GROUP BY issues.rule, issues.severity, issues.job, loaded.row_count;
+    min(by_key.row_key COLLATE "C") AS example_key,
+    sum(by_key.pieces) AS pieces
+FROM by_key
+INNER JOIN loaded ON loaded.job = by_key.job
+GROUP BY by_key.rule, by_key.severity, by_key.job, loaded.row_count;
 
 SELECT * FROM elt.publish_rows('silver.data_quality_counts', 'data_quality_counts_now', 'day = elt.run_date()');

@@ -1,5 +1,5 @@
 -- silver.data_quality_issues: one row per thing that silver could not hold, changed, or misses.
--- Reads bronze.products, bronze.products_inventory_locations, silver.products, silver.stock_levels.
+-- Reads bronze.products, bronze.products_inventory_locations, silver.products, silver.stock_levels, silver.product_stock.
 -- A row that silver cannot hold is listed once; what is wrong with its values no longer matters then.
 
 CREATE TABLE IF NOT EXISTS silver.data_quality_issues (
@@ -15,11 +15,13 @@ CREATE TABLE IF NOT EXISTS silver.data_quality_issues (
     PRIMARY KEY (rule, row_key, column_name, occurrence)
 );
 
+SELECT elt.add_column('silver.data_quality_issues', 'pieces', 'numeric');
+
 COMMENT ON TABLE silver.data_quality_issues IS
     'One row per thing of the current load that silver could not hold, changed, or misses.';
 COMMENT ON COLUMN silver.data_quality_issues.rule IS 'What is wrong, in one word.';
 COMMENT ON COLUMN silver.data_quality_issues.row_key IS
-    'Which row: SKU; SKU / warehouse; link / warehouse for stock without product; name for a product without SKU.';
+    'Which row: SKU; SKU / warehouse; link / warehouse for stock without product; name for a product without SKU; a warehouse for its name.';
 COMMENT ON COLUMN silver.data_quality_issues.column_name IS 'Column of the bronze table that job loads.';
 COMMENT ON COLUMN silver.data_quality_issues.occurrence IS 'Counts the issues of one rule, row and column from 1.';
 COMMENT ON COLUMN silver.data_quality_issues.severity IS
@@ -28,6 +30,8 @@ COMMENT ON COLUMN silver.data_quality_issues.job IS 'The job that loaded the row
 COMMENT ON COLUMN silver.data_quality_issues.value_received IS 'The value, or for a duplicate product the row, as received.';
 COMMENT ON COLUMN silver.data_quality_issues.value_used IS 'What silver holds in its place; NULL: nothing.';
 COMMENT ON COLUMN silver.data_quality_issues.explanation IS 'What the rule means and what was done.';
+COMMENT ON COLUMN silver.data_quality_issues.pieces IS
+    'Pieces that it concerns: the total stock of the product; quantity_available of a stock row; what was taken off for on_hand_above_available, or is below 0. NULL: not known.';
 
 DROP TABLE IF EXISTS pg_temp.data_quality_issues_now;
 CREATE TEMP TABLE data_quality_issues_now AS
@@ -38,6 +42,7 @@ rules (rule, severity, job, explanation) AS (
         ('missing_sku', 'error', 'products', 'A product without SKU is left out.'),
         ('duplicate_sku', 'error', 'products', 'Another row of this SKU is used: an active one, else the smallest text.'),
         ('is_active_is_neither', 'warning', 'products', 'Neither 1 nor empty; only true counts as active.'),
+        ('line_break_in_product', 'warning', 'products', 'A line break in a name or type; a blank is used for it.'),
         ('invalid_measure', 'warning', 'products', 'No number above 0, so it is unknown.'),
         ('unknown_unit', 'warning', 'products', 'Not one of in, cm, mm, m or oz, lb, g, kg, so the measure is unknown.'),
         ('missing_weight', 'info', 'products', 'The weight is unknown.'),
@@ -48,7 +53,8 @@ rules (rule, severity, job, explanation) AS (
         ('quantity_is_no_number', 'error', 'products_inventory_locations', 'Counts as 0.'),
         ('missing_warehouse', 'warning', 'products_inventory_locations', 'Counts as stock of the warehouse unknown.'),
         ('negative_quantity', 'warning', 'products_inventory_locations', 'Used as it is.'),
-        ('on_hand_above_available', 'warning', 'products_inventory_locations', 'More on hand than available; set to quantity_available.')
+        ('on_hand_above_available', 'warning', 'products_inventory_locations', 'More on hand than available; set to quantity_available.'),
+        ('line_break_in_warehouse', 'warning', 'products_inventory_locations', 'A line break in the name or code of a warehouse; a blank is used for it.')
 ),
 
 -- Products: rows without a SKU, rows that share one, and those of which something is missing or that are not active; ranked
@@ -67,6 +73,8 @@ doubtful_products AS MATERIALIZED (
         elt.to_text(product.sku) AS product_sku,
         used.product_sku AS sku_used,
         used.is_active AS is_active_used,
+        used.product_name AS name_used,
+        used.product_type AS product_type_used,
         used.has_dimensions,
         used.weight_g,
         coalesce(used.length_cm, used.width_cm, used.height_cm) AS any_dimension_cm
@@ -77,6 +85,7 @@ doubtful_products AS MATERIALIZED (
         OR used.weight_g IS NULL
         OR NOT used.has_dimensions
         OR elt.to_text(product.is_active) <> '1'
+        OR concat(product.name, product.product_type) ~ '[\n\v\f\r\u0085\u2028\u2029]'
 ),
 
 ranked_products AS (
@@ -163,8 +172,8 @@ ranked_stock AS (
                 on_hand DESC NULLS LAST,
                 coalesce(quarantined, 0) DESC,
                 coalesce(unavailable, 0) DESC,
-                elt.to_text(warehouse_name) COLLATE "C",
-                elt.to_text(warehouse_identifier) COLLATE "C",
+                elt.to_text(regexp_replace(warehouse_name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) COLLATE "C",
+                elt.to_text(regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) COLLATE "C",
                 row_text COLLATE "C"
         ) AS place
     FROM typed_stock
@@ -189,23 +198,51 @@ used_quantities AS (
     WHERE (available >= 0 AND on_hand >= 0 AND quarantined >= 0 AND unavailable >= 0) IS NOT TRUE
 ),
 
-issues (rule, row_key, column_name, value_received, value_used) AS (
-    SELECT 'missing_sku', coalesce(elt.to_text(name), 'no name'), 'sku', sku, NULL
+-- A name that a whole warehouse has is listed once, and not with each of its rows.
+warehouses AS (
+    SELECT DISTINCT warehouse_id, warehouse_name, warehouse_identifier FROM bronze.products_inventory_locations
+),
+
+texts_of_warehouses AS (
+    SELECT DISTINCT coalesce(elt.to_text(warehouse_id), 'unknown') AS warehouse, texts.*
+    FROM warehouses
+    CROSS JOIN LATERAL (
+        VALUES ('warehouse_name', warehouse_name), ('warehouse_identifier', warehouse_identifier)
+    ) AS texts (column_name, value_received)
+),
+
+-- Without pieces: the product's stock, or not known.
+issues (rule, row_key, column_name, value_received, value_used, pieces) AS (
+    SELECT
+        'missing_sku',
+        coalesce(elt.to_text(regexp_replace(name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')), 'no name'),
+        'sku',
+        sku,
+        NULL,
+        NULL::numeric
     FROM ranked_products
     WHERE product_sku IS NULL
 
     UNION ALL
-    SELECT 'duplicate_sku', product_sku, 'sku', row_text, NULL
+    SELECT 'duplicate_sku', product_sku, 'sku', row_text, NULL, NULL
     FROM ranked_products
     WHERE product_sku IS NOT NULL AND place > 1
 
     UNION ALL
-    SELECT 'is_active_is_neither', product_sku, 'is_active', is_active, is_active_used::text
+    SELECT 'is_active_is_neither', product_sku, 'is_active', is_active, is_active_used::text, NULL
     FROM used_products
     WHERE elt.to_text(is_active) <> '1'
 
     UNION ALL
-    SELECT 'invalid_measure', product_sku, measures.column_name, measures.value_received, NULL
+    SELECT 'line_break_in_product', product_sku, texts.column_name, texts.value_received, texts.value_used, NULL
+    FROM used_products
+    CROSS JOIN LATERAL (
+        VALUES ('name', name, name_used), ('product_type', product_type, product_type_used)
+    ) AS texts (column_name, value_received, value_used)
+    WHERE elt.to_text(texts.value_received) ~ '[\n\v\f\r\u0085\u2028\u2029]'
+
+    UNION ALL
+    SELECT 'invalid_measure', product_sku, measures.column_name, measures.value_received, NULL, NULL
     FROM used_products
     CROSS JOIN LATERAL (
         VALUES
@@ -218,12 +255,12 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
         AND NOT coalesce(elt.to_number(measures.value_received) > 0, false)
 
     UNION ALL
-    SELECT 'unknown_unit', product_sku, 'weight_unit', weight_unit, NULL
+    SELECT 'unknown_unit', product_sku, 'weight_unit', weight_unit, NULL, NULL
     FROM used_products
     WHERE weight_g IS NULL AND elt.to_number(weight_value) > 0
 
     UNION ALL
-    SELECT 'unknown_unit', product_sku, 'dimensions_unit', dimensions_unit, NULL
+    SELECT 'unknown_unit', product_sku, 'dimensions_unit', dimensions_unit, NULL, NULL
     FROM used_products
     WHERE any_dimension_cm IS NULL
         AND greatest(
@@ -231,7 +268,7 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
         ) > 0
 
     UNION ALL
-    SELECT 'missing_weight', product_sku, 'weight_value', weight_value, NULL
+    SELECT 'missing_weight', product_sku, 'weight_value', weight_value, NULL, NULL
     FROM used_products
     WHERE weight_g IS NULL
 
@@ -241,12 +278,13 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
         product_sku,
         'dimensions_length, dimensions_width, dimensions_height',
         concat(dimensions_length, ' x ', dimensions_width, ' x ', dimensions_height, ' ', dimensions_unit),
+        NULL,
         NULL
     FROM used_products
     WHERE NOT has_dimensions
 
     UNION ALL
-    SELECT 'product_without_stock', product_sku, 'inventory_locations', NULL, NULL
+    SELECT 'product_without_stock', product_sku, 'inventory_locations', NULL, NULL, NULL
     FROM silver.products
     WHERE NOT EXISTS (SELECT FROM silver.stock_levels WHERE stock_levels.product_sku = products.product_sku)
 
@@ -256,27 +294,34 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
         concat_ws(' / ', coalesce(elt.to_text(json_parentid), 'no link'), warehouse),
         'quantity_available',
         quantity_available,
-        NULL
+        NULL,
+        coalesce(available, 0)
     FROM ranked_stock
     WHERE product_sku IS NULL
 
     UNION ALL
-    SELECT 'duplicate_stock_row', product_sku || ' / ' || warehouse, 'quantity_available', quantity_available, NULL
+    SELECT
+        'duplicate_stock_row',
+        product_sku || ' / ' || warehouse,
+        'quantity_available',
+        quantity_available,
+        NULL,
+        coalesce(available, 0)
     FROM ranked_stock
     WHERE product_sku IS NOT NULL AND place > 1 AND warehouse <> 'unknown'
 
     UNION ALL
-    SELECT 'missing_warehouse', row_key, 'warehouse_id', warehouse_id, warehouse
+    SELECT 'missing_warehouse', row_key, 'warehouse_id', warehouse_id, warehouse, coalesce(available, 0)
     FROM used_stock
     WHERE elt.to_text(warehouse_id) IS NULL
 
     UNION ALL
-    SELECT 'quantity_is_no_number', row_key, column_name, value_received, number_used::text
+    SELECT 'quantity_is_no_number', row_key, column_name, value_received, number_used::text, NULL
     FROM used_quantities
     WHERE number_received IS NULL
 
     UNION ALL
-    SELECT 'negative_quantity', row_key, column_name, value_received, number_used::text
+    SELECT 'negative_quantity', row_key, column_name, value_received, number_used::text, -number_received
     FROM used_quantities
     WHERE number_received < 0
 
@@ -286,9 +331,21 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
         product_sku || ' / ' || warehouse_id,
         'quantity_on_hand',
         trim_scale(quantity_on_hand_received)::text,
-        trim_scale(quantity_on_hand)::text
+        trim_scale(quantity_on_hand)::text,
+        quantity_on_hand_received - quantity_on_hand
     FROM silver.stock_levels
     WHERE quantity_on_hand_received > quantity_on_hand
+
+    UNION ALL
+    SELECT
+        'line_break_in_warehouse',
+        warehouse,
+        column_name,
+        value_received,
+        elt.to_text(regexp_replace(value_received, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')),
+        NULL
+    FROM texts_of_warehouses
+    WHERE elt.to_text(value_received) ~ '[\n\v\f\r\u0085\u2028\u2029]'
 )
 
 SELECT
@@ -297,14 +354,19 @@ SELECT
     issues.column_name,
     row_number() OVER (
         PARTITION BY rules.rule, left(issues.row_key, 200), issues.column_name
-        ORDER BY issues.value_received COLLATE "C", issues.value_used COLLATE "C"
+        ORDER BY issues.value_received COLLATE "C", issues.value_used COLLATE "C", issues.pieces
     ) AS occurrence,
     rules.severity,
     rules.job,
     issues.value_received,
     issues.value_used,
-    rules.explanation
+    rules.explanation,
+    coalesce(issues.pieces, product_stock.total_stock) AS pieces
 FROM issues
-INNER JOIN rules ON rules.rule = issues.rule;
+INNER JOIN rules ON rules.rule = issues.rule
+LEFT JOIN silver.product_stock
+    ON product_stock.product_sku = issues.row_key
+    AND rules.job = 'products'
+    AND rules.rule <> 'missing_sku';  -- whose key is a name
 
 SELECT * FROM elt.publish_rows('silver.data_quality_issues', 'data_quality_issues_now');

@@ -1,5 +1,6 @@
 -- silver.products: one row per SKU.  Reads bronze.products.
 -- Rows without a SKU, and all but one row of a SKU, are listed in silver.data_quality_issues.
+-- Names and types are of one line, so that a CSV file has a line per row: a line break of any kind becomes a blank.
 
 CREATE TABLE IF NOT EXISTS silver.products (
     product_sku    text    PRIMARY KEY,
@@ -16,8 +17,8 @@ CREATE TABLE IF NOT EXISTS silver.products (
 COMMENT ON TABLE silver.products IS
     'One row per SKU. Where several rows name a SKU, an active one wins, then the one whose text is smallest.';
 COMMENT ON COLUMN silver.products.product_sku IS 'Stock keeping unit, without the blanks around it.';
-COMMENT ON COLUMN silver.products.product_name IS 'Name of the product; NULL where it is missing.';
-COMMENT ON COLUMN silver.products.product_type IS 'Kind of product; NULL where it is missing.';
+COMMENT ON COLUMN silver.products.product_name IS 'Name of the product, with a blank for each line break in it; NULL where it is missing.';
+COMMENT ON COLUMN silver.products.product_type IS 'Kind of product, with a blank for each line break in it; NULL where it is missing.';
 COMMENT ON COLUMN silver.products.weight_g IS 'Weight in grams; NULL where it is missing, no number above 0, or in an unknown unit.';
 COMMENT ON COLUMN silver.products.length_cm IS 'Length in centimetres; NULL where it is missing, no number above 0, or in an unknown unit.';
 COMMENT ON COLUMN silver.products.width_cm IS 'Width in centimetres; NULL as for length_cm.';
@@ -57,8 +58,8 @@ one_row_per_sku AS (
 measured AS MATERIALIZED (
     SELECT
         product_sku,
-        elt.to_text(name) AS product_name,
-        elt.to_text(product_type) AS product_type,
+        elt.to_text(regexp_replace(name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS product_name,
+        elt.to_text(regexp_replace(product_type, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS product_type,
         trim_scale(nullif(greatest(elt.to_number(weight_value), 0), 0) * weight_units.g) AS weight_g,
         trim_scale(nullif(greatest(elt.to_number(dimensions_length), 0), 0) * length_units.cm) AS length_cm,
         trim_scale(nullif(greatest(elt.to_number(dimensions_width), 0), 0) * length_units.cm) AS width_cm,

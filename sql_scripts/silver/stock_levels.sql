@@ -19,8 +19,8 @@ COMMENT ON TABLE silver.stock_levels IS
     'One row per product and warehouse. Stock linked to any row of a SKU counts for it; a quantity that is no number counts as 0.';
 COMMENT ON COLUMN silver.stock_levels.product_sku IS 'The product, in silver.products.';
 COMMENT ON COLUMN silver.stock_levels.warehouse_id IS 'The warehouse; ''unknown'' where it is missing.';
-COMMENT ON COLUMN silver.stock_levels.warehouse_name IS 'Name of the warehouse; NULL where it is missing.';
-COMMENT ON COLUMN silver.stock_levels.warehouse_identifier IS 'Short code of the warehouse; NULL where it is missing.';
+COMMENT ON COLUMN silver.stock_levels.warehouse_name IS 'Name of the warehouse, with a blank for each line break in it; NULL where it is missing.';
+COMMENT ON COLUMN silver.stock_levels.warehouse_identifier IS 'Short code of the warehouse, of one line as its name; NULL where it is missing.';
 COMMENT ON COLUMN silver.stock_levels.quantity_available IS 'Pieces that can be sold.';
 COMMENT ON COLUMN silver.stock_levels.quantity_on_hand IS
     'Pieces on the shelf; set to quantity_available where the number received is higher.';
@@ -51,8 +51,8 @@ typed AS (
     SELECT
         links.product_sku,
         coalesce(elt.to_text(warehouse_id), 'unknown') AS warehouse_id,
-        elt.to_text(warehouse_name) AS warehouse_name,
-        elt.to_text(warehouse_identifier) AS warehouse_identifier,
+        elt.to_text(regexp_replace(warehouse_name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS warehouse_name,
+        elt.to_text(regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS warehouse_identifier,
         coalesce(elt.to_number(quantity_available), 0) AS quantity_available,
         elt.to_number(quantity_on_hand) AS quantity_on_hand_received,
         coalesce(elt.to_number(quarantined_quantity), 0) AS quarantined_quantity,

@@ -15,9 +15,9 @@ CREATE TABLE IF NOT EXISTS silver.stock_without_product (
 COMMENT ON TABLE silver.stock_without_product IS
     'One row per warehouse: the sum of its stock rows whose link leads to no product with a SKU.';
 COMMENT ON COLUMN silver.stock_without_product.warehouse_id IS 'The warehouse; ''unknown'' where it is missing.';
-COMMENT ON COLUMN silver.stock_without_product.warehouse_name IS 'Name of the warehouse; NULL where it is missing.';
+COMMENT ON COLUMN silver.stock_without_product.warehouse_name IS 'Name of the warehouse, with a blank for each line break in it; NULL where it is missing.';
 COMMENT ON COLUMN silver.stock_without_product.warehouse_identifier IS
-    'Short code of the warehouse; NULL where it is missing.';
+    'Short code of the warehouse, of one line as its name; NULL where it is missing.';
 COMMENT ON COLUMN silver.stock_without_product.quantity_available IS 'Pieces that could be sold, if it were known what they are.';
 COMMENT ON COLUMN silver.stock_without_product.quantity_on_hand IS
     'Pieces on the shelf, in no row more than are available there.';
@@ -46,8 +46,8 @@ rows_without_product AS MATERIALIZED (
 typed AS (
     SELECT
         coalesce(elt.to_text(warehouse_id), 'unknown') AS warehouse_id,
-        elt.to_text(warehouse_name) AS warehouse_name,
-        elt.to_text(warehouse_identifier) AS warehouse_identifier,
+        elt.to_text(regexp_replace(warehouse_name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS warehouse_name,
+        elt.to_text(regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS warehouse_identifier,
         coalesce(elt.to_number(quantity_available), 0) AS quantity_available,
         coalesce(elt.to_number(quantity_on_hand), 0) AS quantity_on_hand,
         coalesce(elt.to_number(quarantined_quantity), 0) AS quarantined_quantity,

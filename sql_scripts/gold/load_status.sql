@@ -1,0 +1,106 @@
+-- gold.load_status: which day does gold hold, since when, and how did the last run end?  Always exactly one row.
+-- Reads silver.loaded_days, elt.runs, elt.job_runs, elt.script_runs.  Like every view it reads with its owner's rights, so
+-- that a reader needs no right to schema elt.
+
+CREATE OR REPLACE VIEW gold.load_status AS
+WITH
+
+today AS (
+    SELECT max(day) AS day FROM silver.loaded_days WHERE is_current
+),
+
+-- Jobs may be renamed; what loads a day is the script, whatever job runs it.
+published AS (
+    SELECT job_runs.recorded_at AS published_at
+    FROM elt.script_runs
+    INNER JOIN elt.job_runs ON job_runs.run_id = script_runs.run_id AND job_runs.job = script_runs.job
+    WHERE script_runs.script = 'silver/loaded_days.sql' AND job_runs.status = 'published'
+    ORDER BY job_runs.run_id DESC
+    LIMIT 1
+),
+
+loading_jobs AS (
+    SELECT DISTINCT ON (script) job
+    FROM elt.script_runs
+    WHERE script IN ('silver/products.sql', 'silver/stock_levels.sql')
+    ORDER BY script, run_id DESC
+),
+
+imported AS (
+    SELECT DISTINCT ON (job_runs.job) job_runs.source_imported_at
+    FROM elt.job_runs
+    INNER JOIN loading_jobs ON loading_jobs.job = job_runs.job
+    WHERE job_runs.status = 'published' AND job_runs.rows_loaded IS NOT NULL
+    ORDER BY job_runs.job, job_runs.run_id DESC
+),
+
+sources AS (
+    SELECT CASE WHEN bool_and(source_imported_at IS NOT NULL) THEN min(source_imported_at) END AS imported_at
+    FROM imported
+),
+
+last_run AS (
+    SELECT run_id, status, finished_at, error
+    FROM elt.runs
+    WHERE status <> 'running'
+    ORDER BY run_id DESC
+    LIMIT 1
+),
+
+-- Of an error of several lines the first says what is wrong.
+last_run_errors AS (
+    SELECT substring(
+        coalesce(
+            last_run.error,
+            (
+                SELECT job_runs.error
+                FROM elt.job_runs
+                WHERE job_runs.run_id = last_run.run_id AND job_runs.status = 'failed'
+                ORDER BY job_runs.recorded_at, job_runs.job
+                LIMIT 1
+            )
+        ),
+        '^[^\n\v\f\r\u0085\u2028\u2029]*'
+    ) AS error
+    FROM last_run
+    WHERE last_run.status <> 'done'
+)
+
+SELECT
+    today.day AS date_key,
+    published.published_at,
+    sources.imported_at AS sources_imported_at,
+    last_run.status AS last_run_status,
+    last_run.finished_at AS last_run_ended_at,
+    last_run_errors.error AS last_run_error,
+    concat(
+        'gold holds ',
+        coalesce(to_char(today.day, 'YYYY-MM-DD'), 'nothing yet'),
+        ', loaded ' || to_char(published.published_at, 'YYYY-MM-DD HH24:MI TZ'),
+        '; ',
+        CASE last_run.status
+            WHEN 'done' THEN 'the last run succeeded'
+            WHEN 'failed' THEN concat('the last run failed', ': ' || last_run_errors.error)
+            WHEN 'cancelled' THEN 'the last run was stopped'
+            WHEN 'lost' THEN 'the last run was killed'
+            ELSE 'no run has ended yet'
+        END
+    ) AS sentence
+FROM today
+CROSS JOIN sources
+LEFT JOIN published ON true
+LEFT JOIN last_run ON true
+LEFT JOIN last_run_errors ON true;
+
+COMMENT ON VIEW gold.load_status IS
+    'Exactly one row: which day gold holds, how old that is, how the last run ended, and one sentence that says it all.';
+COMMENT ON COLUMN gold.load_status.date_key IS 'The day that gold holds, in gold.dim_date; NULL: none yet.';
+COMMENT ON COLUMN gold.load_status.published_at IS
+    'When that was published; NULL where no run of the pipeline has published the inventory.';
+COMMENT ON COLUMN gold.load_status.sources_imported_at IS
+    'When the source imported the tables of products and stock that are loaded here, the older of the two; NULL: not known.';
+COMMENT ON COLUMN gold.load_status.last_run_status IS
+    'How the newest run that has ended did so: done; failed (a group of jobs stayed as it was); cancelled (stopped by a person or the system); lost (killed). NULL: none has ended.';
+COMMENT ON COLUMN gold.load_status.last_run_ended_at IS 'When it ended; for a lost one, when that was noticed.';
+COMMENT ON COLUMN gold.load_status.last_run_error IS 'The first line of what went wrong in it; NULL: nothing.';
+COMMENT ON COLUMN gold.load_status.sentence IS 'The same in one sentence; times are in the time zone of the session.';

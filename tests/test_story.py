@@ -1,0 +1,218 @@
+"""The story of the demo: what the cast is there to show is what gold, the demo's questions and README say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+
+import psycopg2
+import pytest
+from sandbox.demo import DAYS, TOUR
+from sandbox.inventory import CAST, PRODUCT_COLUMNS, STOCK_COLUMNS, STORY_DAYS, products, stock
+from tests.oracle_history import Answers, Load
+from tests.test_inventory_answers import THRESHOLDS, VIEWS, Mornings
+from tests.test_sql_scripts import CHECKS, PROJECT
+
+TODAY = date(2027, 1, 12)
+FIRST = TODAY - timedelta(days=STORY_DAYS - 1)
+Rows = list[dict[str, str]]
+
+
+def bronze(day: date, story_ends: date) -> tuple[Rows, Rows]:
+    """The rows of a morning as bronze has them."""
+    number, last = day.toordinal(), story_ends.toordinal()
+    columns = [column.lower() for column in STOCK_COLUMNS]
+    return (
+        [dict(zip(PRODUCT_COLUMNS, row, strict=True)) for row in products(0, number, story_ends=last)],
+        [dict(zip(columns, row, strict=True)) for row in stock(0, day=number, story_ends=last)],
+    )
+
+
+def days(count: int, until: date) -> list[date]:
+    return [until - timedelta(days=ago) for ago in range(count - 1, -1, -1)]
+
+
+@pytest.fixture(scope="module")
+def told(servers) -> Iterator[Mornings]:
+    """The warehouse of the demo, after its last morning."""
+    administrator = psycopg2.connect(**servers[18].connect_args("postgres"))
+    administrator.autocommit = True
+    with administrator.cursor() as cursor:
+        cursor.execute("CREATE DATABASE inventory_story TEMPLATE template0 STRATEGY file_copy")
+        opened = psycopg2.connect(**servers[18].connect_args("inventory_story"))
+        opened.autocommit = True
+        mornings = Mornings(opened)
+        for day in days(DAYS, TODAY):
+            mornings.morning(day, *bronze(day, TODAY))
+        yield mornings
+        opened.close()
+        cursor.execute("DROP DATABASE inventory_story")
+    administrator.close()
+
+
+# ---- what each of the cast is there for -----------------------------------------------------------------------------
+
+
+def test_the_product_that_runs_out_is_the_first_of_the_forecast_and_is_ordered_today(told: Mornings) -> None:
+    forecast = told.sql(
+        "SELECT product_sku, days_of_cover FROM gold.stock_forecast ORDER BY expected_stock_out_date LIMIT 1"
+    )
+    assert forecast == [("KES-ONE-BK", 11)]
+    assert told.sql(
+        "SELECT product_sku, reorder_quantity, order_by, reason FROM gold.reorder_proposals ORDER BY 1"
+    ) == [
+        ("KES-ONE-BK", 3 * (14 + 28) - 33, TODAY, "runs out before a delivery arrives"),
+        ("KES-ONE-WH", 2 * (14 + 28), TODAY, "below its threshold"),
+        ("KES-PRO-GR", 2, TODAY + timedelta(days=14), "below its threshold"),
+    ]
+
+
+def test_one_falls_to_low_stock_and_one_runs_out_in_the_middle(told: Mornings) -> None:
+    low = "SELECT product_sku, stock_status, low_since FROM gold.low_stock_products ORDER BY 1"
+    assert told.sql(low) == [
+        ("KES-ONE-WH", "Out of Stock", FIRST + timedelta(days=14)),
+        ("KES-PRO-GR", "Low Stock", FIRST + timedelta(days=21)),
+    ]
+    changes = "SELECT status_entered, date_key FROM gold.status_changes WHERE product_sku = 'KES-ONE-WH' ORDER BY 2"
+    assert told.sql(changes) == [
+        ("Low Stock", FIRST + timedelta(days=14)),
+        ("Out of Stock", FIRST + timedelta(days=15)),
+    ]
+
+
+def test_one_is_restocked(told: Mornings) -> None:
+    came = (
+        "SELECT date_key, stock_change FROM gold.stock_movements WHERE product_sku = 'KES-PRO-BK' AND stock_change > 0"
+    )
+    assert told.sql(came) == [(FIRST + timedelta(days=16), 120 - 2)]
+
+
+def test_one_lies_in_quarantine_for_three_weeks(told: Mornings) -> None:
+    held = "SELECT product_sku, warehouse_name, quarantined_quantity, days_in_quarantine FROM gold.quarantined_stock"
+    assert told.sql(held) == [("CAS-LTH-BN", "Brno Slatina", 24, 21)]
+
+
+def test_one_does_not_move(told: Mornings) -> None:
+    assert told.sql("SELECT product_sku, total_stock, last_decrease FROM gold.slow_movers") == [
+        ("BCK-STL-24", 140, None)
+    ]
+
+
+def test_one_is_renamed_and_one_is_retired(told: Mornings) -> None:
+    versions = (
+        "SELECT product_name, product_status, valid_from FROM gold.dim_product WHERE product_sku = '{}' ORDER BY 3"
+    )
+    assert told.sql(versions.format("CAS-SIL-BK")) == [
+        ("Silicone sleeve, black", "Active", FIRST),
+        ("Silicone case, black", "Active", FIRST + timedelta(days=12)),
+    ]
+    assert told.sql(versions.format("KES-MIN-BK")) == [
+        ("Kestrel Mini, black", "Active", FIRST),
+        ("Kestrel Mini, black", "Inactive", FIRST + timedelta(days=20)),
+    ]
+
+
+def test_what_is_wrong_with_the_data_is_what_the_cast_brings(told: Mornings) -> None:
+    summary = "SELECT rule, rows_today, rows_yesterday, pieces FROM gold.data_quality_summary ORDER BY rule"
+    assert told.sql(summary) == [
+        ("duplicate_sku", 1, 1, 27),
+        ("duplicate_stock_row", 3, 3, 27),
+        ("missing_dimensions", 1, 1, 26),
+        ("on_hand_above_available", 2, 2, 4 + 6),
+        ("stock_without_product", 1, 1, 6),
+    ]
+    assert told.sql(
+        "SELECT row_key FROM silver.data_quality_issues WHERE rule ~ 'dimensions|sku|above' ORDER BY 1"
+    ) == [
+        ("BCK-TTN-24 / 102",),
+        ("BND-FAM-02",),
+        ("BND-STA-01",),
+        ("CBL-CC-1M / 101",),
+    ]
+
+
+def test_products_are_plausible(told: Mornings) -> None:
+    """A wallet is a wallet: no name that only a test would give, no size that no such thing has."""
+    limits = {"hardware wallet": 60, "cable": 400, "case": 250, "seed plate": 20, "accessory": 100, "bundle": 3000}
+    rows = told.sql(
+        "SELECT product_name, product_type, volume_cm3, weight_g FROM gold.dim_product WHERE is_current AND product_key > 0"
+    )
+    assert len(rows) == len(CAST) == 15
+    for name, kind, volume, weight in rows:
+        assert re.fullmatch(r"[A-Z][A-Za-z0-9 ,:-]+", name)
+        assert volume is None or 1 < volume < limits[kind], name
+        assert 10 < weight < 600, name
+        assert ("cable" in name) >= (kind == "cable") and ("case" in name) == (kind == "case"), name
+
+
+# ---- the demo's answers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_gold_view_has_rows_in_the_demo(told: Mornings, view: str) -> None:
+    assert told.rows(view)
+
+
+@pytest.mark.parametrize("question, sql", TOUR)
+def test_every_question_of_the_demo_has_an_answer(told: Mornings, question: str, sql: str) -> None:
+    assert told.sql(sql), question
+
+
+def test_the_demo_asks_first_what_to_order_and_asks_the_query_that_people_know() -> None:
+    assert "gold.reorder_proposals" in TOUR[0][1]
+    assert "SELECT * FROM gold.product_status_summary WHERE stock_status = 'Low Stock'" in [sql for _, sql in TOUR]
+
+
+def test_the_demos_answers_are_right_and_its_checks_pass(told: Mornings) -> None:
+    told.assert_answers_are_right()
+    assert [told.broken(check) for check in CHECKS] == [[]] * len(CHECKS)
+
+
+@pytest.mark.parametrize("later", [1, 7, 13, 16, 22, 29, 45])
+def test_a_demo_that_is_started_again_on_a_later_day_says_the_same(later: int) -> None:
+    """Recomputed in Python: the days that were played before were told as of the earlier start."""
+    again = TODAY + timedelta(days=later)
+    ends = {day: TODAY for day in days(DAYS, TODAY)}
+    ends = {day: again for day in days(DAYS, again)} | ends
+    answers = Answers([Load(day, *bronze(day, end), THRESHOLDS) for day, end in sorted(ends.items())], THRESHOLDS)
+    assert answers.today.day == again
+    ordered = {row[0]: (row[9], row[10]) for row in answers.reorder_proposals()}
+    assert ordered.keys() == {"KES-ONE-BK", "KES-ONE-WH", "KES-PRO-GR"}
+    assert ordered["KES-ONE-BK"][1] == "runs out before a delivery arrives"
+    out_on = {row[0]: row[7] for row in answers.stock_forecast() if row[7]}
+    assert min(out_on, key=out_on.__getitem__) == "KES-ONE-BK"
+    assert [row[0] for row in answers.slow_movers()] == ["BCK-STL-24"]
+    assert [row[0] for row in answers.quarantined_stock() if row[-1] >= 21] == ["CAS-LTH-BN"]
+
+
+# ---- README ---------------------------------------------------------------------------------------------------------
+
+
+def shown(sql: str) -> tuple[list[str], list[list[str]]]:
+    """Columns and cells of the answer that README prints below a question."""
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert f"{sql};\n\n" in readme, sql
+    headers, dashes, *lines = readme.split(f"{sql};\n\n")[1].split("\n```")[0].splitlines()
+    spans = [match.span() for match in re.finditer("-+", dashes)]
+    ends = [*(start for start, _ in spans[1:]), None]
+    cells = [[line[start:end].strip() for (start, _), end in zip(spans, ends)] for line in lines]
+    return headers.split(), cells
+
+
+def without_days(rows: Sequence[Sequence[object]]) -> list[list[str]]:
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    return [[re.sub(r"\d{4}-\d\d-\d\d", "a day", cell) for cell in row] for row in texts]
+
+
+@pytest.mark.parametrize("question, sql", TOUR)
+def test_readme_shows_what_the_demo_answers(told: Mornings, question: str, sql: str) -> None:
+    """Every cell but days: weeks begin on another day of the story, and no run has loaded this warehouse."""
+    headers, cells = shown(sql)
+    with told.connection.cursor() as cursor:
+        cursor.execute(sql)
+        rows = cursor.fetchall()
+        assert headers == [column.name for column in cursor.description]
+    if "iso_week" not in sql and "load_status" not in sql:
+        assert without_days(cells) == without_days(rows)
+    assert question in (PROJECT / "README.md").read_text(encoding="utf-8")
