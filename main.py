@@ -23,12 +23,19 @@ def parser() -> argparse.ArgumentParser:
         description="Start a PostgreSQL of its own and a local Keboola with sample data, play 29 mornings, run the daily"
         " load of today, and ask gold what an analyst would. Your settings, PG* and KEBOOLA_* variables are neither read"
         " nor written; everything is below .elt/demo/. With a command: run that command against the demo.",
-        epilog="examples:\n  python main.py demo\n  python main.py demo psql\n  python main.py demo stop",
+        epilog="examples:\n  python main.py demo\n  python main.py demo psql\n  python main.py demo fail\n  python main.py demo stop",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     within_demo = demo.add_subparsers(dest="demo_command", metavar="COMMAND")
     for target in (commands, within_demo):
         _add_commands(target)
+    within_demo.add_parser(
+        "fail",
+        help="play a bad morning: what cron mails, what readers see, what heals it",
+        description="Load the demo, then run the daily load once more as cron would, after somebody renamed a column in"
+        " Keboola: the mail, gold as it was, and the command that heals it.",
+        epilog="example: python main.py demo fail",
+    )
     _add_credentials(commands)
     return whole
 

@@ -28,6 +28,10 @@ def guarded(work: Callable[[], int]) -> int:
 
     A closed pipe (`| head`) ends it quietly.
     """
+    if sys.platform == "win32":
+        return fail(
+            "Windows itself is not supported. In WSL it works: type `wsl --install`, then the same command there.", 2
+        )
     if sys.version_info < OLDEST_PYTHON:
         running = ".".join(map(str, sys.version_info[:2]))
         return fail(f"this is Python {running}; 3.11 or newer is needed. Use .venv/bin/python, made by `make demo`.", 2)
@@ -148,7 +152,7 @@ def run_project(settings, jobs: Sequence[str], given: argparse.Namespace) -> int
     accepted = Accepted.parse(given.accept, given.accept_shrink, command(" ".join(words), settings))
     registry.check_names(accepted.jobs)
     plan = make_plan(registry, jobs)
-    console = Console(quiet=given.quiet, zone=settings.zone, width=max(map(len, plan.jobs)))
+    console = Console(quiet=given.quiet, zone=settings.zone)
     options = Options(given.wait, accepted, given.date)
     result = run_stoppable(lambda stop: Run(plan, settings, open_database(settings, stop), console, options).run())
     console.summary("run" if jobs else "daily load", result.records, result.error)

@@ -13,7 +13,7 @@ from lib import inspection
 from lib.command_line import command
 from lib.console import Console
 from lib.credentials import postgres_password
-from lib.database import Connection, address, query, translated
+from lib.database import Connection, address, execute, query, translated
 from lib.errors import CredentialError, EltError, SettingsError
 from lib.plan import open_database, read_project
 from lib.settings import Settings, require_postgres
@@ -91,7 +91,7 @@ def _last_run(connection: Connection, console: Console) -> str:
     if not rows:
         return "none yet"
     run_id, outcome, started_at, seconds, error = rows[0]
-    when = f"{started_at.astimezone(console.zone):%Y-%m-%d %H:%M}"
+    when = f"{started_at.astimezone(console.zone):%Y-%m-%d %H:%M %Z}"
     return f"{run_id}, {outcome}, {when}, {seconds} s" + (f": {error.splitlines()[0]}" if error else "")
 
 
@@ -103,50 +103,77 @@ def _first_line(error: Exception) -> str:
 
 
 def status(settings: Settings, console: Console, *, runs: int) -> int:
-    """The last runs, each job's age, and where the time of the last run went."""
+    """What gold holds, the last runs, each job's age, and where the time of the last run went; errors come last, whole."""
     with translated("status"):
         connection = open_database(settings, Stop()).connect("elt status")
         try:
-            console.text(address(connection))
-            refuse_strangers(connection)
+            refuse_strangers(connection, [("gold", "load_status")])
             installed = query(connection, "SELECT to_regclass('elt.recent_runs') IS NOT NULL")[0][0]
             if not installed or not query(connection, "SELECT FROM elt.recent_runs LIMIT 1"):
+                console.text(address(connection))
                 console.text(f"no run yet; to load everything: {command('run', settings)}")
                 return 0
+            if sentence := _sentence(connection, settings):
+                console.text(sentence)
+            console.text(address(connection))
             for title, headers, sql in STATUS:
                 rows = query(connection, sql, {"runs": runs})
                 if rows:
                     console.text(f"\n{title}")
                     console.table(headers, rows)
+            errors = query(connection, ERRORS, {"runs": runs})
+            if errors:
+                console.text("\nerrors, the newest first")
+            for what, error in errors:
+                console.text(f"{what}: {error}")
         finally:
             connection.close()
     return 0
 
 
+def _sentence(connection: Connection, settings: Settings) -> str:
+    """What the view gold.load_status says to people; nothing where these jobs do not have it."""
+    if query(connection, "SELECT to_regclass('gold.load_status')") == [(None,)]:
+        return ""
+    execute(connection, "SELECT set_config('TimeZone', %s, false)", (settings.time_zone,))
+    return query(connection, "SELECT sentence FROM gold.load_status")[0][0]
+
+
 STATUS: Sequence[tuple[str, Sequence[str], str]] = (
     (
         "runs, the newest first",
-        ("run", "status", "started", "seconds", "published", "not", "rows", "error"),
-        "SELECT * FROM elt.recent_runs ORDER BY run_id DESC LIMIT %(runs)s",
+        ("run", "status", "started", "seconds", "jobs published", "rows loaded"),
+        "SELECT run_id, status, started_at, seconds,"
+        " jobs_published || ' of ' || (jobs_published + jobs_not_published), rows_loaded"
+        " FROM elt.recent_runs ORDER BY run_id DESC LIMIT %(runs)s",
     ),
     (
         "jobs, as of their last run",
-        ("job", "status", "published", "rows", "stage s", "publish s", "run", "error"),
-        "SELECT * FROM elt.job_status ORDER BY job",
+        ("job", "status", "last published", "rows", "run"),
+        "SELECT job, status, published_at, rows_loaded, run_id FROM elt.job_status ORDER BY job",
     ),
     (
-        "scripts and checks of the newest run, the slowest first",
-        ("job", "script", "seconds", "inserted", "updated", "deleted", "unchanged"),
-        "SELECT job, script, seconds, inserted, updated, deleted, unchanged FROM elt.script_runs"
-        " WHERE run_id = (SELECT max(run_id) FROM elt.script_runs) ORDER BY seconds DESC LIMIT 10",
+        "what took longest in the newest run that published",
+        ("step", "seconds", "changes", "unchanged"),
+        "SELECT script, seconds, '+' || inserted || ' ~' || updated || ' -' || deleted, unchanged FROM elt.script_runs"
+        " WHERE run_id = (SELECT max(run_id) FROM elt.script_runs) ORDER BY seconds DESC, script LIMIT 10",
     ),
     (
         "checks that warn",
-        ("job", "check", "rows that break it"),
-        "SELECT job, script, broken_by FROM elt.script_runs"
+        ("check", "rows"),
+        "SELECT script, broken_by FROM elt.script_runs"
         " WHERE run_id = (SELECT max(run_id) FROM elt.script_runs) AND broken_by > 0 ORDER BY job, script",
     ),
 )
+ERRORS = """
+    SELECT format('run %%s', run_id), error FROM (
+        SELECT run_id, '' AS job, error FROM elt.runs
+        UNION ALL
+        SELECT run_id, job, job || ': ' || error FROM elt.job_runs WHERE status = 'failed'
+    ) AS failures
+    WHERE error IS NOT NULL AND run_id IN (SELECT run_id FROM elt.runs ORDER BY run_id DESC LIMIT %(runs)s)
+    ORDER BY run_id DESC, job
+"""
 
 
 # ---- check ----------------------------------------------------------------------------------------------------------

@@ -7,9 +7,11 @@ keeps their order. Quiet leaves only what is wrong.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone, tzinfo
@@ -21,8 +23,12 @@ from lib.errors import EltError
 #: what a value in a message could do to a terminal or to the one line that it belongs into
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
+#: columns of a line that a run prints
+WIDTH = 80
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+    from rich.progress import ProgressColumn
 
     from lib.history import JobRecord
     from lib.transformer import ScriptResult
@@ -50,7 +56,7 @@ class StagingProgress:
 
     def staged(self, job: str, rows: int, seconds: float) -> None:
         """The last row is in."""
-        self._console.step(job, "stage", "", rows, seconds)
+        self._console.step("stage", job, rows, seconds)
 
 
 @dataclass
@@ -61,8 +67,6 @@ class Console:
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: sys.stderr)
     zone: tzinfo = timezone.utc
-    #: how wide the column of job names is
-    width: int = 0
 
     def __post_init__(self) -> None:
         self._bars: Bars | None = None
@@ -73,10 +77,19 @@ class Console:
         self._print(text)
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Rows under headers; a cell shows its first line, a number stands right."""
+        """Rows under headers; a cell shows its first line, a number stands right.
+
+        A table that is wider than the terminal is shown row by row, a column a line, as psql's \\x does.
+        """
         cells = [[_cell(value, self.zone) for value in row] for row in rows]
         widths = [max(map(len, column)) for column in zip(headers, *cells)]
         right = [any(isinstance(row[place], (int, Decimal)) for row in rows) for place in range(len(headers))]
+        if self.out.isatty() and sum(widths) + 2 * len(widths) - 2 > shutil.get_terminal_size().columns:
+            longest = max(map(len, headers))
+            for number, row in enumerate(cells):
+                for line in ["", *(f"{name:<{longest}}  {value}" for name, value in zip(headers, row))][number == 0 :]:
+                    self._print(line.rstrip())
+            return
         for line in [list(headers), ["-" * width for width in widths], *cells]:
             padded = [
                 text.rjust(width) if is_right else text.ljust(width)
@@ -88,23 +101,39 @@ class Console:
         """Something worth knowing, with the time of day."""
         self._print(f"{datetime.now(self.zone):%Y-%m-%d %H:%M:%S %Z}  {text}")
 
-    def step(self, job: str, step: str, what: str, rows: int | None, seconds: float) -> None:
-        """A finished step of a job."""
-        counted = "" if rows is None else f"{rows:,} rows"
-        self._print(f"{job:<{self.width}}  {step:<7}  {what:<44} {counted:>16} {seconds:>7.1f} s")
+    def begin(self, run_id: int, target: str, source: str = "") -> None:
+        """The first lines of a run: its number, where rows come from and where they go."""
+        self.line(f"run {run_id}")
+        for word, place in (("from", source), ("into", target)):
+            if place:
+                self._print(
+                    "\n".join(textwrap.wrap(place, WIDTH, initial_indent=f"{word}  ", subsequent_indent="      "))
+                )
 
-    def loaded(self, job: str, table: str, rows: int, seconds: float) -> None:
-        self.step(job, "load", table, rows, seconds)
+    def step(self, step: str, what: str, rows: int | None, seconds: float) -> None:
+        """A finished step, in a line of 80 columns; what is longer has a line of its own."""
+        counted = "" if rows is None else _count(rows, "row")
+        numbers = f"{counted:>14} {seconds:>7.1f} s"
+        if len(what) > WIDTH - 11 - len(numbers):
+            self._print(f"{step:<7}  {what}")
+            step = what = ""
+        self._print(f"{step:<7}  {what:<{WIDTH - 11 - len(numbers)}}  {numbers}")
 
-    def script(self, job: str, result: ScriptResult) -> None:
-        """A finished script: what it changed, or how many rows break its claim."""
-        news = ""
-        if result.news is not None and any(result.news[:3]):
-            inserted, updated, deleted, _ = result.news
-            news = f"  +{inserted:,} ~{updated:,} -{deleted:,}"
-        kind = "check" if result.broken_by is not None else "script"
-        rows = sum(result.news) - result.news[2] if result.news else result.broken_by
-        self.step(job, kind, result.path + news, rows, result.seconds)
+    def loaded(self, _job: str, table: str, rows: int, seconds: float) -> None:
+        self.step("load", table, rows, seconds)
+
+    def script(self, _job: str, result: ScriptResult) -> None:
+        """A finished script and what it changed, or a check that warns; what the summary counts has no line here."""
+        if result.is_uneventful:
+            return
+        if result.broken_by is not None:
+            self.step("check", result.path, result.broken_by, result.seconds)
+            return
+        news, rows = "", None
+        if result.news is not None:
+            inserted, updated, deleted, unchanged = result.news
+            news, rows = f"  +{inserted:,} ~{updated:,} -{deleted:,}", inserted + updated + unchanged
+        self.step("script", result.path + news, rows, result.seconds)
 
     def note(self, job: str, text: str) -> None:
         """Something about a job that a person should look at, though it did not fail."""
@@ -122,18 +151,37 @@ class Console:
         if self.quiet or not self.out.isatty():
             yield StagingProgress(self, None)
             return
+        from rich import progress
+
+        columns = progress.BarColumn(), progress.TextColumn("{task.completed:,.0f} rows"), progress.TimeElapsedColumn()
+        with self._live(progress.TextColumn("{task.description}"), *columns) as bars:
+            yield StagingProgress(self, bars)
+
+    @contextmanager
+    def publishing(self) -> Iterator[Callable[[str], None]]:
+        """Tell the function what begins: a terminal shows it, and since when, until the next thing begins."""
+        if self.quiet or not self.out.isatty():
+            yield lambda what: None
+            return
+        from rich import progress
+
+        with self._live(progress.TextColumn("{task.description}"), progress.TimeElapsedColumn()) as bars:
+            task = bars.add_task("", total=None, visible=False)
+
+            def begins(what: str) -> None:
+                since = f"{datetime.now(self.zone):%H:%M:%S}"
+                bars.reset(task, description=f"{what}  since {since}", visible=True)
+
+            yield begins
+
+    @contextmanager
+    def _live(self, *columns: ProgressColumn) -> Iterator[Bars]:
+        """Lines that change at the bottom of the terminal, and go when they are done; what is printed goes above."""
         from rich import console, progress
 
-        with progress.Progress(
-            progress.TextColumn(f"{{task.description:<{self.width}}}"),
-            progress.BarColumn(),
-            progress.TextColumn("{task.completed:,.0f} rows"),
-            progress.TimeElapsedColumn(),
-            console=console.Console(file=self.out),
-            transient=True,
-        ) as self._bars:
+        with progress.Progress(*columns, console=console.Console(file=self.out), transient=True) as self._bars:
             try:
-                yield StagingProgress(self, self._bars)
+                yield self._bars
             finally:
                 self._bars = None
 
@@ -144,6 +192,14 @@ class Console:
                 self._print(f"{record.job} failed: {record.error}", wrong=True)
         if error is not None and "\n" in str(error):
             self.error(error)
+        done = [result for record in records if record.status == "published" for result in record.scripts]
+        for step, quiet, what in (
+            ("script", [result for result in done if result.is_uneventful and result.broken_by is None], "unchanged"),
+            ("check", [result for result in done if result.broken_by == 0], "passed"),
+        ):
+            if quiet:
+                noun = "table" if step == "script" else "check"
+                self.step(step, f"{_count(len(quiet), noun)} {what}", None, sum(result.seconds for result in quiet))
         seconds = f"{time.monotonic() - self._began:.1f} s"
         by_status = {
             status: [record for record in records if record.status == status]
@@ -190,11 +246,11 @@ def _cell(value: object, zone: tzinfo) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return f"{value.astimezone(zone):%Y-%m-%d %H:%M:%S}"
+        return f"{value.astimezone(zone):%Y-%m-%d %H:%M %Z}"
     if isinstance(value, int):
         return f"{value:,}"
     return _first_line(value)[:100]
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

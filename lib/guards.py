@@ -101,8 +101,8 @@ def missing_columns(job: Job, source: SourceTable, found: Match) -> str:
         also = "."
     listed = ", ".join(f'"{name}"' for name in missing[:SHOWN])
     return (
-        f"{source.id} has {', '.join(says)}{more}{also} The rows loaded before stay. Correct {job.load.script}; or, if"
-        f' it may be missing, add "optional_columns": [{listed}] to "load" of job {job.name} in elt_jobs.json (NULL then)'
+        f"{source.id} has {', '.join(says)}{more}{also}\n    The rows loaded before stay. Correct {job.load.script};"
+        f'\n    or, if it may be missing, add to "load" of job {job.name} in elt_jobs.json: "optional_columns": [{listed}]'
     )
 
 
@@ -111,7 +111,7 @@ def check_columns(job: Job, source: SourceTable, found: Match, accepted: Accepte
     if not found.found:
         raise LoadError(f"{job.load.table} and {source.id} have no column in common: is it the right table?")
     if (text := missing_columns(job, source, found)) and not accepted.has(job, "missing"):
-        raise LoadError(f"{text}; or accept it once: {accepted.once(job, 'missing')}")
+        raise LoadError(f"{text}\n    or accept it once, NULL in every row: {accepted.once(job, 'missing')}")
 
 
 def check_count(job: Job, source: SourceTable, rows: int, accepted: Accepted) -> None:
@@ -119,9 +119,9 @@ def check_count(job: Job, source: SourceTable, rows: int, accepted: Accepted) ->
     if source.rows in (None, rows) or accepted.has(job, "count"):
         return
     raise LoadError(
-        f"{source.id}: the source counts {source.rows:,} rows, its export held {rows:,}. The rows loaded before stay."
-        " Run again; if it stays so, tell Keboola's support."
-        f" If the export is right, accept it once: {accepted.once(job, 'count')}"
+        f"{source.id}: the source counts {source.rows:,} rows, its export held {rows:,}"
+        "\n    The rows loaded before stay. Run again; if it stays so, tell Keboola's support."
+        f"\n    If the export is right, accept it once: {accepted.once(job, 'count')}"
     )
 
 
@@ -134,9 +134,9 @@ def check_size(job: Job, rows_before: int, rows: int, accepted: Accepted) -> Non
     if rows < load.min_rows:
         if not accepted.has(job, "empty"):
             raise LoadError(
-                f"{load.table}: the export has {rows:,} rows, min_rows is {load.min_rows:,}."
-                f" The {rows_before:,} rows loaded before stay. Is the table in Keboola complete?"
-                f" If so, accept it once: {accepted.once(job, 'empty')}"
+                f"{load.table}: the export has {rows:,} rows, min_rows is {load.min_rows:,}"
+                f"\n    The {rows_before:,} rows loaded before stay. Is the table in Keboola complete?"
+                f"\n    If so, accept it once: {accepted.once(job, 'empty')}"
             )
         return
     # rounded, since 33.3 is no binary number
@@ -144,7 +144,6 @@ def check_size(job: Job, rows_before: int, rows: int, accepted: Accepted) -> Non
     if shrunk and not accepted.has(job, "shrink"):
         raise LoadError(
             f"{load.table}: the export has {rows:,} rows, {rows_before:,} were loaded before:"
-            f" {100 - 100 * rows / rows_before:.0f} % fewer, max_shrink_percent is {load.max_shrink_percent:g}."
-            " The rows loaded before stay."
-            f" If the new number is right, accept it once: {accepted.once(job, 'shrink')}"
+            f" {100 - 100 * rows / rows_before:.0f} % fewer, max_shrink_percent is {load.max_shrink_percent:g}"
+            f"\n    The rows loaded before stay. If the new number is right, accept it once: {accepted.once(job, 'shrink')}"
         )

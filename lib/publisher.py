@@ -59,6 +59,8 @@ class Publisher:
     check_stop: Callable[[], None]
     told: Callable[[str, ScriptResult], None] = lambda job, result: None
     loaded: Callable[[str, str, int, float], None] = lambda job, table, rows, seconds: None
+    #: told of each script, load and check before it runs
+    begins: Callable[[str], None] = lambda what: None
     #: what COMMIT publishes, known before it is sent: its answer may be lost
     outcome: Published | None = None
     _records: dict[str, JobRecord] = field(default_factory=dict)
@@ -167,6 +169,7 @@ class Publisher:
     def _run_checks(self, job: Job, _known: list[int]) -> None:
         for check in job.checks:
             self._reset()
+            self.begins(check.script.path)
             result = run_check(self.connection, check)
             self._keep(job, result)
             if result.broken_by:
@@ -221,6 +224,7 @@ class Publisher:
 
     def _apply(self, job: Job, script: Script, known: list[int]) -> None:
         execute(self.connection, "SAVEPOINT elt_definition")
+        self.begins(script.path)
         try:
             result = run_script(self.connection, script)
         except ScriptError as error:
@@ -234,6 +238,7 @@ class Publisher:
     def _load(self, job: Job, staged: Staged) -> None:
         began = time.monotonic()
         self._reset()
+        self.begins(job.load.table)
         loaded = publish_bronze(self.connection, job, staged.contract, staged.staging, staged.rows, self.accepted)
         self._new_changes()  # publish_bronze has seen to their statistics
         self._records[job.name] = replace(
@@ -250,8 +255,10 @@ class Publisher:
 
     def _run(self, job: Job, script: Script, known: list[int]) -> None:
         self._reset()
+        self.begins(script.path)
         result = run_script(self.connection, script)
         changes = self._new_changes()
+        result = replace(result, changed_rows=sum(changes.values()))
         if sum((result.news or ())[:3]) != sum(changes.values()):  # elt.publish_rows analyses what it changes
             self._analyze(changes)
         self._look_at_locks(script, known)

@@ -179,12 +179,12 @@ class Run:
     ) -> tuple[dict[str, Staged], dict[str, EltError]]:
         """Export and stage what is to be loaded; a plan that only transforms needs no source and no token."""
         if not self.plan.loads:
-            self.console.line(f"{address(connection)}, run {run_id}")
+            self.console.begin(run_id, address(connection))
             return {}, {}
         extractor = make_extractor(self.settings, f"elt-{run_id}", self.stop, self.environ, self.console.line)
         source = extractor.describe()
         history.name_source(connection, run_id, source)
-        self.console.line(f"{source} -> {address(connection)}, run {run_id}")
+        self.console.begin(run_id, address(connection), source)
         contracts, refused = self._contracts(connection, recorder, path)
         last_loads = history.last_loads(recorder)
         outdated, watched = self._look_at_bystanders(extractor, last_loads)
@@ -284,7 +284,7 @@ class Run:
         )
         backend = connection.info.backend_pid
         try:
-            with BlockerWatch(recorder, backend) as blockers:
+            with BlockerWatch(recorder, backend) as blockers, self.console.publishing() as publisher.begins:
                 for _ in range(1, patience.tries):
                     try:
                         return (

@@ -196,10 +196,10 @@ class Stager:
         shadowed = [column for column in new if landing_name(column) in contract.self_filling]
         new = [column for column in new if column not in shadowed]
         if new:
-            text = f"{source.id} has columns that {contract.table} lacks; they are not loaded: {named(new)}."
+            text = f"{source.id} has columns that {contract.table} lacks; they are not loaded: {named(new)}"
             if loadable := [name for name in map(landing_name, new) if may_be_column(name)]:
                 text += (
-                    f" To load one, add to {job.load.script}:"
+                    f"\n    To load one, add to {job.load.script}:"
                     f" SELECT elt.add_column('{contract.table}', '{loadable[0]}', 'text');"
                 )
             self._note_once(job, text)
@@ -207,7 +207,7 @@ class Stager:
             self._note_once(
                 job,
                 f"{source.id} has a column {column!r}, but {contract.table} fills {landing_name(column)!r} itself, so it is"
-                f" not loaded. To load it, take its DEFAULT away in {job.load.script} and in the table",
+                f" not loaded\n    To load it, take its DEFAULT away in {job.load.script} and in the table",
             )
         if found.missing and found.found and self.accepted.has(job, "missing"):
             self._note_once(

@@ -45,6 +45,13 @@ class ScriptResult:
     news: tuple[int, int, int, int] | None = None
     #: for a check: rows that break its claim
     broken_by: int | None = None
+    #: for a silver script: rows that it inserted, updated or deleted in any table
+    changed_rows: int | None = None
+
+    @property
+    def is_uneventful(self) -> bool:
+        """Whether a check passed, or a script changed nothing."""
+        return self.broken_by == 0 or self.changed_rows == 0
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------

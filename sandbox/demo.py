@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
     from lib.registry import Job
+    from sandbox.keboola_server import KeboolaServer
 
 #: as many as a forecast looks back, the one before, and one more: the days of the story
 DAYS = 30
@@ -98,6 +99,16 @@ TOUR = (
 )
 
 
+#: what goes wrong in the bad morning: a column of the stock table, and its new name
+RENAMED = {"quantity_available": "available_quantity"}
+STILL_THERE = (
+    "SELECT product_sku, total_stock, stock_status FROM gold.product_status_summary ORDER BY product_sku LIMIT 3"
+)
+
+
+SENTENCE = "SELECT sentence FROM gold.load_status"
+
+
 def run_demo(given: argparse.Namespace) -> int:
     """Run the demo, or one command against it; returns the exit code."""
     for name in [name for name in os.environ if name.startswith(("PG", "KEBOOLA_", "POSTGRES_"))]:
@@ -110,7 +121,7 @@ def run_demo(given: argparse.Namespace) -> int:
         keboola_token=Secret("815-4711-demo"),
     )
     console = Console()
-    if given.demo_command in (None, "run", "check"):
+    if given.demo_command in (None, "run", "check", "fail"):
         return _with_keboola(settings, given, console)
     return run_command(given.demo_command, given, settings)
 
@@ -126,15 +137,50 @@ def _with_keboola(settings: Settings, given: argparse.Namespace, console: Consol
         os.environ.update(keboola.store_environment)
         settings = replace(settings, keboola_url=keboola.url)
         put_inventory(keboola, products=0, day=today.toordinal(), story_ends=today.toordinal())
-        if given.demo_command is not None:
+        if given.demo_command in ("run", "check"):
             return run_command(given.demo_command, given, settings)
+        if given.demo_command == "fail":
+            return _fail(settings, keboola, today, console)
         console.text(f"A local Keboola with {len(CAST)} products, and a PostgreSQL below {settings.state}.\n")
-        _play(settings, today, console)
-        run = argparse.Namespace(jobs=[], quiet=False, wait=True, accept=[], accept_shrink=[], date=today)
-        exit_code = run_command("run", run, settings)
+        exit_code = _load(settings, today, console)
     if exit_code == 0:
         _show(settings, console)
     return exit_code
+
+
+def _load(settings: Settings, today: date, console: Console, *, quiet: bool = False) -> int:
+    """The mornings before today, and the daily load of today; returns its exit code."""
+    _play(settings, today, console)
+    return _daily_load(settings, today, quiet=quiet)
+
+
+def _daily_load(settings: Settings, today: date, *, quiet: bool) -> int:
+    run = argparse.Namespace(jobs=[], quiet=quiet, wait=True, accept=[], accept_shrink=[], date=today)
+    return run_command("run", run, settings)
+
+
+def _fail(settings: Settings, keboola: KeboolaServer, today: date, console: Console) -> int:
+    """Play a bad morning: a renamed column, the mail that cron would send, gold as it was, and what heals it."""
+    from sandbox.inventory import STOCK_COLUMNS, STOCK_TABLE, stock
+
+    if exit_code := _load(settings, today, console, quiet=True):
+        return exit_code
+    before = _ask(settings, STILL_THERE)
+    renamed = [RENAMED.get(column, column) for column in STOCK_COLUMNS]
+    rows = list(stock(0, day=today.toordinal(), story_ends=today.toordinal()))
+    keboola.put_table(STOCK_TABLE, columns=renamed, rows=rows)
+    ((old, new),) = RENAMED.items()
+    console.text(f"In Keboola, somebody renames {old} of products_inventory_locations to {new}.")
+    console.text("At six, cron runs python elt_daily_load.py --quiet, and mails:\n")
+    exit_code = _daily_load(settings, today, quiet=True)
+    after = _ask(settings, STILL_THERE)
+    console.text(f"\nThe exit code is {exit_code}. Everybody still reads what was loaded before:\n\n{STILL_THERE};\n")
+    console.table(*after)
+    console.text(f"\n{SENTENCE};\n")
+    console.table(*_ask(settings, SENTENCE))
+    console.text("\nHere the column has its old name again. This heals it:\n")
+    console.text(f"    {command('run', settings)}")
+    return 0 if (exit_code, after) == (1, before) else 1
 
 
 def _play(settings: Settings, today: date, console: Console) -> None:
@@ -253,20 +299,31 @@ def _load_morning(connection: Connection, group: Sequence[Job], day: date, today
                     run_script(connection, script)
 
 
-def _show(settings: Settings, console: Console) -> None:
-    """What an analyst would see, and what a newcomer may type next."""
+def _ask(settings: Settings, sql: str) -> tuple[list[str], list[tuple]]:
+    """Headers and rows of one question to the demo's database."""
     from lib.plan import open_database
     from lib.stop import Stop
 
     connection = open_database(settings, Stop()).connect("elt demo")
-    with connection.cursor() as cursor:
-        for question, sql in TOUR:
+    try:
+        with connection.cursor() as cursor:
             cursor.execute(sql)
-            console.text(f"\n{question}\n\n{sql};\n")
-            console.table([column.name for column in cursor.description], cursor.fetchall())
-    connection.close()
+            return [column.name for column in cursor.description], cursor.fetchall()
+    finally:
+        connection.close()
+
+
+def _show(settings: Settings, console: Console) -> None:
+    """What an analyst would see, and what a newcomer may type next."""
+    for question, sql in TOUR:
+        console.text(f"\n{question}\n\n{sql};\n")
+        console.table(*_ask(settings, sql))
     console.text("\nNext:\n")
-    console.text(f"    {command('psql', settings)}              look around: \\d+ gold.product_status_summary")
-    console.text(f"    {command('run products', settings)}      load one job again, with all that depends on it")
-    console.text(f"    {command('status', settings)}            the run of today, and how old each table is")
+    for name, hint in (
+        ("psql", "look around: \\d+ gold.product_status_summary"),
+        ("run products", "load one job again, with all that depends on it"),
+        ("status", "the runs, and how old each table is"),
+        ("fail", "play a bad morning: what cron mails, and what heals it"),
+    ):
+        console.text(f"    {command(name, settings)}{' ' * (14 - len(name))}{hint}")
     console.text(f"\nThe PostgreSQL goes on running; to end it: {command('stop', settings)}")

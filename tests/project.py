@@ -104,7 +104,7 @@ class Project:
         (self.root / "elt_jobs.json").write_text(json.dumps(self.registry, indent=2))
         plan = make_plan(read_project(self.root), names)
         stream = io.StringIO()
-        console = Console(out=stream, err=stream, width=6)
+        console = Console(out=stream, err=stream)
         opened = Database(self.settings, stop or Stop(), self.connect_args)
         options.setdefault("patience", IMPATIENT)
         environ = os.environ | self.keboola.store_environment

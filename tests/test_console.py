@@ -56,29 +56,65 @@ def test_a_line_carries_the_time_of_day_in_the_settings_time_zone() -> None:
 
 
 def test_steps_stand_in_columns_with_rows_and_seconds() -> None:
-    spoken = speaking(width=8)
+    spoken = speaking()
     console = spoken.console
-    with console.staging() as progress:
+    with console.staging() as progress, console.publishing() as begins:
         progress.exported("products", 3, 12)
         progress.copied("products", 12)
         progress.staged("products", 1234567, 12.34)
-    console.loaded("products", "bronze.products", 1234567, 1.5)
-    console.script("a", ScriptResult("silver/a.sql", 0.26, (1, 2000, 3, 4)))
-    console.script("a", ScriptResult("silver/a.sql", 0.26, (0, 0, 0, 4)))
+        begins("silver/a.sql")
+    console.loaded("products", "bronze.products", 1, 1.5)
+    console.script("a", ScriptResult("silver/a.sql", 0.26, (1, 2000, 3, 4), changed_rows=2004))
+    console.script("a", ScriptResult("silver/a.sql", 0.26, (0, 0, 0, 4), changed_rows=0))
+    console.script("a", ScriptResult("silver/dml.sql", 0.26, changed_rows=7))
     console.script("a", ScriptResult("gold/a.sql", 0.0))
     console.script("a", ScriptResult("checks/a.sql", 0.0, broken_by=0))
     console.script("a", ScriptResult("checks/a.sql", 0.0, broken_by=7))
     assert [re.sub(" +", " ", line) for line in spoken.out] == [
-        "products stage 1,234,567 rows 12.3 s",
-        "products load bronze.products 1,234,567 rows 1.5 s",
-        "a script silver/a.sql +1 ~2,000 -3 2,005 rows 0.3 s",
-        "a script silver/a.sql 4 rows 0.3 s",
-        "a script gold/a.sql 0.0 s",
-        "a check checks/a.sql 0 rows 0.0 s",
-        "a check checks/a.sql 7 rows 0.0 s",
+        "stage products 1,234,567 rows 12.3 s",
+        "load bronze.products 1 row 1.5 s",
+        "script silver/a.sql +1 ~2,000 -3 2,005 rows 0.3 s",
+        "script silver/dml.sql 0.3 s",
+        "script gold/a.sql 0.0 s",
+        "check checks/a.sql 7 rows 0.0 s",
     ]
-    assert len({len(line) for line in spoken.out}) == 1
+    assert {len(line) for line in spoken.out} == {80}
     assert spoken.err == []
+
+
+def test_what_is_too_long_for_a_line_of_80_columns_has_one_of_its_own() -> None:
+    spoken = speaking()
+    spoken.console.script("a", ScriptResult("silver/" + "a" * 60 + ".sql", 0.2, (1_000_000, 2, 3, 4)))
+    assert spoken.out[0] == "script   silver/" + "a" * 60 + ".sql  +1,000,000 ~2 -3"
+    assert spoken.out[1].split() == ["1,000,006", "rows", "0.2", "s"] and len(spoken.out[1]) == 80
+
+
+def test_what_changed_nothing_and_what_passed_is_counted_in_the_summary() -> None:
+    spoken = speaking()
+    scripts = (
+        ScriptResult("silver/a.sql", 0.25, (0, 0, 0, 4), changed_rows=0),
+        ScriptResult("silver/b.sql", 0.25, changed_rows=0),
+        ScriptResult("silver/c.sql", 0.25, (1, 0, 0, 4), changed_rows=1),
+        ScriptResult("gold/a.sql", 0.25),
+        *(ScriptResult(f"checks/{number}.sql", 0.5, broken_by=0) for number in range(16)),
+        ScriptResult("checks/warns.sql", 0.5, broken_by=1),
+    )
+    spoken.console.summary("run", [JobRecord("a", "published", scripts=scripts)])
+    assert [re.sub(" +", " ", line) for line in spoken.out[:-1]] == [
+        "script 2 tables unchanged 0.5 s",
+        "check 16 checks passed 8.0 s",
+    ]
+
+
+def test_a_run_begins_with_its_number_and_two_places_in_80_columns() -> None:
+    spoken = speaking()
+    spoken.console.begin(
+        7, "PostgreSQL 18.4, database warehouse on " + "db.example.com:5432 " * 4, "Keboola " + "x" * 100
+    )
+    assert spoken.out[0].endswith("UTC  run 7")
+    assert spoken.out[1].startswith("from  Keboola") and spoken.out[2].startswith("      xxx")
+    assert spoken.out[3].startswith("into  PostgreSQL 18.4, database warehouse on")
+    assert all(len(line) <= 80 for line in spoken.out if "xxx" not in line)
 
 
 def test_a_table_has_headers_and_numbers_to_the_right() -> None:
@@ -89,10 +125,10 @@ def test_a_table_has_headers_and_numbers_to_the_right() -> None:
         [["a", 1234, Decimal("1.5"), at, None], ["longer", None, Decimal("10.25"), None, "one\ntwo"]],
     )
     assert spoken.out == [
-        "job      rows  seconds  at                   error",
-        "------  -----  -------  -------------------  -----",
-        "a       1,234      1.5  2026-01-31 06:00:00",
-        "longer           10.25                       one",
+        "job      rows  seconds  at                    error",
+        "------  -----  -------  --------------------  -----",
+        "a       1,234      1.5  2026-01-31 06:00 CET",
+        "longer           10.25                        one",
     ]
 
 
@@ -188,7 +224,7 @@ import sys
 from lib.console import Console
 from lib.errors import LoadError
 from lib.history import JobRecord
-console = Console(width=3)
+console = Console()
 with console.staging() as progress:
     for job in ("abc", "d", "abc"):
         progress.exported(job, 2, None if job == "d" else 10)
@@ -308,6 +344,29 @@ def test_what_is_wrong_reaches_a_stderr_that_is_no_terminal_while_bars_are_shown
     assert "schön" not in plain(shown)
 
 
+WATCH = """
+from lib.console import Console
+from lib.transformer import ScriptResult
+console = Console()
+with console.publishing() as begins:
+    begins("silver/stock_levels.sql")
+    console._bars.refresh()
+    console.script("a", ScriptResult("silver/stock_levels.sql", 1.0, (1, 0, 0, 0), changed_rows=1))
+console.table(["sku", "name"], [["HW-1", "x" * 80], ["HW-2", "y"]])
+"""
+
+
+def test_a_terminal_shows_what_runs_and_since_when() -> None:
+    _, shown, _ = on_terminal(WATCH)
+    assert re.search(r"silver/stock_levels.sql  since \d\d:\d\d:\d\d\s+0:00:0\d", plain(shown))
+    assert "script   silver/stock_levels.sql  +1 ~0 -0" in plain(shown)
+
+
+def test_a_table_that_is_wider_than_the_terminal_is_shown_row_by_row() -> None:
+    _, shown, _ = on_terminal(WATCH)
+    assert plain(shown).endswith(f"sku   HW-1\nname  {'x' * 80}\n\nsku   HW-2\nname  y\n")
+
+
 def test_quiet_shows_no_bar() -> None:
-    _, shown, _ = on_terminal(SPEAK.replace("width=3", "quiet=True"))
+    _, shown, _ = on_terminal(SPEAK.replace("Console()", "Console(quiet=True)"))
     assert "━" not in plain(shown) and "\x1b" not in shown.decode()

@@ -68,9 +68,9 @@ def phase(lines: list[str], is_new: bool) -> str:
     """Where a run was when it was killed."""
     if is_new:
         return "after the commit"
-    if any(" load " in line for line in lines):
+    if any(line.startswith("load ") for line in lines):
         return "publish"
-    return "stage" if len(lines) > 1 else "before the first export"
+    return "stage" if any(line.startswith("into ") for line in lines) else "before the first export"
 
 
 def kill_often(project: Project, count: int) -> Counter[str]:

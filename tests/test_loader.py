@@ -180,8 +180,8 @@ def test_a_row_that_is_too_wide_for_postgresql_stops_by_slice_and_line(bench: Wo
 #: rows before, rows now, guards, and what is said
 LIMITS: list[tuple[int, int, dict[str, float], str]] = [
     (0, 1, {}, ""),
-    (0, 0, {}, "has 0 rows, min_rows is 1. The 0 rows loaded before stay."),
-    (10, 0, {}, "has 0 rows, min_rows is 1. The 10 rows loaded before stay."),
+    (0, 0, {}, "has 0 rows, min_rows is 1\n    The 0 rows loaded before stay."),
+    (10, 0, {}, "has 0 rows, min_rows is 1\n    The 10 rows loaded before stay."),
     (0, 0, {"min_rows": 0}, ""),
     (0, 3, {"min_rows": 3}, ""),
     (0, 2, {"min_rows": 3}, "has 2 rows, min_rows is 3"),

@@ -6,11 +6,13 @@ import json
 import re
 import signal
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from checkout import TOKEN, Checkout, Morning
+from lib.command_line import guarded
 from lib.embedded import remove
 
 #: what a developer may have set for his own work, and the demo must not follow
@@ -98,10 +100,25 @@ def test_status_shows_runs_jobs_and_the_error_of_a_failed_one(morning: Morning) 
     morning.run("main.py", "run")
     shown = morning.run("main.py", "status")
     assert shown.returncode == 0
-    rows = {tuple(line.split()[:2]) for line in shown.stdout.splitlines()}
+    lines = shown.stdout.splitlines()
+    rows = {tuple(line.split()[:2]) for line in lines}
     assert {("2", "failed"), ("1", "done"), ("products", "failed"), ("inventory_gold", "held")} <= rows
-    _, _, slowest = shown.stdout.partition("scripts and checks of the newest run, the slowest first")
-    assert ".sql" in slowest
+    assert re.match(
+        r"gold holds \d{4}-\d\d-\d\d, loaded .* UTC; the last run failed: table in.c-interview_de.products", lines[0]
+    )
+    tables, _, errors = shown.stdout.partition("\nerrors, the newest first\n")
+    assert "what took longest in the newest run that published" in tables and ".sql" in tables
+    assert errors.startswith("run 2: products: table in.c-interview_de.products: HTTP 404")
+    # a table begins after a line of dashes and ends at an empty line
+    widths = [len(line) for line in tables.partition("\nruns, the newest first")[2].splitlines()]
+    assert max(widths) <= 80
+    assert re.search(r"  1  done    \d{4}-\d\d-\d\d \d\d:\d\d UTC +[0-9.]+  4 of 4", tables)
+
+
+def test_windows_itself_is_told_of_wsl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert guarded(lambda: 0) == 2
+    assert "Windows itself is not supported. In WSL it works" in capsys.readouterr().err
 
 
 def test_psql_opens_on_the_configured_database_with_its_own_arguments(morning: Morning) -> None:
@@ -222,9 +239,23 @@ def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(dem
         for line in played.stdout.splitlines()
         if "main.py demo" in line
     ]
-    assert [words[1] for words in commands] == ["psql", "run", "status", "stop"]
+    assert [words[1] for words in commands] == ["psql", "run", "status", "fail", "stop"]
     for words in commands:
         extra = ["-XAtc", DEMO_DAYS] if words[1] == "psql" else []
         typed = demo.run("main.py", *words, *extra, environ=MISLEADING)
         assert typed.returncode == 0, typed.stdout
         assert words[1] != "psql" or typed.stdout.split() == ["30|29|t"], typed.stdout
+        if words[1] == "fail":
+            assert_it_was_a_bad_morning(demo, typed.stdout)
+
+
+def assert_it_was_a_bad_morning(demo: Checkout, shown: str) -> None:
+    """The mail is the quiet load's own, and the last command heals it."""
+    assert "has no column 'quantity_available'; did you mean 'available_quantity'?" in shown
+    mailed = [line for line in shown.splitlines() if line.startswith("daily load: ")]
+    assert len(mailed) == 1 and "1 failed: products_inventory_locations (" in mailed[0]
+    assert "The exit code is 1. Everybody still reads what was loaded before:" in shown
+    assert "the last run failed: " in shown
+    healing = shown.splitlines()[-1].split("main.py ")[1].split()
+    healed = demo.run("main.py", *healing)
+    assert healed.returncode == 0 and "4 jobs published" in healed.stdout

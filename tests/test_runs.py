@@ -152,7 +152,7 @@ def test_a_shrunken_export_is_refused_until_a_person_accepts_it_once(project: Pr
     project.run()
     project.put("c", [("1", "tuesday")])
     assert project.run("c").exit_code == 1
-    assert "90 % fewer" in project.last_line and "--accept c:shrink" in project.last_line
+    assert "90 % fewer" in project.last_line and "--accept c:shrink" in project.output
     assert project.run("c", accepted=Accepted(frozenset({("c", "shrink")}))).exit_code == 0
     assert project.rows("silver.c") == [(1, "tuesday")]
     accepted = "SELECT job, rows_before, rows_loaded, accepted_guards FROM elt.job_runs WHERE accepted_shrink"
