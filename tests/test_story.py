@@ -240,3 +240,17 @@ def test_the_first_screen_of_readme_is_about_stock() -> None:
     asked = [sql for sql in SHOWN if f"{sql};" in screen]
     assert asked[:2] == [sql for _, sql in TOUR[:2]]
     assert "WHERE product_status = 'Active'" in asked[2]
+
+
+def test_readme_states_the_owners_decisions_with_the_numbers_of_the_demo(told: Mornings) -> None:
+    section = README.split("\n## Data quality\n")[1].split("\n## ")[0]
+    prose = " ".join(section.split())
+    counts = {
+        rule: (rows, pieces)
+        for rule, rows, pieces in told.sql("SELECT rule, rows_today, pieces FROM gold.data_quality_summary")
+    }
+    rows, pieces = counts["on_hand_above_available"]
+    assert f"this changes {rows} rows today and takes {pieces} pieces off" in prose
+    assert f"In the demo {counts['missing_dimensions'][0]} product has none today" in prose
+    assert "`quantity_on_hand` is higher than `quantity_available`, it is set to `quantity_available`" in prose
+    assert "**Missing dimensions** are tolerated, because what matters is whether a product is in stock" in prose
