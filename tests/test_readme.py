@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checkout import Morning
+from checkout import TOKEN, Checkout, Morning
 from sandbox.inventory import PRODUCT_COLUMNS, PRODUCTS_TABLE, products, put_inventory
+from test_credentials import BACKEND as KEYRING
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -71,13 +73,30 @@ def test_its_settings_and_its_commands_are_what_a_real_project_needs(as_readme_s
     assert "elt_settings.toml:" not in morning.run("main.py", "check").stdout
 
 
+def test_its_lines_for_the_keyring_set_what_is_read(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "ourkeyring.py").write_text(KEYRING)
+    environ = {"PYTHONPATH": str(tmp_path), "PYTHON_KEYRING_BACKEND": "ourkeyring.Kept"}
+    (lines,) = blocks("python", "A real project")
+    subprocess.run([sys.executable, "-c", lines.replace("...", TOKEN)], env=environ, check=True)
+    checkout.settings('[postgres]\nuser = "postgres"\n')
+    shown = checkout.run("main.py", "credentials", "show", environ=environ).stdout
+    assert "keyring ('KEBOOLA', 'keboola')" in shown and "keyring ('POSTGRES', 'postgres')" in shown
+
+    (settings,) = blocks("toml", "A real project")
+    checkout.settings(settings)
+    assert "keyring ('POSTGRES'" not in checkout.run("main.py", "credentials", "show", environ=environ).stdout
+    of_elt = lines.replace("...", TOKEN).replace('"postgres"', '"elt"')
+    subprocess.run([sys.executable, "-c", of_elt], env=environ, check=True)
+    assert "keyring ('POSTGRES', 'elt')" in checkout.run("main.py", "credentials", "show", environ=environ).stdout
+
+
 def test_the_crontab_line_loads_and_says_nothing(morning: Morning) -> None:
     (crontab,) = blocks("", "Run daily")
     line = re.search(r"^\S+ \S+ \S+ \S+ \S+\s+(.*)$", crontab, re.MULTILINE)
     assert line
     python = morning.folder / ".venv/bin/python"
     python.parent.mkdir(parents=True)
-    (python).symlink_to(Path(__import__("sys").executable))
+    (python).symlink_to(Path(sys.executable))
     command = line[1].replace("/srv/elt", str(morning.folder))
     site = Path(__import__("psycopg2").__file__).parent.parent
     done = subprocess.run(
