@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,11 @@ def own_roles(morning: Morning, sql: str) -> str:
     name = morning.database.name
     sql = re.sub(r"\banalyst\b", f"{name}_analyst", re.sub(r"\belt\b(?!\.)", f"{name}_elt", sql))
     return re.sub(r"\bwarehouse\b", name, sql)
+
+
+def put_cast(morning: Morning, day: int = 740_000) -> None:
+    """The products of the demo, on the last day of their story."""
+    put_inventory(morning.keboola, products=0, day=day, story_ends=day)
 
 
 @pytest.fixture
@@ -125,8 +131,10 @@ def without_seconds(text: str) -> str:
     return re.sub(r"\d+\.\d s", "0.0 s", text)
 
 
-def test_the_job_that_it_adds_loads_and_the_column_that_it_adds_too(as_readme_says: Morning) -> None:
-    morning = as_readme_says
+def test_the_job_that_it_adds_says_what_the_stock_is_worth_and_its_columns_can_change(as_readme_says: Morning) -> None:
+    morning, sql = as_readme_says, as_readme_says.database.sql
+    put_cast(morning)
+    assert morning.run("elt_daily_load.py").returncode == 0
     for text in blocks("sql", "Add a job"):
         path = re.match(r"-- file: (\S+)", text)
         assert path
@@ -134,25 +142,46 @@ def test_the_job_that_it_adds_loads_and_the_column_that_it_adds_too(as_readme_sa
     (entry,) = blocks("json", "Add a job")
     registry = morning.folder / "elt_jobs.json"
     registry.write_text(json.dumps(json.loads(registry.read_text()) | json.loads("{" + entry + "}"), indent=2))
-    morning.keboola.put_table(
-        "in.c-erp.suppliers", columns=["supplier_id", "name"], rows=[("7", " Acme "), ("8", "Bolt")]
-    )
-    assert morning.run("main.py", "check").returncode == 0
-    loaded = morning.run("elt_run_job.py", "suppliers")
+    costs = [
+        (" KES-PRO-GR\n", "61.505", "eur"),
+        ("BCK-STL-24", " 9 ", "EUR"),
+        ("KES-ONE-BK", "n/a", ""),
+        ("OLD", "1", "CZK"),
+    ]
+    morning.keboola.put_table("in.c-erp.unit_costs", columns=["sku", "cost", "currency"], rows=costs)
+    assert morning.run("main.py", "check", "--online").returncode == 0
+    loaded = morning.run("elt_run_job.py", "unit_costs")
     assert loaded.returncode == 0, loaded.stdout
-    assert morning.database.sql("SELECT * FROM gold.supplier_names ORDER BY 1") == [(7, "Acme"), (8, "Bolt")]
+    value = (
+        "SELECT product_sku, total_stock, unit_cost, currency, stock_value FROM gold.stock_value"
+        " WHERE stock_value IS NOT NULL OR product_sku = 'KES-ONE-BK' ORDER BY 1"
+    )
+    worth = [
+        ("BCK-STL-24", 140, 9, "EUR", 1260),
+        ("KES-ONE-BK", 33, None, None, None),
+        ("KES-PRO-GR", 4, Decimal("61.505"), "EUR", Decimal("246.02")),
+    ]
+    assert sql(value) == worth
+    assert sql("SELECT count(*) FROM gold.stock_value") == sql("SELECT count(*) FROM gold.product_status_summary")
 
     add_column, retype = blocks("sql", "Change a silver column")
-    script = morning.folder / "sql_scripts/silver/suppliers.sql"
+    script = morning.folder / "sql_scripts/silver/unit_costs.sql"
     script.write_text(script.read_text().replace("\nDROP TABLE", f"\n{add_column}\nDROP TABLE"))
     psql(morning, retype)
-    again = morning.run("elt_run_job.py", "suppliers")
+    again = morning.run("elt_run_job.py", "unit_costs")
     assert again.returncode == 0, again.stdout
-    assert morning.database.sql("SELECT pg_typeof(supplier_id)::text FROM gold.supplier_names LIMIT 1") == [("bigint",)]
-    assert morning.database.sql("SELECT supplier_id, country FROM silver.suppliers ORDER BY 1") == [
-        (7, None),
-        (8, None),
-    ]
+    assert sql(value) == worth
+    assert sql(
+        "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute"
+        " WHERE attrelid = 'silver.unit_costs'::regclass AND attname IN ('unit_cost', 'supplier') ORDER BY 1"
+    ) == [("supplier", "text"), ("unit_cost", "numeric(12,4)")]
+
+    morning.keboola.put_table("in.c-erp.unit_costs", columns=["sku", "cost"], rows=[("BCK-STL-24", "9")])
+    held = morning.run("elt_daily_load.py")
+    assert held.returncode == 1
+    for job in ("products", "products_inventory_locations", "inventory_history", "inventory_gold"):
+        assert re.search(rf"held back: .*\b{job}\b", held.stdout), held.stdout
+    assert sql(value) == worth
 
 
 def test_the_grants_of_its_reader_survive_loads_and_views_made_anew(as_readme_says: Morning) -> None:
