@@ -32,13 +32,28 @@ def typed_commands(under: str) -> list[list[str]]:
     return [line.split()[1:] for line in lines if line.startswith("python ")]
 
 
-def psql(morning: Morning, sql: str) -> None:
+def psql(morning: Morning, sql: str, user: str = "", folder: Path | None = None) -> str:
     """Run SQL as the README says, in psql; a role of the README gets a name of this test's own."""
     server = morning.database.server
-    command = [server.psql, "-Xq", "-v", "ON_ERROR_STOP=1"]
-    address = " ".join(f"{name}={value}" for name, value in morning.database.connect_args.items())
-    done = subprocess.run([*command, "-d", address], input=own_roles(morning, sql), capture_output=True, text=True)
+    address = dict(morning.database.connect_args)
+    if user:
+        address["user"] = own_roles(morning, user)
+    done = subprocess.run(
+        [
+            server.psql,
+            "-Xq",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            " ".join(f"{name}={value}" for name, value in address.items()),
+        ],
+        input=own_roles(morning, sql),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def own_roles(morning: Morning, sql: str) -> str:
@@ -184,17 +199,26 @@ def test_the_job_that_it_adds_says_what_the_stock_is_worth_and_its_columns_can_c
     assert sql(value) == worth
 
 
-def test_the_grants_of_its_reader_survive_loads_and_views_made_anew(as_readme_says: Morning) -> None:
+def test_its_reader_keeps_its_grants_and_edits_thresholds(as_readme_says: Morning) -> None:
     morning = as_readme_says
     assert morning.run("elt_daily_load.py").returncode == 0
-    for sql in blocks("sql", "Readers"):
-        psql(morning, sql)
+    make_role, edit_thresholds = blocks("sql", "Readers")
+    psql(morning, make_role)
     morning.database.sql("DROP VIEW gold.product_status_summary")
     put_inventory(morning.keboola, day=2, odd_names=True)
     assert morning.run("elt_daily_load.py").returncode == 0
-    analyst = f"{morning.database.name}_analyst"
-    psql(morning, f"SET ROLE {analyst}; SELECT * FROM gold.product_status_summary; SELECT * FROM silver.products;")
-    psql(morning, f"SET ROLE {analyst}; UPDATE silver.stock_thresholds SET low_stock_threshold = 7;")
+    psql(morning, "SELECT * FROM product_status_summary; SELECT * FROM products;", user="analyst")
+    listed = psql(morning, r"\d", user="analyst")
+    assert "reorder_proposals" in listed and "stock_thresholds" in listed and "bronze" not in listed
+
+    psql(morning, edit_thresholds, user="analyst")
+    edited = (
+        "SELECT DISTINCT product_type = 'cable', low_stock_threshold, lead_time_days, cover_days"
+        " FROM gold.reorder_proposals ORDER BY 1"
+    )
+    assert morning.database.sql(edited) == [(False, 5, 21, 35), (True, 20, 30, 35)]
+    assert morning.run("elt_daily_load.py").returncode == 0
+    assert morning.database.sql(edited) == [(False, 5, 21, 35), (True, 20, 30, 35)]
 
 
 def test_no_line_of_prose_is_too_wide_to_read() -> None:
