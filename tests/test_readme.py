@@ -221,6 +221,28 @@ def test_its_reader_keeps_its_grants_and_edits_thresholds(as_readme_says: Mornin
     assert morning.database.sql(edited) == [(False, 5, 21, 35), (True, 20, 30, 35)]
 
 
+def test_its_files_for_excel_hold_every_letter(morning: Morning, tmp_path: Path) -> None:
+    put_cast(morning)
+    assert morning.run("elt_daily_load.py").returncode == 0
+    plain, czech, any_letter = blocks("", "A file for Excel")
+    for line in (plain, czech, any_letter):
+        assert line.count("\n") == 1
+        psql(morning, line, folder=tmp_path)
+    columns, *rows = (tmp_path / "reorder.csv").read_text(encoding="utf-8").splitlines()
+    assert columns.startswith("product_sku,product_name,") and len(rows) == 2
+
+    text = (tmp_path / "warehouses.csv").read_bytes().decode("cp1250")
+    assert text.startswith("warehouse_name;quantity_available\n") and "Plzeň Borská pole" in text
+    with_bom = (tmp_path / "orders.csv").read_bytes()
+    assert with_bom.startswith(b"\xef\xbb\xbfproduct_sku;product_name;")
+
+    emoji = re.sub(r"SELECT .*? FROM [\w.]+", "SELECT '\N{CACTUS}' AS name", czech)
+    with pytest.raises(AssertionError, match='no equivalent in encoding "WIN1250"'):
+        psql(morning, emoji, folder=tmp_path)
+    psql(morning, re.sub(r"SELECT .*? FROM [\w.]+", "SELECT '\N{CACTUS}' AS name", any_letter), folder=tmp_path)
+    assert (tmp_path / "orders.csv").read_text(encoding="utf-8-sig") == "name\n\N{CACTUS}\n"
+
+
 def test_no_line_of_prose_is_too_wide_to_read() -> None:
     prose = re.sub(r"^ *```.*?^ *```$", "", README, flags=re.MULTILINE | re.DOTALL)
     assert [line for line in prose.splitlines() if len(line) > 140 and not line.lstrip().startswith("|")] == []
