@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 
@@ -188,12 +189,16 @@ def test_a_demo_that_is_started_again_on_a_later_day_says_the_same(later: int) -
 
 # ---- README ---------------------------------------------------------------------------------------------------------
 
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+#: each question of README and the answer below it
+SHOWN = dict(re.findall(r"^```\n(SELECT .*?);\n\n(.*?)\n```$", README, re.MULTILINE | re.DOTALL))
+#: those that the demo does not ask are typed in psql
+TYPED = [(sql, answer) for sql, answer in SHOWN.items() if sql not in [asked for _, asked in TOUR]]
 
-def shown(sql: str) -> tuple[list[str], list[list[str]]]:
-    """Columns and cells of the answer that README prints below a question."""
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert f"{sql};\n\n" in readme, sql
-    headers, dashes, *lines = readme.split(f"{sql};\n\n")[1].split("\n```")[0].splitlines()
+
+def cells_of(answer: str) -> tuple[list[str], list[list[str]]]:
+    """Columns and cells of an answer as the demo prints it."""
+    headers, dashes, *lines = answer.splitlines()
     spans = [match.span() for match in re.finditer("-+", dashes)]
     ends = [*(start for start, _ in spans[1:]), None]
     cells = [[line[start:end].strip() for (start, _), end in zip(spans, ends)] for line in lines]
@@ -208,11 +213,44 @@ def without_days(rows: Sequence[Sequence[object]]) -> list[list[str]]:
 @pytest.mark.parametrize("question, sql", TOUR)
 def test_readme_shows_what_the_demo_answers(told: Mornings, question: str, sql: str) -> None:
     """Every cell but days: weeks begin on another day of the story, and no run has loaded this warehouse."""
-    headers, cells = shown(sql)
+    headers, cells = cells_of(SHOWN[sql])
     with told.connection.cursor() as cursor:
         cursor.execute(sql)
         rows = cursor.fetchall()
         assert headers == [column.name for column in cursor.description]
     if "iso_week" not in sql and "load_status" not in sql:
         assert without_days(cells) == without_days(rows)
-    assert question in (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert question in README
+
+
+@pytest.mark.parametrize("sql, answer", TYPED)
+def test_readme_shows_what_psql_prints(told: Mornings, servers, sql: str, answer: str) -> None:
+    address = " ".join(f"{name}={value}" for name, value in servers[18].connect_args("inventory_story").items())
+    printed = subprocess.run(
+        [servers[18].psql, "-X", "-d", address, "-c", sql], capture_output=True, text=True, check=True
+    )
+    assert [line.rstrip() for line in printed.stdout.strip("\n").splitlines()] == answer.splitlines()
+
+
+def test_the_first_screen_of_readme_is_about_stock() -> None:
+    """Title, the two commands, what to order, and the two queries that people know, before the first section."""
+    screen, _, _ = README.partition("\n## ")
+    assert screen.startswith("# Inventory analysis: ") and len(screen.rstrip().splitlines()) <= 50
+    assert "```\nmake demo\nmake test\n```" in screen
+    asked = [sql for sql in SHOWN if f"{sql};" in screen]
+    assert asked[:2] == [sql for _, sql in TOUR[:2]]
+    assert "WHERE product_status = 'Active'" in asked[2]
+
+
+def test_readme_states_the_owners_decisions_with_the_numbers_of_the_demo(told: Mornings) -> None:
+    section = README.split("\n## Data quality\n")[1].split("\n## ")[0]
+    prose = " ".join(section.split())
+    counts = {
+        rule: (rows, pieces)
+        for rule, rows, pieces in told.sql("SELECT rule, rows_today, pieces FROM gold.data_quality_summary")
+    }
+    rows, pieces = counts["on_hand_above_available"]
+    assert f"this changes {rows} rows today and takes {pieces} pieces off" in prose
+    assert f"In the demo {counts['missing_dimensions'][0]} product has none today" in prose
+    assert "`quantity_on_hand` is higher than `quantity_available`, it is set to `quantity_available`" in prose
+    assert "**Missing dimensions** are tolerated, because what matters is whether a product is in stock" in prose
