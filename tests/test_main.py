@@ -14,6 +14,7 @@ import pytest
 from checkout import TOKEN, Checkout, Morning
 from lib.command_line import guarded
 from lib.embedded import remove
+from tests.test_readme import blocks
 
 #: what a developer may have set for his own work, and the demo must not follow
 MISLEADING = {"PGHOST": "nowhere.invalid", "PGSERVICE": "none", "KEBOOLA_TOKEN": "wrong", "POSTGRES_PASSWORD": "wrong"}
@@ -249,6 +250,12 @@ def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(dem
             assert_it_was_a_bad_morning(demo, typed.stdout)
 
 
+def without_times(text: str) -> list[str]:
+    """Lines without days, times, and the name of this Python."""
+    text = re.sub(r"\S*python\S* main.py", "python main.py", text)
+    return re.sub(r"\d{4}-\d\d-\d\d|\d\d:\d\d|\d+\.\d s", "..", text).strip().splitlines()
+
+
 def assert_it_was_a_bad_morning(demo: Checkout, shown: str) -> None:
     """The mail is the quiet load's own, and the last command heals it."""
     assert "has no column 'quantity_available'; did you mean 'available_quantity'?" in shown
@@ -256,6 +263,8 @@ def assert_it_was_a_bad_morning(demo: Checkout, shown: str) -> None:
     assert len(mailed) == 1 and "1 failed: products_inventory_locations (" in mailed[0]
     assert "The exit code is 1. Everybody still reads what was loaded before:" in shown
     assert "the last run failed: " in shown
+    shown_in_readme, *_ = blocks("", "The failed morning")
+    assert without_times(shown) == without_times(shown_in_readme)
     healing = shown.splitlines()[-1].split("main.py ")[1].split()
     healed = demo.run("main.py", *healing)
     assert healed.returncode == 0 and "4 jobs published" in healed.stdout

@@ -131,21 +131,6 @@ def test_the_crontab_line_loads_and_says_nothing(morning: Morning) -> None:
     assert morning.database.sql("SELECT status FROM elt.runs") == [("done",)]
 
 
-def test_the_mail_of_the_failed_morning_is_the_one_that_is_sent(morning: Morning) -> None:
-    rows = list(products(50, day=1))
-    changed = [(*row[:4], "root_gone", *row[5:]) if row[0] == "HW-000002" else row for row in rows]
-    assert PRODUCT_COLUMNS[4] == "inventory_locations" and changed != rows
-    morning.keboola.put_table(PRODUCTS_TABLE, columns=PRODUCT_COLUMNS, rows=changed)
-    sent = morning.run("elt_daily_load.py", "--quiet")
-    assert sent.returncode == 1
-    mail, *_ = blocks("", "The failed morning")
-    assert without_seconds(sent.stdout) == without_seconds(mail)
-
-
-def without_seconds(text: str) -> str:
-    return re.sub(r"\d+\.\d s", "0.0 s", text)
-
-
 def test_the_job_that_it_adds_says_what_the_stock_is_worth_and_its_columns_can_change(as_readme_says: Morning) -> None:
     morning, sql = as_readme_says, as_readme_says.database.sql
     put_cast(morning)
