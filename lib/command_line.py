@@ -152,6 +152,7 @@ def run_project(settings, jobs: Sequence[str], given: argparse.Namespace) -> int
     accepted = Accepted.parse(given.accept, given.accept_shrink, command(" ".join(words), settings))
     registry.check_names(accepted.jobs)
     plan = make_plan(registry, jobs)
+    accepted.check_jobs(plan.loads)
     console = Console(quiet=given.quiet, zone=settings.zone)
     options = Options(given.wait, accepted, given.date)
     result = run_stoppable(lambda stop: Run(plan, settings, open_database(settings, stop), console, options).run())

@@ -18,7 +18,7 @@ from lib.errors import CredentialError, EltError, SettingsError
 from lib.plan import open_database, read_project
 from lib.settings import Settings, require_postgres
 from lib.stop import Stop
-from lib.strangers import refuse_strangers
+from lib.strangers import psql_path, refuse_strangers
 
 
 def run_command(name: str | None, given: argparse.Namespace, settings: Settings) -> int:
@@ -244,10 +244,12 @@ def psql(settings: Settings, arguments: Sequence[str]) -> int:
     """Become psql on the configured database; the password goes by its environment, for argv can be seen by all."""
     require_postgres(settings)
     database = open_database(settings, Stop())
-    # without public, where others may have made functions that are called in place of PostgreSQL's own; what the user's own
-    # PGOPTIONS say comes last, and wins
-    own = os.environ.get("PGOPTIONS", "")
-    environ = os.environ | {"PGOPTIONS": f"-c search_path=gold,silver {own}".strip()}
+    connection = database.connect("elt psql")
+    with translated("PostgreSQL"):
+        path = psql_path(connection)
+    connection.close()
+    # what the user's own PGOPTIONS say comes last, and wins
+    environ = os.environ | {"PGOPTIONS": f"-c search_path={path} {os.environ.get('PGOPTIONS', '')}".strip()}
     password = postgres_password(settings, settings.postgres.user)
     if password is not None:
         environ["PGPASSWORD"] = password.reveal()

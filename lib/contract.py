@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lib import history
-from lib.database import Connection, LockTimeout, query, transaction, translated
+from lib.database import Connection, LockTimeout, execute, query, transaction, translated
 from lib.errors import EltError, LoadError, ScriptError
 from lib.extractors import SourceTable
 from lib.jobs import Job, Load
-from lib.strangers import ScriptPath
+from lib.strangers import ScriptPath, refuse_triggers
 from lib.transformer import run_script
 
 #: seconds; a bronze script that is only tried out must not make readers of its table wait for longer
@@ -119,48 +119,58 @@ def read_contracts(
 ) -> tuple[dict[str, Contract], dict[str, EltError]]:
     """The contract of each job that loads, and what failed, by job.
 
-    A bronze script that is not applied yet is run in a transaction that is rolled back. Where a lock is in the way it is
-    tried again after each of these pauses (seconds); `blockers` says who held it.
+    Bronze scripts that are not applied yet are run, in the order of the jobs, in a transaction that is rolled back. Where a
+    lock is in the way, all is tried again after each of these pauses (seconds); `blockers` says who held it.
     """
-    contracts: dict[str, Contract] = {}
-    failed: dict[str, EltError] = {}
     scripts = [script for job in jobs for script in job.transform if script.layer == "bronze"]
     pending = history.not_applied(connection, scripts)
+    trying = [job for job in jobs if any(script in pending for script in job.transform)]
+    contracts, failed = _read_all(connection, [job for job in jobs if job not in trying])
+    left = [*pauses]
+    while trying:
+        try:
+            tried, wrong = _try_out(connection, trying, path)
+            return contracts | tried, failed | wrong
+        except LockTimeout as error:
+            if not left:
+                told = LockTimeout(f"{error}; {blockers() or 'who held it has let go since'}")
+                return contracts, failed | {job.name: told for job in trying}
+            pause(left.pop(0))
+    return contracts, failed
+
+
+def _read_all(connection: Connection, jobs: Sequence[Job]) -> tuple[dict[str, Contract], dict[str, EltError]]:
+    contracts: dict[str, Contract] = {}
+    failed: dict[str, EltError] = {}
     for job in jobs:
         try:
-            if any(script in pending for script in job.transform):
-                contracts[job.name] = _try_out(connection, job, path, [*pauses], pause, blockers)
-            else:
-                contracts[job.name] = read_contract(connection, job.load)
-        except EltError as error:
+            contracts[job.name] = read_contract(connection, job.load)
+        except LoadError as error:
             failed[job.name] = error
     return contracts, failed
 
 
 def _try_out(
-    connection: Connection,
-    job: Job,
-    path: ScriptPath,
-    pauses: list[float],
-    pause: Callable[[float], None],
-    blockers: Callable[[], str],
-) -> Contract:
-    """The contract that the job's bronze scripts will make; nothing of it stays."""
-    what = f"{job.name}: trying out {job.load.script}"
-    while True:
-        try:
-            with (
-                translated(what, ScriptError),
-                transaction(connection, lock_timeout=TRIAL_LOCK_TIMEOUT, search_path=path.path, commit=False),
-            ):
-                history.install_what_is_missing(connection)
-                for script in job.transform:
-                    if script.layer == "bronze":
-                        run_script(connection, script)
-                return read_contract(connection, job.load)
-        except LockTimeout as error:
-            if not pauses:
-                raise LockTimeout(f"{error}; {blockers() or 'who held it has let go since'}") from error
-            pause(pauses.pop(0))
-        except ScriptError as error:
-            raise ScriptError(f"{error}{path.help(error)}") from error
+    connection: Connection, jobs: Sequence[Job], path: ScriptPath
+) -> tuple[dict[str, Contract], dict[str, EltError]]:
+    """The contracts that the jobs' bronze scripts will make; nothing of it stays. Raises LockTimeout."""
+    contracts: dict[str, Contract] = {}
+    failed: dict[str, EltError] = {}
+    with (
+        translated("trying out bronze scripts"),
+        transaction(connection, lock_timeout=TRIAL_LOCK_TIMEOUT, search_path=path.path, commit=False),
+    ):
+        history.install_what_is_missing(connection)
+        for job in jobs:
+            execute(connection, "SAVEPOINT elt_trial")
+            try:
+                with translated(f"{job.name}: trying out {job.load.script}", ScriptError):
+                    refuse_triggers(connection, ("bronze", "silver"), [], ())
+                    for script in job.transform:
+                        if script.layer == "bronze":
+                            run_script(connection, script)
+                contracts[job.name] = read_contract(connection, job.load)
+            except (ScriptError, LoadError) as error:
+                failed[job.name] = type(error)(f"{error}{path.help(error)}")
+                execute(connection, "ROLLBACK TO SAVEPOINT elt_trial")
+    return contracts, failed

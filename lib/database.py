@@ -136,7 +136,7 @@ class Database:
             ) from None
         connection.autocommit = True
         try:
-            with connection.cursor() as cursor:
+            with translated("the first statements of a connection"), connection.cursor() as cursor:
                 cursor.execute(SESSION)
                 _refuse_unfit(connection)
                 if connection.server_version >= 170000:

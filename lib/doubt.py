@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from lib import history
-from lib.database import Connection, Database, lock_holder, run_name, translated, try_run_lock
-from lib.errors import DatabaseError, SettingsError
+from lib.database import Connection, Database, execute, lock_holder, run_name, translated, try_run_lock
+from lib.errors import Cancelled, DatabaseError, EltError
 
 #: seconds between two tries to reach the database
 PAUSE = 1.0
@@ -21,6 +21,14 @@ class Answer:
     committed: bool
     #: holds the run lock; None where another run has it by now
     connection: Connection | None
+
+
+def how_to_look(run_id: int) -> str:
+    """What a person may type to know it."""
+    return (
+        f"\n    Look: SELECT status FROM elt.runs WHERE run_id = {run_id}; running or lost: it was not, run again;"
+        " anything else: it was."
+    )
 
 
 def ask(
@@ -42,24 +50,28 @@ def ask(
             if answer := _look(database, run_id, lost):
                 return answer
             why = f"backend {lost} is still at work"
-        except (DatabaseError, SettingsError) as error:  # not up yet, or a standby that becomes the primary
+        except Cancelled:
+            raise
+        except EltError as error:  # not up yet, or a standby that becomes the primary
             why = str(error).partition("\n")[0]
         if clock() >= until:
             raise DatabaseError(
                 f"the connection was lost while PostgreSQL answered COMMIT, and for {seconds:.0f} s it could not be asked"
-                f" ({why}): nobody knows whether this run was published."
-                f"\n    Look: SELECT status FROM elt.runs WHERE run_id = {run_id}; running or lost: it was not, run again;"
-                " anything else: it was."
+                f" ({why}): nobody knows whether this run was published.{how_to_look(run_id)}"
             )
         pause(PAUSE)
 
 
 def _look(database: Database, run_id: int, lost: int) -> Answer | None:
     """The answer, or None while the lost backend may still be committing."""
-    connection = database.connect(run_name(datetime.now(timezone.utc)), stoppable=False)
+    connection = database.connect(run_name(datetime.now(timezone.utc)))
     ours = False
     try:
         with translated("asking what became of COMMIT"):
+            # a commit of our own must not wait for a standby that is gone, which may be why the answer was lost
+            execute(
+                connection, "SET lock_timeout = '5s'; SET statement_timeout = '10s'; SET synchronous_commit = local"
+            )
             ours = try_run_lock(connection)
             if not ours:
                 holder = lock_holder(connection)
@@ -67,6 +79,7 @@ def _look(database: Database, run_id: int, lost: int) -> Answer | None:
                 if holder is None or holder[0] == lost:
                     return None
             status = history.ended_as(connection, run_id)
+            execute(connection, "SET lock_timeout = 0; SET statement_timeout = 0; RESET synchronous_commit")
             return Answer(status not in ("running", "lost"), connection if ours else None)
     except BaseException:
         ours = False

@@ -53,6 +53,13 @@ class Accepted:
     def jobs(self) -> tuple[str, ...]:
         return tuple(sorted({job for job, _ in self.given}))
 
+    def check_jobs(self, loaded: Sequence[str]) -> None:
+        """Raises SettingsError for a job that this run does not load."""
+        if idle := [job for job in self.jobs if job not in loaded]:
+            raise SettingsError(
+                f"--accept names {idle[0]}, which this run does not load: {', '.join(loaded) or 'nothing'}"
+            )
+
     def has(self, job: Job, guard: str) -> bool:
         return (job.name, guard) in self.given
 

@@ -24,7 +24,7 @@ from lib.transformer import ScriptResult
 #: every file in it is installed, in the order of their names; each may run again over what an older one made
 FOLDER = Path(__file__).parent / "elt"
 #: what they make
-MADE = re.compile(r"^CREATE (?:OR REPLACE )?(?:TABLE IF NOT EXISTS|VIEW|FUNCTION) (elt\.\w+)", re.MULTILINE)
+MADE = re.compile(r"^CREATE (?:OR REPLACE )?(?:TABLE IF NOT EXISTS|VIEW|FUNCTION) elt\.(\w+)", re.MULTILINE)
 SCHEMAS = ("elt", "elt_staging", "bronze", "silver", "gold")
 
 
@@ -67,7 +67,8 @@ def install(connection: Connection) -> None:
         if query(
             connection,
             "SELECT obj_description(to_regclass('elt.runs'), 'pg_class') = %s AND NOT EXISTS ("
-            " SELECT FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NULL AND to_regproc(name) IS NULL)",
+            " SELECT FROM unnest(%s::text[]) AS name WHERE to_regclass('elt.' || name) IS NULL AND NOT EXISTS ("
+            " SELECT FROM pg_proc WHERE proname = name AND pronamespace = to_regnamespace('elt')))",
             (mark, sorted(set(MADE.findall("".join(texts))))),
         )[0][0]:
             return
@@ -80,12 +81,9 @@ def install(connection: Connection) -> None:
 
 
 def install_what_is_missing(connection: Connection) -> None:
-    """Schemas that are not there, and schema elt where nothing of it is: for a transaction that is rolled back.
-
-    An older schema elt stays as it is: another session could be installing it, and both would fail.
-    """
+    """Schemas that are not there, and schema elt where it is missing or old: for a transaction that is rolled back."""
     _create_schemas(connection)
-    if query(connection, "SELECT to_regclass('elt.runs')")[0][0] is None:
+    if query(connection, "SELECT to_regproc('elt._refuse_triggers')")[0][0] is None:
         for file in sorted(FOLDER.glob("*.sql")):
             execute(connection, file.read_text(encoding="utf-8"))
 
@@ -166,9 +164,11 @@ def end_run(connection: Connection, run_id: int, status: str, error: str | None 
 def ended_as(connection: Connection, run_id: int) -> str:
     """The status of a run once no COMMIT of it is pending: a plain SELECT would still say running then.
 
-    Not pg_xact_status: after a failover it speaks of somebody else's transaction.
+    Not pg_xact_status: after a failover it speaks of somebody else's transaction. A server that does not know the run, after
+    a failover, has lost it.
     """
-    return query(connection, "SELECT status FROM elt.runs WHERE run_id = %s FOR UPDATE", (run_id,))[0][0]
+    rows = query(connection, "SELECT status FROM elt.runs WHERE run_id = %s FOR UPDATE", (run_id,))
+    return rows[0][0] if rows else "lost"
 
 
 def _storable(text: str | None) -> str | None:

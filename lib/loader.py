@@ -18,6 +18,22 @@ from lib.extractors import Slice, SourceTable
 from lib.guards import Accepted, check_size
 from lib.jobs import Job, Load
 
+#: takes every right on a table from all but its owner
+REVOKE = """
+DO $revoke$
+DECLARE
+    grantee text;
+BEGIN
+    FOR grantee IN
+        SELECT DISTINCT CASE WHEN acl.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END
+        FROM pg_class CROSS JOIN aclexplode(relacl) AS acl
+        WHERE oid = {name}::regclass AND acl.grantee <> relowner
+    LOOP
+        EXECUTE 'REVOKE ALL ON ' || {name} || ' FROM ' || grantee;
+    END LOOP;
+END
+$revoke$
+"""
 #: bytes that one read of a COPY asks for
 BLOCK = 256 * 1024
 
@@ -70,14 +86,15 @@ def create_staging(connection: Connection, name: str, columns: Iterable[str], so
     drop_staging(connection, name)
     try:
         texts = sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(column)) for column in staging.columns)
-        execute(connection, sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(staging.identifier, texts))
-        for (grantee,) in query(
+        # one query, which is one transaction: nobody sees the table before the rights are gone
+        execute(
             connection,
-            "SELECT DISTINCT CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END"
-            " FROM pg_class CROSS JOIN aclexplode(relacl) WHERE oid = %s::regclass AND grantee <> relowner",
-            (staging.identifier.as_string(connection),),
-        ):
-            execute(connection, sql.SQL("REVOKE ALL ON {} FROM {}").format(staging.identifier, sql.SQL(grantee)))
+            sql.SQL("CREATE UNLOGGED TABLE {table} ({columns}); {revoke}").format(
+                table=staging.identifier,
+                columns=texts,
+                revoke=sql.SQL(REVOKE).format(name=sql.Literal(staging.identifier.as_string(connection))),
+            ),
+        )
     except psycopg2.Error as error:
         raise translate(error, f"{source.id}: cannot make its staging table", LoadError) from error
     return staging

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lib.credentials import keboola_token
-from lib.database import Database
+from lib.database import Connection, Database, execute, query
 from lib.errors import JobConfigError
 from lib.extractors import Extractor
 from lib.jobs import Job, Registry
 from lib.registry import read_registry
 from lib.settings import Settings, require_keboola, require_postgres
 from lib.stop import Stop
-from lib.strangers import Name
+from lib.strangers import Name, refuse_triggers
 from lib.transformer import names, refusals
 
 
@@ -94,6 +94,39 @@ def written_in(jobs: Iterable[Job]) -> list[Name]:
         for script in job.transform:
             found |= names(script.text).published | names(script.text).changed
     return sorted(found)
+
+
+def lock_what_is_written(connection: Connection, job: Job, *, loads: bool) -> None:
+    """Lock the tables that a job writes, in the caller's transaction, so that no trigger comes; look at those there are.
+
+    A table that people edit and no load overwrites is locked less: an open edit must not hold up the morning.
+    """
+    scripts = [names(script.text) for script in job.transform]
+    replaced = {(job.load.schema, job.load.name)} if loads and job.load else set()
+    replaced |= {name for script in scripts for name in script.published}
+    changed = {name for script in scripts for name in script.changed} - replaced
+    tables = [
+        table
+        for wanted, mode in ((replaced, "SHARE ROW EXCLUSIVE"), (changed, "ROW EXCLUSIVE"))
+        for table in _lock(connection, wanted, mode)
+    ]
+    if tables:
+        refuse_triggers(connection, (), tables, ())
+
+
+def _lock(connection: Connection, wanted: Collection[Name], mode: str) -> list[str]:
+    """Lock those of the tables that are there, with the tables beneath a view; returns them."""
+    rows = query(
+        connection,
+        "SELECT pg_class.oid::regclass::text FROM unnest(%s::text[], %s::text[]) AS wanted (schema, name)"
+        " JOIN pg_class ON relnamespace = to_regnamespace(quote_ident(schema)) AND relname = name"
+        " WHERE relkind IN ('r', 'p', 'v') ORDER BY pg_class.oid",
+        ([schema for schema, _ in wanted], [name for _, name in wanted]),
+    )
+    tables = [table for (table,) in rows]
+    if tables:
+        execute(connection, f"LOCK TABLE {', '.join(tables)} IN {mode} MODE")
+    return tables
 
 
 def open_database(settings: Settings, stop: Stop) -> Database:

@@ -7,7 +7,7 @@ last silver script, because they lock readers out of their view until the commit
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 
@@ -18,10 +18,10 @@ from lib.guards import Accepted
 from lib.history import JobRecord
 from lib.jobs import Job, Script
 from lib.loader import publish_bronze
-from lib.plan import named_in
+from lib.plan import lock_what_is_written, named_in
 from lib.stager import Staged
-from lib.strangers import Name, ScriptPath, refuse_strangers
-from lib.transformer import ScriptResult, broken_claim, names, replacement_help, run_check, run_script
+from lib.strangers import Name, ScriptPath, creators, refuse_strangers, refuse_triggers
+from lib.transformer import ScriptResult, broken_claim, replacement_help, run_check, run_script
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class Publisher:
     _notes: list[tuple[str, str]] = field(default_factory=list)
     _locked: dict[str, tuple[str, float]] = field(default_factory=dict)
     _seen: dict[str, int] = field(default_factory=dict)
+    _named: frozenset[Name] = frozenset()
+    _watchful: bool = False
 
     def publish(
         self,
@@ -91,14 +93,17 @@ class Publisher:
                 raise DatabaseError(
                     "this run no longer holds the run lock, so another may be at work: nothing was published. Run again."
                 )
-            # asked before the export, too; since then somebody may have made what scripts are about to name
-            refuse_strangers(self.connection, named_in(job for group in groups for job in group))
+            # asked before the export, too; since then somebody may have made what scripts are about to name, and where
+            # strangers may create in a layer, they may do so at any moment
+            self._named = named_in(job for group in groups for job in group)
+            refuse_strangers(self.connection, self._named)
+            self._watchful = bool(creators(self.connection, ["bronze", "silver", "gold"]))
             # deferred constraints speak where a job and a line can be named, and not at COMMIT
             execute(self.connection, "SET CONSTRAINTS ALL IMMEDIATE")
             known = self._published_relations()
             for group in groups:
                 if any(job.name in failed for job in group):
-                    records += given_up(group, failed)
+                    records += given_up(group, failed, self.accepted)
                     continue
                 try:
                     records += self._publish_group(group, known)
@@ -109,9 +114,12 @@ class Publisher:
                         if not last_try:
                             raise error from failure
                     failed[failure.job.name] = error
-                    records += given_up(group, failed)
+                    records += given_up(group, failed, self.accepted)
             written = tuple(sorted(self._changes()))
-            history.end_run(self.connection, self.run_id, "failed" if failed else "done")
+            if not history.end_run(self.connection, self.run_id, "failed" if failed else "done"):
+                raise DatabaseError(
+                    f"somebody changed row {self.run_id} of elt.runs while it ran: nothing was published. Run again."
+                )
             ended = time.monotonic()
             locked = tuple((relation, script, ended - since) for relation, (script, since) in self._locked.items())
             self.outcome = Published(tuple(records), written, locked, tuple(self._notes))
@@ -180,35 +188,12 @@ class Publisher:
     def _lock_targets(self, job: Job, loads: bool) -> None:
         """Keep other writers and index builders away from the start: a later upgrade of a lock would deadlock with them.
 
-        A table that people edit and no load overwrites is locked less: an open edit must not hold up the morning. Either
-        lock keeps new triggers out, and those that are there are looked at.
+        Then look at the triggers that are there.
         """
         self._reset()
-        scripts = [names(script.text) for script in job.transform]
-        replaced = {(job.load.schema, job.load.name)} if loads and job.load else set()
-        replaced |= {name for script in scripts for name in script.published}
-        changed = {name for script in scripts for name in script.changed} - replaced
-        tables = [
-            table
-            for wanted, mode in ((replaced, "SHARE ROW EXCLUSIVE"), (changed, "ROW EXCLUSIVE"))
-            for table in self._lock(wanted, mode)
-        ]
-        if tables:
-            execute(self.connection, "SELECT elt._refuse_triggers(%s::regclass[])", (tables,))
-
-    def _lock(self, wanted: Collection[Name], mode: str) -> list[str]:
-        """Lock those of the tables that are there; returns them."""
-        rows = query(
-            self.connection,
-            "SELECT pg_class.oid::regclass::text FROM unnest(%s::text[], %s::text[]) AS wanted (schema, name)"
-            " JOIN pg_class ON relnamespace = to_regnamespace(quote_ident(schema)) AND relname = name"
-            " WHERE relkind IN ('r', 'p') ORDER BY pg_class.oid",
-            ([schema for schema, _ in wanted], [name for _, name in wanted]),
-        )
-        tables = [table for (table,) in rows]
-        if tables:
-            execute(self.connection, f"LOCK TABLE {', '.join(tables)} IN {mode} MODE")
-        return tables
+        with translated("before anything is written", ScriptError):
+            lock_what_is_written(self.connection, job, loads=loads)
+            refuse_triggers(self.connection, ("bronze", "silver"), [], self._named - named_in([job]))
 
     def _define(self, job: Job, layer: str, known: list[int]) -> None:
         """Apply each definition of a layer that is new here, or that somebody dropped or replaced."""
@@ -271,6 +256,8 @@ class Publisher:
 
     def _reset(self) -> None:
         self.check_stop()
+        if self._watchful:
+            refuse_strangers(self.connection, self._named)
         reset(self.connection, lock_timeout=self.lock_timeout, run_date=self.run_date, search_path=self.path.path)
 
     # ---- what the transaction did so far ----------------------------------------------------------------------------
@@ -325,14 +312,19 @@ class Publisher:
         return {table: rows - before.get(table, 0) for table, rows in self._seen.items() if rows != before.get(table)}
 
 
-def given_up(group: Sequence[Job], failed: Mapping[str, EltError]) -> list[JobRecord]:
+def given_up(group: Sequence[Job], failed: Mapping[str, EltError], accepted: Accepted) -> list[JobRecord]:
     """Records of a group that stays as it was: the failed jobs with their errors, the others held back by them."""
     culprits = ", ".join(job.name for job in group if job.name in failed)
     return [
         (
-            JobRecord(job.name, "failed", error=str(failed[job.name]))
+            JobRecord(job.name, "failed", accepted=accepted.of(job), error=str(failed[job.name]))
             if job.name in failed
-            else JobRecord(job.name, "held back", error=f"{culprits} failed, and a group publishes whole or not at all")
+            else JobRecord(
+                job.name,
+                "held back",
+                accepted=accepted.of(job),
+                error=f"{culprits} failed, and a group publishes whole or not at all",
+            )
         )
         for job in group
     ]

@@ -30,7 +30,7 @@ from lib.database import (
     take_run_lock,
     translated,
 )
-from lib.errors import DatabaseError, EltError, ExtractError, LoadError
+from lib.errors import Cancelled, DatabaseError, EltError, ExtractError, LoadError
 from lib.extractors import Extractor, SourceTable
 from lib.guards import Accepted
 from lib.history import JobRecord, LastLoad
@@ -145,7 +145,7 @@ class Run:
         path = script_path(connection)
         staged, failed = self._stage(connection, recorder, run_id, path)
         if len(failed_groups := [group for group in self.plan.groups if _any(group, failed)]) == len(self.plan.groups):
-            records = [record for group in failed_groups for record in given_up(group, failed)]
+            records = [record for group in failed_groups for record in given_up(group, failed, self.options.accepted)]
             self._record_failed(recorder, run_id, records, all_of_them=True)
             self._tidy(connection, None)
             return records
@@ -296,14 +296,20 @@ class Run:
                         self.stop.pause(patience.pause)
                 return publisher.publish(self.plan.groups, failed, blockers.last_seen, last_try=True), connection
         except CommitInDoubt as error:
-            answer = doubt.ask(
-                self.database,
-                run_id,
-                backend,
-                seconds=self.options.doubt_seconds,
-                pause=self.stop.pause,
-                clock=time.monotonic,
-            )
+            try:
+                answer = doubt.ask(
+                    self.database,
+                    run_id,
+                    backend,
+                    seconds=self.options.doubt_seconds,
+                    pause=self.stop.pause,
+                    clock=time.monotonic,
+                )
+            except Cancelled:
+                self.console.warn(
+                    f"stopped before PostgreSQL said whether this run was published.{doubt.how_to_look(run_id)}"
+                )
+                raise
             if answer.committed:
                 self.console.line(
                     "the connection was lost while PostgreSQL answered COMMIT; asked again: it is published"

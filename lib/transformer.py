@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -137,13 +138,13 @@ def _nesting(word: str, depth: int) -> int:
 
 @dataclass(frozen=True)
 class Names:
-    """What a script names as schema.name in the layers, in string literals and bodies of functions too."""
+    """What a script names as schema.name, in string literals and bodies of functions too, but not in comments."""
 
-    #: all of them, as (schema, name)
+    #: in the layers, as (schema, name): relations, functions, types, operators
     all: frozenset[tuple[str, str]]
     #: tables that elt.publish_rows or elt.publish_history are given
     published: frozenset[tuple[str, str]]
-    #: tables that an INSERT, UPDATE, DELETE, MERGE or COPY of the script writes itself
+    #: what an INSERT, UPDATE, DELETE, MERGE or COPY of the script writes itself, in any schema
     changed: frozenset[tuple[str, str]]
 
 
@@ -154,33 +155,54 @@ def names(text: str) -> Names:
     published: set[tuple[str, str]] = set()
     changed: set[tuple[str, str]] = set()
     before = ("", "")  # the last two words that are no part of a name
-    schema, dot, publishes = "", False, False
+    first = ""  # word of the statement
+    pending = ""  # a word that is a schema if a dot follows
+    schema = operator = ""
+    publishes = False
     for kind, token, _ in _tokens(text):
         if kind in ("space", "comment", "block"):
             continue
-        if kind in ("string", "escapes", "dollar"):
-            begin = token.index("$", 1) + 1 if kind == "dollar" else token.index("'") + 1
-            inner = names(token[begin:-begin] if kind == "dollar" else token[begin:-1])
+        if kind in ("string", "escapes", "dollar") and first != "comment":
+            inner = names(_inner(kind, token))
             all_names |= inner.all
             published |= inner.published | (inner.all if publishes else set())
             changed |= inner.changed
             publishes &= not inner.all
         name = _unquoted(kind, token)
-        if name and dot:
-            all_names.add((schema, name))
+        first = "" if token == ";" else first or name
+        if schema and name and not operator:
+            if schema in LAYERS:
+                all_names.add((schema, name))
             if before[1] in ("into", "update", "copy") or before == ("delete", "from"):
                 changed.add((schema, name))
-            schema, dot = "", False
-        elif name in LAYERS:
-            schema, dot = name, False
-        else:
-            dot = token == "." and bool(schema)
-            if not dot:
-                schema = ""
-            if kind == "word" and token.lower() != "only":
-                before = (before[1], token.lower())
-            publishes = token.lower() in ("publish_rows", "publish_history") or publishes and token not in (")", ";")
+            publishes |= name in ("publish_rows", "publish_history")
+            schema = ""
+            continue
+        if schema and kind == "other" and token != ")":
+            operator += token  # OPERATOR(silver.||)
+            continue
+        if schema in LAYERS and operator:
+            all_names.add((schema, operator))
+        schema = operator = ""
+        if token.startswith(".") and pending:
+            schema, operator, pending = pending, token[1:], ""
+            continue
+        if pending and pending != "only":
+            before = (before[1], pending)
+        pending = name
+        publishes = publishes and token not in (")", ";")
     return Names(frozenset(all_names), frozenset(published), frozenset(changed))
+
+
+def _inner(kind: str, token: str) -> str:
+    """What stands between the quotes of a string."""
+    if kind == "dollar":
+        begin = token.index("$", 1) + 1
+        return token[begin:-begin]
+    inner = token[token.index("'") + 1 : -1]
+    with suppress(UnicodeDecodeError):
+        return inner.encode("ascii", "backslashreplace").decode("unicode_escape") if kind == "escapes" else inner
+    return inner
 
 
 def _unquoted(kind: str, token: str) -> str:

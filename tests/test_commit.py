@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from concurrent.futures import Future
 from datetime import date
 
 import pytest
 from conftest import Database as EmptyDatabase
-from lib import history
+from lib import doubt, history
 from lib.database import Database, execute, query, try_run_lock
 from lib.settings import Settings
 from lib.stop import Stop, start_thread
 from postgres_proxy import PostgresProxy
 from project import Project
+from project_process import await_rows
+from sandbox.faults import Fault
 
 HOW = ("before", "answered", "at once")
 #: repeat a failed test with ELT_TEST_SEED=<what it printed>
@@ -112,6 +115,60 @@ def test_another_run_that_has_the_lock_by_then_is_proof_that_the_lost_one_is_gon
     assert others[0].result(30) == 3
     assert dict(query(other, "SELECT run_id, status FROM elt.runs")) == {1: "done", 2: "done", 3: "running"}
     other.close()
+
+
+def test_a_server_that_lost_the_run_in_a_failover_did_not_publish_it(monday: Project) -> None:
+    opened = Database(monday.settings, Stop(), monday.database.connect_args)
+    asked = doubt.ask(opened, 99, lost=0, seconds=5.0, pause=Stop().pause, clock=time.monotonic)
+    assert not asked.committed and asked.connection is not None
+    asked.connection.close()
+
+
+def test_a_stop_while_asking_says_how_to_look(monday: Project) -> None:
+    stop = Stop()
+    with PostgresProxy(monday.database, "answered", deaf=True, then=stop.request) as proxy:
+        monday.connect_args = proxy.connect_args
+        result = monday.run(stop=stop)
+    assert result.exit_code == 130
+    assert "warning: stopped before PostgreSQL said whether this run was published.\n    Look: SELECT" in monday.output
+    assert last_run(monday) == ("done", None)
+
+
+WAITING = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = current_database()"
+
+
+def test_a_lost_standby_does_not_keep_the_question_waiting(monday: Project) -> None:
+    """COMMIT waits for a standby that is gone, and its connection is lost: asking must not wait for it, too."""
+    database, running = monday.database, []
+    rest = (monday.root / "sql_scripts/silver/c.sql").read_text()
+    monday.script("silver/c.sql", f"SELECT set_config('synchronous_commit', 'on', true);\n{rest}")
+    database.sql(f"ALTER DATABASE {database.name} SET synchronous_commit = 'local'")
+    administrator = database.connect()
+    execute(administrator, "SET synchronous_commit = 'local'")
+    try:
+        execute(administrator, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        execute(administrator, "SELECT pg_reload_conf()")
+        running.append(start_thread(monday.run, "a run"))
+        await_rows(monday, f"SELECT {WAITING}")
+        # from now on every session waits for the standby, the one that asks, too
+        execute(administrator, f"ALTER DATABASE {database.name} RESET synchronous_commit")
+        execute(administrator, f"SELECT pg_terminate_backend(pid) {WAITING}")
+        await_rows(monday, "SELECT FROM elt.runs WHERE run_id = 2 AND status = 'done'")
+        # it has its answer, and goes on to what comes after the publish
+        await_rows(monday, "SELECT FROM pg_stat_activity WHERE query LIKE 'DROP%' OR query LIKE '%VACUUM%'"
+                           " OR query LIKE 'SET LOCAL lock_timeout%; DROP%'")  # fmt: skip
+    finally:
+        execute(administrator, "ALTER SYSTEM RESET synchronous_standby_names")
+        execute(administrator, "SELECT pg_reload_conf()")
+    assert running[0].result(60).exit_code == 0, monday.output
+
+
+def test_a_row_that_somebody_changed_while_the_run_ran_is_not_published_over(monday: Project) -> None:
+    changing = "UPDATE elt.runs SET status = 'lost' WHERE run_id = 2"
+    monday.keboola.faults.add(Fault("slice", do=lambda: monday.database.sql(changing)))
+    assert monday.run().exit_code == 1
+    assert "somebody changed row 2 of elt.runs while it ran: nothing was published" in monday.last_line
+    assert monday.day("silver.a") == "monday"
 
 
 def test_a_connection_lost_after_the_commit_casts_no_doubt_on_it(monday: Project) -> None:

@@ -106,6 +106,13 @@ def test_accepted_once_it_is_null_and_recorded_and_the_next_run_is_held_back_aga
     assert monday.rows("silver.c")[0] == (1, None)
 
 
+def test_what_was_accepted_is_recorded_also_where_the_group_then_fails(monday: Project) -> None:
+    monday.database.sql("ALTER TABLE bronze.c ALTER v SET NOT NULL")
+    assert monday.run(accepted=MISSING).exit_code == 1
+    recorded = "SELECT status, accepted_guards FROM elt.job_runs WHERE run_id = 2 AND job = 'c'"
+    assert monday.database.sql(recorded) == [("failed", ["missing"])]
+
+
 def test_an_optional_column_is_null_where_it_is_missing_and_loaded_where_it_is_there(monday: Project) -> None:
     monday.registry["c"]["load"]["optional_columns"] = ["v"]
     assert monday.run().exit_code == 0
@@ -216,6 +223,13 @@ def test_a_definition_that_is_not_applied_yet_decides_and_leaves_nothing_where_i
     assert "in.c-main.c has no column 'vv'; did you mean 'v'?" in project.last_line
     assert project.database.sql("SELECT to_regclass('bronze.c')") == [(None,)]
     assert "export-async" not in {request.kind for request in project.keboola.requests}
+
+
+def test_a_definition_may_need_another_jobs_on_the_first_day(project: Project) -> None:
+    project.registry["b"]["depends_on"] = ["a"]
+    project.script("bronze/b.sql", "CREATE TABLE IF NOT EXISTS bronze.b (LIKE bronze.a);")
+    project.put_day("monday")
+    assert project.run().exit_code == 0, project.output
 
 
 def test_a_definition_that_fails_does_so_before_the_export(project: Project) -> None:
@@ -352,6 +366,13 @@ def test_what_cannot_be_accepted_is_told(text: str, said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Accepted.parse([text], [], "main.py run")
     assert said in str(caught.value) and caught.value.exit_code == 2
+
+
+def test_a_job_that_a_run_does_not_load_cannot_be_accepted() -> None:
+    accepted = Accepted.parse(["c:shrink"], [], "main.py run")
+    accepted.check_jobs(["a", "c"])
+    with pytest.raises(SettingsError, match="--accept names c, which this run does not load: a"):
+        accepted.check_jobs(["a"])
 
 
 @pytest.mark.parametrize("words", [["--accept", "prodcts:shrink"], ["--accept-shrink", "prodcts"]])

@@ -6,7 +6,8 @@ import argparse
 import ast
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import psycopg2
@@ -16,10 +17,12 @@ from conftest import Database as EmptyDatabase
 from psycopg2.extensions import connection as Connection
 
 import main
+from lib import history
+from lib.console import Console
 from lib.database import Database
 from lib.errors import DatabaseError
 from lib.settings import Settings
-from lib.strangers import creators, of_others, script_path
+from lib.strangers import creators, of_others, psql_path, script_path
 from project import Project
 from sandbox.faults import Fault
 
@@ -121,7 +124,7 @@ PAIRS = list(itertools.product(["text", "name", "varchar", "oid", "regclass", "i
 
 LOOK_ALIKE = """
     CREATE FUNCTION public.{name}({arguments}) RETURNS {result} LANGUAGE plpgsql AS
-    $f$ BEGIN PERFORM pg_catalog.setval('public.trap', {number}); RETURN NULL; END $f$;
+    $f$ BEGIN PERFORM pg_catalog.setval('public.trap', {number}); RETURN{nothing}; END $f$;
 """
 
 
@@ -131,10 +134,12 @@ def look_alikes(connection: Connection) -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT proname, CASE WHEN typtype = 'p' THEN 'text' ELSE format_type(prorettype, NULL) END, provariadic <> 0,
+            SELECT proname, CASE WHEN proretset THEN 'SETOF ' ELSE '' END
+                    || CASE WHEN typtype = 'p' THEN 'text' ELSE format_type(prorettype, NULL) END,
+                provariadic <> 0,
                 ARRAY(SELECT format_type(type, NULL) FROM unnest(proargtypes) WITH ORDINALITY AS a (type, place) ORDER BY place)
             FROM pg_proc JOIN pg_type ON pg_type.oid = prorettype
-            WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY (%s) AND NOT proretset AND pronargs <= 4
+            WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY (%s) AND pronargs <= 6
             """,
             (sorted(set(_CALL.findall(text))),),
         )
@@ -155,14 +160,22 @@ def look_alikes(connection: Connection) -> list[str]:
             for arguments in itertools.islice(itertools.product(*choices), 40):
                 made.setdefault((name, *arguments), result)
     statements = [
-        LOOK_ALIKE.format(name=f'"{name}"', arguments=", ".join(arguments), result=result, number=number)
+        LOOK_ALIKE.format(
+            name=f'"{name}"',
+            arguments=", ".join(arguments),
+            result=result,
+            number=number,
+            nothing="" if result.startswith("SETOF") else " NULL",
+        )
         for number, ((name, *arguments), result) in enumerate(made.items(), 1)
     ]
     for number, (left, right) in enumerate(PAIRS):
         for result in set(operators.values()):
             function = f'"operate_{result}"'
             statements.append(
-                LOOK_ALIKE.format(name=function, arguments=f"{left}, {right}", result=result, number=100_000 + number)
+                LOOK_ALIKE.format(
+                    name=function, arguments=f"{left}, {right}", result=result, number=100_000 + number, nothing=" NULL"
+                )
             )
         for operator, result in operators.items():
             statements.append(
@@ -417,8 +430,12 @@ def test_no_stranger_may_create_in_our_own_schemas_and_the_printed_revoke_helps(
             "",
             "view app.beneath",
         ),
+        ("CREATE OR REPLACE VIEW silver.helper AS SELECT app.f() AS one", "", "function app.f()"),
+        ("ALTER TABLE silver.c ADD CHECK (app.f() > 0)", "", "function app.f()"),
+        ("ALTER TABLE silver.c ADD w int DEFAULT app.f()", "", "function app.f()"),
+        ("CREATE INDEX ON silver.c ((app.f()))", "", "function app.f()"),
         (
-            "CREATE OR REPLACE VIEW silver.helper AS SELECT app.f() AS one",
+            "CREATE DOMAIN silver.d AS int CHECK (app.f() > 0); ALTER TABLE silver.c ADD w silver.d",
             "",
             "function app.f()",
         ),
@@ -429,7 +446,7 @@ def test_what_scripts_name_in_the_layers_and_what_lies_beneath_it_must_be_ours(
 ) -> None:
     may_no_longer_create(intruder)
     intruder.sql("CREATE VIEW app.beneath AS SELECT 1 AS one; GRANT SELECT ON app.beneath TO PUBLIC")
-    intruder.sql("CREATE FUNCTION app.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    intruder.sql("CREATE FUNCTION app.f() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'")
     loaded.edit("checks/same.sql", ";", "; SELECT 1 FROM silver.helper WHERE false;")
     elt.sql("CREATE VIEW silver.helper AS SELECT 1 AS one" if "helper" not in before else "SELECT 1")
     for statement in filter(None, before.split("; ")):
@@ -476,10 +493,12 @@ def test_commands_that_only_look_call_nothing_of_an_intruder(morning: Morning, m
         "CREATE VIEW elt.recent_runs AS SELECT setval('app.trap', 1) AS run_id, 'done' AS status, now() AS started_at,"
         " 1 AS seconds, 1 AS jobs_published, 0 AS jobs_not_published, 1 AS rows_loaded, NULL::text AS error"
     )
-    for words in ["main.py"], ["main.py", "status"], ["main.py", "check", "--online"], ["elt_daily_load.py"]:
+    for words in ["main.py", "status"], ["main.py", "check", "--online"], ["elt_daily_load.py"]:
         told = morning.run(*words)
-        assert "nothing was done, for code of others would run as ours" in told.stdout or words[-1] == "--online"
-        assert told.returncode or words == ["main.py"]
+        assert "nothing was done, for code of others would run as postgres" in told.stdout or words[-1] == "--online"
+        assert told.returncode
+        shown = told.stdout if words[-1] == "--online" else ""
+    assert "nothing was done" in morning.run("main.py").stdout
     assert (
         f"view elt.recent_runs belongs to {mallory.name}: ALTER VIEW elt.recent_runs OWNER TO postgres;" in told.stdout
     )
@@ -543,6 +562,242 @@ def test_a_table_that_a_script_writes_in_any_way_is_looked_at(
         assert loaded.run("c").exit_code == 1
         assert "trigger evil on silver.notes runs function app.evil()" in loaded.output, script
     assert_not_run(intruder)
+
+
+#: What a stranger who was granted ALL could do, beside a trigger on the very table: what is there, what he makes, what the
+#: script of c does besides.
+OTHER_WAYS = {
+    "a condition of a trigger": (
+        "GRANT ALL ON silver.c TO {mallory}",
+        "CREATE TRIGGER t BEFORE UPDATE ON silver.c FOR EACH ROW WHEN (app.when_())"
+        " EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "",
+    ),
+    "a foreign key of ours with an action": (
+        "CREATE TABLE silver.notes (id int REFERENCES silver.c ON DELETE CASCADE); INSERT INTO silver.notes VALUES (9);"
+        " GRANT ALL ON silver.notes TO {mallory}",
+        "CREATE TRIGGER t BEFORE DELETE ON silver.notes FOR EACH ROW EXECUTE FUNCTION app.evil()",
+        "",
+    ),
+    "a foreign key of his with an action": (
+        "GRANT ALL ON silver.c TO {mallory}",
+        "CREATE TABLE app.child (id int REFERENCES silver.c ON DELETE CASCADE); INSERT INTO app.child VALUES (9);"
+        " CREATE TRIGGER t AFTER DELETE ON app.child FOR EACH ROW EXECUTE FUNCTION app.evil()",
+        "",
+    ),
+    "a table outside of the layers": (
+        "CREATE SCHEMA ops; CREATE TABLE ops.log (id int); GRANT USAGE ON SCHEMA ops TO {mallory};"
+        " GRANT ALL ON ops.log TO {mallory}",
+        "CREATE TRIGGER t BEFORE INSERT ON ops.log FOR EACH ROW EXECUTE FUNCTION app.evil()",
+        "INSERT INTO ops.log VALUES (1);",
+    ),
+    "a statement that is put together": (
+        "CREATE TABLE silver.dynamic (id int); GRANT ALL ON silver.dynamic TO {mallory}",
+        "CREATE TRIGGER t BEFORE INSERT ON silver.dynamic FOR EACH ROW EXECUTE FUNCTION app.evil()",
+        "DO $$ BEGIN EXECUTE format('INSERT INTO %I.%I VALUES (1)', 'silver', 'dynamic'); END $$;",
+    ),
+    "a table beneath a view": (
+        "CREATE TABLE silver.base (id int); CREATE VIEW silver.over AS SELECT * FROM silver.base;"
+        " GRANT ALL ON silver.base TO {mallory}",
+        "CREATE TRIGGER t BEFORE INSERT ON silver.base FOR EACH ROW EXECUTE FUNCTION app.evil()",
+        "INSERT INTO silver.over VALUES (1);",
+    ),
+    "a trigger in place of a write": (
+        "CREATE TABLE silver.plain (id int); CREATE VIEW silver.written AS SELECT id FROM silver.plain;"
+        " GRANT ALL ON silver.written TO {mallory}",
+        "CREATE TRIGGER t INSTEAD OF INSERT ON silver.written FOR EACH ROW EXECUTE FUNCTION app.evil()",
+        "INSERT INTO silver.written VALUES (1);",
+    ),
+    "what a trigger of ours writes": (
+        "CREATE TABLE silver.audit (id int); GRANT ALL ON silver.audit TO {mallory};"
+        " CREATE FUNCTION silver.note() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN INSERT INTO silver.audit VALUES (1); RETURN NEW; END';"
+        " CREATE TRIGGER ours BEFORE UPDATE ON silver.c FOR EACH ROW EXECUTE FUNCTION silver.note()",
+        "CREATE TRIGGER t BEFORE INSERT ON silver.audit FOR EACH ROW EXECUTE FUNCTION app.evil()",
+        "",
+    ),
+}
+DROP_HIS_TRIGGERS = """
+    DO $$ DECLARE his record; BEGIN
+        FOR his IN SELECT tgrelid::regclass AS relation FROM pg_trigger WHERE tgname = 't' LOOP
+            EXECUTE format('DROP TRIGGER t ON %s', his.relation);
+        END LOOP;
+    END $$
+"""
+
+
+def test_no_other_way_leads_to_a_strangers_trigger(loaded: Project, intruder: Role, elt: Role, trigger: str) -> None:
+    rest = (loaded.root / "sql_scripts/silver/c.sql").read_text()
+    intruder.sql("""
+        CREATE FUNCTION app.when_() RETURNS boolean LANGUAGE plpgsql
+        AS $f$ BEGIN PERFORM setval('app.trap', 1); RETURN false; END $f$
+    """)
+    for what, (there, his, script) in OTHER_WAYS.items():
+        elt.sql(there.format(mallory=intruder.name))
+        intruder.sql(his)
+        loaded.script("silver/c.sql", f"{script}\n{rest}")
+        loaded.put("c", [(str(number), what) for number in range(1, 9)])
+        assert loaded.run("c").exit_code == 1, what
+        assert re.search(r"before anything is written: trigger t on .* runs function app\.", loaded.last_line), what
+        assert_not_run(intruder)
+        loaded.database.sql(DROP_HIS_TRIGGERS)
+        loaded.database.sql("DROP TABLE IF EXISTS app.child")
+    assert loaded.run("c").exit_code == 0, loaded.output
+
+
+def test_a_bronze_script_that_is_tried_out_fires_no_strangers_trigger(
+    loaded: Project, intruder: Role, trigger: str
+) -> None:
+    loaded.database.sql(f"GRANT ALL ON bronze.c TO {intruder.name}")
+    intruder.sql(trigger.format("bronze.c"))
+    loaded.edit("bronze/c.sql", "COMMENT", "UPDATE bronze.c SET v = v;\nCOMMENT")
+    assert loaded.run("c").exit_code == 1
+    assert "trying out sql_scripts/bronze/c.sql: trigger evil on bronze.c runs function" in loaded.last_line
+    assert_not_run(intruder)
+
+
+def test_a_trigger_on_a_view_that_nobody_writes_is_no_reason_to_stop(
+    loaded: Project, intruder: Role, trigger: str
+) -> None:
+    loaded.database.sql(f"GRANT ALL ON gold.both TO {intruder.name}")
+    intruder.sql("CREATE TRIGGER t INSTEAD OF INSERT ON gold.both FOR EACH ROW EXECUTE FUNCTION app.evil()")
+    assert loaded.run().exit_code == 0, loaded.output
+
+
+def test_where_a_stranger_may_create_in_a_layer_owners_are_asked_before_each_script(
+    loaded: Project, intruder: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_no_longer_create(intruder)
+    fresh = "CREATE TABLE IF NOT EXISTS silver.fresh (id int);"
+    loaded.edit("silver/c.sql", "DROP TABLE IF EXISTS", f"{fresh}\nDROP TABLE IF EXISTS")
+    made: list[object] = []
+    # in the middle of the publish his table is there, before the script that would make it
+    monkeypatch.setattr(Console, "loaded", lambda *_: made.append(intruder.sql("CREATE TABLE silver.fresh (id int)")))
+    assert loaded.run("c").exit_code == 1 and made
+    assert f"table silver.fresh belongs to {intruder.name}" in loaded.output
+
+
+# ---- set-ups that are as they should be -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def roles(database: EmptyDatabase) -> Iterator[Callable[..., str]]:
+    """Makes roles that are gone after the test; they may own the database meanwhile."""
+    made: list[str] = []
+
+    def make(name: str, options: str = "") -> str:
+        made.append(f"{database.name}_{name}")
+        database.sql(f"CREATE ROLE {made[-1]} {options}")
+        return made[-1]
+
+    yield make
+    database.sql(f"ALTER DATABASE {database.name} OWNER TO postgres")
+    for role in made:
+        database.sql(f"DROP OWNED BY {role} CASCADE")
+    for role in made:
+        database.sql(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("who", ["another superuser", "the owner of the database"])
+def test_schemas_of_an_administrator_with_the_rights_to_them_are_enough(
+    database: EmptyDatabase, elt: Role, roles: Callable[..., str], who: str
+) -> None:
+    admin = roles("admin", "LOGIN SUPERUSER" if who == "another superuser" else "LOGIN")
+    if who == "the owner of the database":
+        database.sql(f"ALTER DATABASE {database.name} OWNER TO {admin}")
+    for schema in history.SCHEMAS:
+        database.sql(f"CREATE SCHEMA {schema} AUTHORIZATION {admin}")
+        database.sql(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {elt.name}")
+    opened = Database(Settings(root=ROOT), keywords=elt.connect_args).connect("install")
+    history.install(opened)
+    assert history.begin_run(opened, ["a"], "pid 1", date(2026, 1, 1)) == 1
+    opened.close()
+
+
+def test_a_schema_that_the_first_superuser_installed_is_handed_over_by_the_printed_statements(
+    database: EmptyDatabase, elt: Role
+) -> None:
+    owner = Database(Settings(root=ROOT), keywords=database.connect_args).connect("install")
+    history.install(owner)
+    owner.close()
+    for schema in history.SCHEMAS:
+        database.sql(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {elt.name}")
+    opened = Database(Settings(root=ROOT), keywords=elt.connect_args).connect("install")
+    with pytest.raises(DatabaseError) as caught:
+        history.install(opened)
+    for statement in re.findall(r": (ALTER .*?;)", str(caught.value)):
+        database.sql(statement)
+    history.install(opened)
+    assert history.begin_run(opened, ["a"], "pid 1", date(2026, 1, 1)) == 1
+    opened.close()
+
+
+def test_who_can_become_the_databases_owner_is_no_stranger(
+    loaded: Project, elt: Role, roles: Callable[..., str]
+) -> None:
+    group, alice = roles("dba", "NOLOGIN"), roles("alice", "LOGIN")
+    loaded.database.sql(f"GRANT {group} TO {alice}; ALTER DATABASE {loaded.database.name} OWNER TO {group}")
+    loaded.database.sql(f"GRANT CREATE ON DATABASE {loaded.database.name} TO {elt.name}")
+    assert path_of(elt) == "public"
+    assert loaded.run().exit_code == 0, loaded.output
+
+
+def test_a_role_that_ours_may_only_grant_is_a_stranger_all_the_same(
+    database: EmptyDatabase, roles: Callable[..., str]
+) -> None:
+    """Since PostgreSQL 16, who creates a role is a member of it, with no right but to grant it."""
+    elt, analyst = roles("manager", "LOGIN CREATEROLE"), f"{database.name}_analyst"
+    maker = psycopg2.connect(**database.connect_args | {"user": elt})
+    maker.autocommit = True
+    maker.cursor().execute(f"CREATE ROLE {analyst} LOGIN")
+    maker.close()
+    database.sql(f"GRANT CREATE ON SCHEMA public TO {analyst}")
+    opened = Database(Settings(root=ROOT), keywords=database.connect_args | {"user": elt}).connect("path")
+    assert script_path(opened).path == "pg_catalog"
+    opened.close()
+    database.sql(f"DROP OWNED BY {analyst}; DROP ROLE {analyst}")
+
+
+def test_a_trigger_function_of_a_group_that_we_belong_to_is_ours(
+    loaded: Project, elt: Role, roles: Callable[..., str]
+) -> None:
+    team, alice = roles("team", "NOLOGIN"), roles("alice", "LOGIN")
+    loaded.database.sql(
+        f"GRANT {team} TO {alice}, {elt.name}; CREATE SCHEMA audit; GRANT USAGE ON SCHEMA audit TO PUBLIC"
+    )
+    loaded.database.sql(f"""
+        CREATE FUNCTION audit.note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN coalesce(NEW, OLD); END';
+        ALTER FUNCTION audit.note() OWNER TO {team};
+        CREATE TRIGGER note BEFORE UPDATE ON silver.c FOR EACH ROW EXECUTE FUNCTION audit.note()
+    """)
+    assert loaded.run().exit_code == 0, loaded.output
+
+
+def test_an_analysts_table_in_public_and_a_name_in_a_comment_are_no_reason_to_stop(
+    loaded: Project, elt: Role, mallory: Role
+) -> None:
+    loaded.database.sql(f"CREATE TABLE public.my_notes (id int); ALTER TABLE public.my_notes OWNER TO {mallory.name}")
+    loaded.database.sql(f"CREATE TABLE silver.old_stuff (id int); ALTER TABLE silver.old_stuff OWNER TO {mallory.name}")
+    loaded.edit("gold/both.sql", "a and b side by side", "replaces silver.old_stuff")
+    assert path_of(elt) == "public"
+    assert loaded.run().exit_code == 0, loaded.output
+
+
+def test_psql_sees_gold_and_silver_only_where_no_stranger_may_put_code_there(
+    loaded: Project, elt: Role, mallory: Role
+) -> None:
+    def path() -> str:
+        opened = Database(Settings(root=ROOT), keywords=elt.connect_args).connect("psql")
+        try:
+            return psql_path(opened)
+        finally:
+            opened.close()
+
+    assert path() == "gold,silver"
+    loaded.database.sql(f"GRANT CREATE ON SCHEMA gold TO {mallory.name}")
+    assert path() == "silver"
+    loaded.database.sql(f"GRANT CREATE ON SCHEMA silver TO {mallory.name}")
+    assert path() == "pg_catalog"
 
 
 def test_partitions_are_looked_at_too(loaded: Project, intruder: Role, elt: Role, trigger: str) -> None:
@@ -622,6 +877,7 @@ def test_check_online_warns_of_what_a_stranger_could_do_and_the_printed_statemen
     assert sorted(statements) == sorted([
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
         f"REVOKE CREATE ON SCHEMA silver FROM {mallory.name};",
+        f"REVOKE REFERENCES ON silver.products FROM {mallory.name};",
         f"REVOKE TRIGGER ON silver.products FROM {mallory.name};",
         "REVOKE TRIGGER ON bronze.products FROM PUBLIC;",
         "REVOKE TRIGGER ON elt.runs FROM PUBLIC;",

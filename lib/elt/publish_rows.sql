@@ -177,9 +177,10 @@ COMMENT ON FUNCTION elt._change_rows(bigint, regclass, text) IS
     'Internal to elt.publish_rows: runs a statement that must touch a known number of rows.';
 
 
--- Raise where a trigger on one of these tables, their partitions or children would run a stranger's code as the caller: a
--- stranger can log in, is no superuser, does not own the database, and the caller is no member of that role.  The caller
--- holds a lock that keeps new triggers out.
+-- Raise where a trigger would run a stranger's code as the caller: a trigger on one of these tables, on what they write in
+-- turn (partitions and children, tables of foreign keys with an action, tables beneath a view), with its function or its
+-- condition.  A stranger can log in, and is none of the caller's roles, no superuser, not the database's owner, and nobody
+-- who can become one of them.  The caller holds a lock that keeps new triggers out.
 CREATE OR REPLACE FUNCTION elt._refuse_triggers(tables regclass[])
 RETURNS void
 LANGUAGE plpgsql
@@ -188,52 +189,94 @@ AS $function$
 DECLARE
     found record;
 BEGIN
-    -- Usually there is no trigger, or all functions are ours or PostgreSQL's own.
+    -- Usually there is no trigger, or all that triggers call is ours or PostgreSQL's own, which pg_depend does not list.
     FOR found IN
         WITH RECURSIVE
 
         written (oid) AS (
             SELECT unnest(tables)::oid
             UNION
-            SELECT inhrelid FROM pg_inherits JOIN written ON inhparent = written.oid
+            SELECT further.oid
+            FROM written
+            CROSS JOIN LATERAL (
+                SELECT inhrelid FROM pg_inherits WHERE inhparent = written.oid
+                UNION ALL
+                SELECT conrelid
+                FROM pg_constraint
+                WHERE confrelid = written.oid AND contype = 'f'
+                    AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
+                UNION ALL
+                SELECT refobjid
+                FROM pg_rewrite
+                JOIN pg_depend ON classid = 'pg_rewrite'::regclass AND objid = pg_rewrite.oid
+                WHERE ev_class = written.oid AND refclassid = 'pg_class'::regclass AND refobjid >= 16384
+            ) AS further (oid)
         )
 
         SELECT
             tgrelid::regclass AS relation,
             tgname AS name,
-            tgfoid::regprocedure AS function,
-            pg_get_userbyid(proowner) AS owner,
-            proowner
+            object.type,
+            object.identity,
+            owners.refobjid AS owner
         FROM written
         JOIN pg_trigger ON tgrelid = written.oid
-        JOIN pg_proc ON pg_proc.oid = tgfoid
-        WHERE tgenabled <> 'D' AND NOT tgisinternal
-            AND proowner <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
+        JOIN pg_depend AS called
+            ON called.classid = 'pg_trigger'::regclass
+            AND called.objid = pg_trigger.oid
+            AND called.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)
+        JOIN pg_shdepend AS owners
+            ON owners.classid = called.refclassid
+            AND owners.objid = called.refobjid
+            AND owners.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND owners.refclassid = 'pg_authid'::regclass
+            AND owners.deptype = 'o'
+        CROSS JOIN pg_identify_object(called.refclassid, called.refobjid, 0) AS object
+        WHERE tgenabled IN ('O', 'A') AND NOT tgisinternal
+            AND owners.refobjid <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
     LOOP
         IF EXISTS (
             WITH RECURSIVE
 
-            -- not asked of pg_has_role, which says yes to a superuser whatever the role
+            -- Not asked of pg_has_role, which says yes to a superuser whatever the role.  Since PostgreSQL 16 a member may be
+            -- allowed to do no more than to grant the role.
+            members (member, roleid) AS (
+                SELECT member, roleid
+                FROM pg_auth_members
+                WHERE coalesce((to_jsonb(pg_auth_members) ->> 'inherit_option')::boolean, true)
+                    OR coalesce((to_jsonb(pg_auth_members) ->> 'set_option')::boolean, true)
+            ),
+
             ours (oid) AS (
                 SELECT oid FROM pg_roles WHERE rolname = current_user
                 UNION
-                SELECT roleid FROM pg_auth_members JOIN ours ON member = ours.oid
+                SELECT members.roleid FROM members JOIN ours ON members.member = ours.oid
+            ),
+
+            mighty (oid) AS (
+                SELECT oid FROM pg_roles WHERE rolsuper
+                UNION
+                SELECT datdba FROM pg_database WHERE datname = current_database()
+                UNION
+                SELECT members.member FROM members JOIN mighty ON members.roleid = mighty.oid
             )
 
             SELECT
             FROM pg_roles AS stranger
-            WHERE rolcanlogin AND NOT rolsuper
-                AND oid NOT IN (SELECT ours.oid FROM ours)
-                AND oid NOT IN (SELECT datdba FROM pg_database WHERE datname = current_database())
-                AND pg_has_role(stranger.oid, found.proowner, 'MEMBER')
+            WHERE rolcanlogin
+                AND found.owner NOT IN (SELECT ours.oid FROM ours UNION SELECT mighty.oid FROM mighty)
+                AND oid NOT IN (SELECT ours.oid FROM ours UNION SELECT mighty.oid FROM mighty)
+                AND pg_has_role(stranger.oid, found.owner, 'MEMBER')
         ) THEN
-            RAISE EXCEPTION 'trigger % on % runs function % of role %: nothing is written there, for it would run as %',
-                    quote_ident(found.name), found.relation, found.function, quote_ident(found.owner), current_user
+            RAISE EXCEPTION 'trigger % on % runs % % of role %: nothing is written there, for it would run as %',
+                    quote_ident(found.name), found.relation, found.type, replace(found.identity, 'pg_catalog.', ''),
+                    quote_ident(pg_get_userbyid(found.owner)), current_user
                 USING
                     ERRCODE = 'insufficient_privilege',
                     HINT = format(
-                        'DROP TRIGGER %I ON %s; or, if you trust what it does: ALTER FUNCTION %s OWNER TO %I;',
-                        found.name, found.relation, found.function, current_user
+                        'DROP TRIGGER %I ON %s; or, if you trust what it does: ALTER %s %s OWNER TO %I;',
+                        found.name, found.relation, upper(found.type), replace(found.identity, 'pg_catalog.', ''),
+                        current_user
                     );
         END IF;
     END LOOP;
