@@ -37,7 +37,7 @@ class Contract:
 class Match:
     """A contract held against a source table."""
 
-    #: bronze column -> column of the source, in the bronze table's order
+    #: bronze column -> column of the source, in the source's order, which is that of an export
     found: Mapping[str, str]
     #: bronze columns that the source lacks
     missing: tuple[str, ...]
@@ -70,12 +70,12 @@ def match(contract: Contract, source: SourceTable) -> Match:
             raise LoadError(
                 f"{source.id}: columns {both} would both land as {name!r} in {contract.table}; rename one in Keboola"
             )
-    found = {name: landed[name][0] for name in contract.columns if name in landed}
-    taken = set(found.values())
+    wanted = {landed[name][0]: name for name in contract.columns if name in landed}
+    found = {wanted[column]: column for column in source.columns if column in wanted}
     return Match(
         found,
         tuple(name for name in contract.columns if name not in found),
-        tuple(column for column in source.columns if column not in taken),
+        tuple(column for column in source.columns if column not in wanted),
     )
 
 

@@ -43,7 +43,7 @@ class Staging:
     """A table that only this run reads: all text, unlogged, named after run and job."""
 
     name: str
-    #: bronze columns that the export fills, in bronze's order, which is the export's, too
+    #: bronze columns that the export fills, in the export's order; the table itself has them in bronze's
     columns: tuple[str, ...]
     has_nulls: bool
 
@@ -76,16 +76,22 @@ def drop_staging(connection: Connection, name: str, *, patience: float = 2.0) ->
         execute(connection, drop.format(sql.Literal(round(patience * 1000)), sql.Identifier("elt_staging", name)))
 
 
-def create_staging(connection: Connection, name: str, columns: Iterable[str], source: SourceTable) -> Staging:
-    """An empty staging table for these bronze columns of one export; an earlier try's is replaced.
+def create_staging(
+    connection: Connection, name: str, contract: Contract, found: Iterable[str], source: SourceTable
+) -> Staging:
+    """An empty staging table for one export; an earlier try's is replaced. found: bronze columns in the export's order.
 
     Its columns stand in bronze's order: INSERT then takes each row as it is, which is a quarter faster. Nobody else gets
     a right on it, whatever the role's default privileges are: a trigger on it would run as us.
     """
-    staging = Staging(name, tuple(columns), source.has_nulls)
+    staging = Staging(name, tuple(found), source.has_nulls)
     drop_staging(connection, name)
     try:
-        texts = sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(column)) for column in staging.columns)
+        texts = sql.SQL(", ").join(
+            sql.SQL("{} text").format(sql.Identifier(column))
+            for column in contract.columns
+            if column in staging.columns
+        )
         # one query, which is one transaction: nobody sees the table before the rights are gone
         execute(
             connection,

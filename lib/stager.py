@@ -184,7 +184,8 @@ class Stager:
         for job in group if len(ready) == len(group) else ():
             with self._blame(job):
                 source, found = ready[job.name]
-                staging = create_staging(self.connection, f"r{self.run_id}_{job.name}", found.found, source)
+                name = f"r{self.run_id}_{job.name}"
+                staging = create_staging(self.connection, name, self.contracts[job.name], found.found, source)
                 ticket = self.extractor.start(source, tuple(found.found.values()))
                 exports.append(_Export(job, staging, source, found.unused, ticket, began))
         return exports

@@ -285,7 +285,7 @@ def _load_morning(connection: Connection, group: Sequence[Job], day: date, today
                 source = SourceTable(job.extract.table, tuple(columns), rows=None, has_nulls=False, version="")
                 contract = read_contract(connection, job.load)
                 found = match(contract, source).found
-                staging = create_staging(connection, f"demo_{job.name}", found, source)
+                staging = create_staging(connection, f"demo_{job.name}", contract, found, source)
                 places = [columns.index(column) for column in found.values()]
                 texts = [[row[place] for place in places] for row in rows]
                 names = sql.SQL(", ").join(map(sql.Identifier, staging.columns))

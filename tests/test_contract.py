@@ -40,6 +40,10 @@ def test_names_land_in_lower_case_and_reduced_to_letters_digits_and_underscores(
 def test_a_match_tells_what_is_there_what_is_missing_and_what_nobody_asked_for() -> None:
     found = match(contract("id", "v", "w", fills_itself=["n"]), source("W", "extra", "n", "ID"))
     assert found == Match({"id": "ID", "w": "W"}, ("v",), ("extra", "n"))
+    assert list(found.found) == [
+        "w",
+        "id",
+    ], "in the order of the source, so that an export of all of it is the usual one"
 
 
 @pytest.mark.parametrize(("first", "second"), [("id", "ID"), ("a-b", "a.b"), ("größe", "grüße"), ("İ", "i̇")])

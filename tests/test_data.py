@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from conftest import Database as EmptyDatabase
-from lib.contract import match, read_contract
+from lib.contract import Contract, match, read_contract
 from lib.credentials import Secret
 from lib.database import Connection, Database, execute, query, transaction
 from lib.errors import LoadError
@@ -94,7 +94,7 @@ class Pipe:
         table = self.extractor.table("in.c-main.t")
         found = match(contract, table).found
         export = self.extractor.finish(self.extractor.start(table, tuple(found.values())))
-        staging = create_staging(self.connection, "r1_t", found, table)
+        staging = create_staging(self.connection, "r1_t", contract, found, table)
         counted = sum(copy_slice(self.connection, staging, piece, "in.c-main.t") for piece in export.slices)
         with transaction(self.connection, lock_timeout=2):
             publish_bronze(self.connection, job, contract, staging, counted, EVERYTHING)
@@ -153,7 +153,8 @@ def copied(database: EmptyDatabase, width: int, has_nulls: bool, data: bytes) ->
     opened = Database(Settings(root=database.server.folder), keywords=database.connect_args).connect("bytes")
     execute(opened, "CREATE SCHEMA IF NOT EXISTS elt_staging")
     source = SourceTable("in.c-main.t", COLUMNS[:width], None, has_nulls, "1")
-    staging = create_staging(opened, "r1_t", [name.lower() for name in COLUMNS[:width]], source)
+    names = tuple(name.lower() for name in COLUMNS[:width])
+    staging = create_staging(opened, "r1_t", Contract("bronze.t", names, frozenset()), names, source)
     count = copy_slice(opened, staging, Slice(2, "t_0_1_0.csv.gz", lambda: io.BytesIO(data)), source.id)
     rows = query(opened, "SELECT * FROM elt_staging.r1_t")
     assert len(rows) == count

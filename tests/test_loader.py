@@ -61,7 +61,7 @@ class Workbench:
     def stage(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Staging:
         """A staging table that holds these rows, as far as bronze.t asks for them."""
         found = match(self.contract(), source(*columns)).found
-        staging = create_staging(self.connection, "r1_t", found, source(*columns))
+        staging = create_staging(self.connection, "r1_t", self.contract(), found, source(*columns))
         places = [list(columns).index(column) for column in found.values()]
         text = io.StringIO(newline="")
         writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
@@ -108,7 +108,7 @@ def test_staging_has_the_columns_of_bronze_in_its_order_and_no_others(bench: Wor
         "SELECT attname FROM pg_attribute WHERE attrelid = 'elt_staging.r1_t'::regclass AND attnum > 0 ORDER BY attnum"
     )
     staging = bench.stage(["New", "V", "Id"], [("x", "new", "1")])
-    assert staging.columns == ("id", "v")
+    assert staging.columns == ("v", "id")
     assert bench.rows(columns) == [("id",), ("v",)]
     assert bench.rows("SELECT * FROM elt_staging.r1_t") == [("1", "new")]
 
@@ -298,7 +298,7 @@ def test_a_slice_that_cannot_be_read_to_its_end_leaves_no_row(bench: Workbench) 
                 raise ExtractError("slice 1: the connection was cut")
             return data
 
-    staging = create_staging(bench.connection, "r1_t", ("id", "v"), source("id", "v"))
+    staging = create_staging(bench.connection, "r1_t", bench.contract(), ("id", "v"), source("id", "v"))
     with pytest.raises(ExtractError, match="^slice 1: the connection was cut$"):
         copy_slice(bench.connection, staging, Slice(1, "t", lambda: Cut(b"1,2\n")), "in.c-main.t")
     assert bench.rows("SELECT count(*) FROM elt_staging.r1_t") == [(0,)]
@@ -321,7 +321,7 @@ def test_staging_that_a_copy_still_holds_is_left_to_the_next_sweep(bench: Workbe
             return super().read(size)
 
     bench.sql("CREATE TABLE elt_staging.r0_litter (v text)")
-    staging = create_staging(bench.connection, "r1_t", ("id", "v"), source("id", "v"))
+    staging = create_staging(bench.connection, "r1_t", bench.contract(), ("id", "v"), source("id", "v"))
     connection = bench.connect()
     arguments = (connection, staging, Slice(1, "t", lambda: Slow(b"1,2\n")), "in.c-main.t")
     copying = threading.Thread(target=copy_slice, args=arguments)
