@@ -15,7 +15,7 @@ from lib import history
 from lib.database import Connection, LockTimeout, execute, holds_run_lock, query, reset, transaction, translated
 from lib.errors import CheckFailed, DatabaseError, EltError, LoadError, ScriptError
 from lib.guards import Accepted
-from lib.history import JobRecord
+from lib.history import SCHEMAS, JobRecord
 from lib.jobs import Job, Script
 from lib.loader import publish_bronze
 from lib.plan import lock_what_is_written, named_in
@@ -93,11 +93,10 @@ class Publisher:
                 raise DatabaseError(
                     "this run no longer holds the run lock, so another may be at work: nothing was published. Run again."
                 )
-            # asked before the export, too; since then somebody may have made what scripts are about to name, and where
-            # strangers may create in a layer, they may do so at any moment
+            # owners were asked before the export; where strangers may create, something new may be there at any moment
             self._named = named_in(job for group in groups for job in group)
-            refuse_strangers(self.connection, self._named)
-            self._watchful = bool(creators(self.connection, ["bronze", "silver", "gold"]))
+            self._watchful = bool(creators(self.connection, SCHEMAS))
+            self._ask_owners()
             # deferred constraints speak where a job and a line can be named, and not at COMMIT
             execute(self.connection, "SET CONSTRAINTS ALL IMMEDIATE")
             known = self._published_relations()
@@ -256,9 +255,13 @@ class Publisher:
 
     def _reset(self) -> None:
         self.check_stop()
+        self._ask_owners()
+        reset(self.connection, lock_timeout=self.lock_timeout, run_date=self.run_date, search_path=self.path.path)
+
+    def _ask_owners(self) -> None:
+        """Where a stranger may create in one of our schemas, see that nothing new there is what scripts name."""
         if self._watchful:
             refuse_strangers(self.connection, self._named)
-        reset(self.connection, lock_timeout=self.lock_timeout, run_date=self.run_date, search_path=self.path.path)
 
     # ---- what the transaction did so far ----------------------------------------------------------------------------
 
