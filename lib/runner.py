@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 
 from lib import doubt, history, loader
 from lib.blockers import BlockerWatch
 from lib.console import Console
-from lib.contract import Contract, read_contracts
+from lib.contract import Contract, match, read_contract, read_contracts
 from lib.database import (
     CommitInDoubt,
     Connection,
@@ -32,7 +33,7 @@ from lib.database import (
 )
 from lib.errors import Cancelled, DatabaseError, EltError, ExtractError, LoadError
 from lib.extractors import Extractor, SourceTable
-from lib.guards import Accepted
+from lib.guards import Accepted, missing_columns
 from lib.history import JobRecord, LastLoad
 from lib.jobs import Job
 from lib.plan import Plan, make_extractor, named_in
@@ -187,7 +188,7 @@ class Run:
         self.console.begin(run_id, address(connection), source)
         contracts, refused = self._contracts(connection, recorder, path)
         last_loads = history.last_loads(recorder)
-        outdated, watched = self._look_at_bystanders(extractor, last_loads)
+        outdated, watched = self._look_at_bystanders(connection, extractor, last_loads)
         refused |= outdated
         groups = [
             [job for job in group if job.name in self.plan.loads]
@@ -222,7 +223,7 @@ class Run:
         return contracts, failed
 
     def _look_at_bystanders(
-        self, extractor: Extractor, loaded: Mapping[str, LastLoad]
+        self, connection: Connection, extractor: Extractor, loaded: Mapping[str, LastLoad]
     ) -> tuple[dict[str, EltError], dict[str, list[SourceTable]]]:
         """A partial run gives what a whole one would, or is refused: tables of its groups that it does not load must
         be in the source what they were when they were loaded here. They are watched while the others are exported."""
@@ -242,6 +243,9 @@ class Run:
                 refused.setdefault(asked[0], error)
                 continue
             if job.name not in loaded or loaded[job.name].version != source.version:
+                if text := _lost_columns(connection, job, source):
+                    refused.setdefault(asked[0], LoadError(text))
+                    continue
                 reason = "changed in the source since it was loaded" if job.name in loaded else "was never loaded here"
                 refused.setdefault(
                     asked[0],
@@ -339,6 +343,13 @@ class Run:
                     self.console.warn(notice)
         except DatabaseError as error:
             self.console.warn(f"what was published stays, but: {error}" if published else str(error))
+
+
+def _lost_columns(connection: Connection, job: Job, source: SourceTable) -> str:
+    """That a table which is not loaded now lacks a column: loading it, too, would not help. Empty: it lacks none."""
+    with suppress(LoadError):  # its bronze table is not there yet
+        return missing_columns(job, source, match(read_contract(connection, job.load), source))
+    return ""
 
 
 def _any(group: Sequence[Job], names: Mapping[str, object]) -> bool:

@@ -117,6 +117,13 @@ def test_what_was_accepted_is_recorded_also_where_the_group_then_fails(monday: P
     assert monday.database.sql(recorded) == [("failed", ["missing"])]
 
 
+def test_a_run_of_one_job_names_the_column_that_another_of_its_group_lost(monday: Project) -> None:
+    monday.put("b", [("1", "tuesday")] * 10, columns=["idx", "v"])
+    assert monday.run("a").exit_code == 1
+    assert "in.c-main.b has no column 'id'; did you mean 'idx'?" in monday.last_line
+    assert "no longer match" not in monday.output
+
+
 def test_an_optional_column_is_null_where_it_is_missing_and_loaded_where_it_is_there(monday: Project) -> None:
     monday.registry["c"]["load"]["optional_columns"] = ["v"]
     assert monday.run().exit_code == 0
@@ -355,6 +362,12 @@ def test_a_renamed_column_is_held_back_and_the_printed_command_loads_it(morning:
     assert accepted.returncode == 0, accepted.stdout
     assert morning.database.sql("SELECT count(weight_g) FROM silver.products") == [(0,)]
     listed = morning.run("main.py", "check", "--online").stdout
+    morning.keboola.put_table(
+        PRODUCTS_TABLE, columns=[*PRODUCT_COLUMNS, "ean", "colour"], rows=[(*row, "", "") for row in products(50, 1)]
+    )
+    well = morning.run("main.py", "check", "--online")
+    assert well.returncode == 0
+    assert "in.c-interview_de.products, 13 columns, 50 rows; not in bronze.products: 'ean', 'colour'" in well.stdout
     assert "error: in.c-interview_de.products has no column 'weight_value'; did you mean 'weight'?" in listed
 
 
