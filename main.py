@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from lib.command_line import RUN_EPILOG, add_run_arguments, guarded
+from lib.command_line import RUN_EPILOG, HelpFormatter, add_run_arguments, guarded
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         " load of today, and ask gold what an analyst would. Your settings, PG* and KEBOOLA_* variables are neither read"
         " nor written; everything is below .elt/demo/. With a command: run that command against the demo.",
         epilog="examples:\n  python main.py demo\n  python main.py demo psql\n  python main.py demo fail\n  python main.py demo stop",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     within_demo = demo.add_subparsers(dest="demo_command", metavar="COMMAND")
     for target in (commands, within_demo):
@@ -47,7 +47,7 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
         help="run all jobs, or the named ones",
         description="Run all jobs in dependency order, or load the named ones and bring what depends on them up to date.",
         epilog=RUN_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_run_arguments(run)
     check = commands.add_parser(
@@ -73,7 +73,7 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
         help="open psql on the configured database",
         description="Open psql on the configured database, with the password already known to it.",
         epilog='example: python main.py psql -c "SELECT * FROM gold.product_status_summary LIMIT 10"',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     psql.usage = f"{psql.prog} [psql's own arguments]"
     commands.add_parser(
@@ -92,7 +92,7 @@ def _add_credentials(commands: argparse._SubParsersAction) -> None:
         epilog="examples:\n  python main.py credentials set keboola        asks for the token\n"
         "  python main.py credentials set postgres < file    reads it from a file\n"
         "  python main.py credentials show                shows where they are found, never what they are",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     credentials.add_argument("action", choices=("set", "show", "delete"))
     credentials.add_argument("name", nargs="?", choices=("keboola", "postgres"), help="which secret (show: both)")

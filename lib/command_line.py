@@ -23,6 +23,14 @@ RUN_EPILOG = """examples:
 exit codes: 0 done, 1 a job failed, 2 registry, settings or usage, 75 another run is at work, 130/143 stopped"""
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Wraps a description, and leaves examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        kind = argparse.RawDescriptionHelpFormatter if "\n" in text else argparse.HelpFormatter
+        return kind._fill_text(self, text, width, indent)
+
+
 def guarded(work: Callable[[], int]) -> int:
     """The exit code of a command; whatever it raises on purpose is one message on stderr.
 

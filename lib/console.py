@@ -81,7 +81,7 @@ class Console:
 
         A table that is wider than the terminal is shown row by row, a column a line, as psql's \\x does.
         """
-        cells = [[_cell(value, self.zone) for value in row] for row in rows]
+        cells = [[_cell(value, self.zone, whole=len(headers) == 1) for value in row] for row in rows]
         widths = [max(map(len, column)) for column in zip(headers, *cells)]
         right = [any(isinstance(row[place], (int, Decimal)) for row in rows) for place in range(len(headers))]
         if self.out.isatty() and sum(widths) + 2 * len(widths) - 2 > shutil.get_terminal_size().columns:
@@ -242,14 +242,15 @@ def _first_line(text: object) -> str:
     return str(text).partition("\n")[0]
 
 
-def _cell(value: object, zone: tzinfo) -> str:
+def _cell(value: object, zone: tzinfo, *, whole: bool) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
         return f"{value.astimezone(zone):%Y-%m-%d %H:%M %Z}"
     if isinstance(value, int):
         return f"{value:,}"
-    return _first_line(value)[:100]
+    text = _first_line(value)
+    return text if whole or len(text) <= 100 else f"{text[:97]}..."
 
 
 def _count(number: int, noun: str) -> str:

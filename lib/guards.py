@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lib.contract import Match
+from lib.contract import Match, landing_name
 from lib.errors import LoadError, SettingsError
 from lib.extractors import SourceTable
 from lib.jobs import Job
@@ -103,13 +103,18 @@ def missing_columns(job: Job, source: SourceTable, found: Match) -> str:
     if near:
         also = f"; did you mean {near!r}?"
     elif candidates and len(missing) == 1:
-        also = f"; it also has {named(candidates)}."
+        also = f"; it also has {named(candidates)}"
     else:
-        also = "."
+        also = ""
+    table, new = job.load.table, landing_name(near)
+    rename = (
+        f", and once in psql: ALTER TABLE {table} RENAME COLUMN {missing[0]} TO {new};" if near else " and the table"
+    )
     listed = ", ".join(f'"{name}"' for name in missing[:SHOWN])
     return (
-        f"{source.id} has {', '.join(says)}{more}{also}\n    The rows loaded before stay. Correct {job.load.script};"
-        f'\n    or, if it may be missing, add to "load" of job {job.name} in elt_jobs.json: "optional_columns": [{listed}]'
+        f"{source.id} has {', '.join(says)}{more}{also}\n    The rows loaded before stay."
+        f" {'If it was renamed, rename it' if near else 'Correct it'} in {job.load.script} and what reads it{rename}"
+        f'\n    If it may be missing, add to "load" of job {job.name} in elt_jobs.json: "optional_columns": [{listed}]'
     )
 
 
@@ -118,7 +123,9 @@ def check_columns(job: Job, source: SourceTable, found: Match, accepted: Accepte
     if not found.found:
         raise LoadError(f"{job.load.table} and {source.id} have no column in common: is it the right table?")
     if (text := missing_columns(job, source, found)) and not accepted.has(job, "missing"):
-        raise LoadError(f"{text}\n    or accept it once, NULL in every row: {accepted.once(job, 'missing')}")
+        raise LoadError(
+            f"{text}\n    To load without it once (each number made of it is 0 or unknown): {accepted.once(job, 'missing')}"
+        )
 
 
 def check_count(job: Job, source: SourceTable, rows: int, accepted: Accepted) -> None:

@@ -180,7 +180,8 @@ class Publisher:
             result = run_check(self.connection, check)
             self._keep(job, result)
             if result.broken_by:
-                self._notes.append((job.name, f"{check.script.path}: {broken_claim(result.broken_by)}"))
+                text = f"{check.script.path}: {broken_claim(result.broken_by)}; a warning, so the job is published"
+                self._notes.append((job.name, text))
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ def require_keboola(settings: Settings) -> str:
     if settings.keboola_url:
         return settings.keboola_url
     raise SettingsError(
-        f"no Keboola project is named. Write into {settings.root / FILE_NAME}:\n\n"
+        f"no Keboola project is named\nWrite into {settings.root / FILE_NAME}:\n\n"
         '    [keboola]\n    url = "https://connection.keboola.com"\n\n'
         "(the host that the browser shows when you work in the project). "
         "To look around with nothing set up: python main.py demo"
@@ -127,7 +127,7 @@ def require_postgres(settings: Settings, environ: Mapping[str, str] = os.environ
     if settings.postgres != Postgres() or any(environ.get(name) for name in NAMING_VARIABLES):
         return
     raise SettingsError(
-        f"no PostgreSQL is named. Write into {settings.root / FILE_NAME}:\n\n"
+        f"no PostgreSQL is named\nWrite into {settings.root / FILE_NAME}:\n\n"
         '    [postgres]\n    host = "db.example.com"\n    dbname = "warehouse"\n    user = "elt"\n\n'
         "or there `embedded = true` for a PostgreSQL that this project runs itself, or set PGHOST or PGSERVICE as for "
         "psql.\nTo look around with nothing set up: python main.py demo"

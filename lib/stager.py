@@ -198,7 +198,9 @@ class Stager:
         new = [column for column in new if column not in shadowed]
         if new:
             text = f"{source.id} has columns that {contract.table} lacks; they are not loaded: {named(new)}"
-            if loadable := [name for name in map(landing_name, new) if may_be_column(name)]:
+            loadable = [name for name in map(landing_name, new) if may_be_column(name)]
+            # where a column is missing, too, one of these is more likely its new name
+            if loadable and not found.missing:
                 text += (
                     f"\n    To load one, add to {job.load.script}:"
                     f" SELECT elt.add_column('{contract.table}', '{loadable[0]}', 'text');"

@@ -67,7 +67,7 @@ def test_a_commit_that_never_arrived_is_a_failed_run(monday: Project) -> None:
     assert monday.day("silver.a") == "monday"
     assert last_run(monday)[0] == "failed"
     monday.connect_args = monday.database.connect_args
-    assert monday.run().exit_code == 0
+    assert monday.run(wait=True).exit_code == 0
 
 
 def test_where_nobody_answers_the_outcome_is_unknown_and_the_message_says_how_to_look(monday: Project) -> None:
@@ -203,7 +203,8 @@ def cut_often(project: Project, count: int) -> None:
         project.put_day(new)
         with PostgresProxy(project.database, dice.choice(HOW)) as proxy:
             project.connect_args = proxy.connect_args
-            code = project.run().exit_code
+            # the server may notice a moment later that the connection of the run before is gone
+            code = project.run(wait=True).exit_code
         found = project.day("silver.a")
         assert found == (new if code == 0 else before)
         assert last_run(project)[0] == ("done" if code == 0 else "failed")
