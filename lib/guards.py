@@ -93,28 +93,27 @@ def missing_columns(job: Job, source: SourceTable, found: Match) -> str:
     missing = [name for name in found.missing if name not in job.load.optional_columns]
     if not missing:
         return ""
-    candidates = [column for column in found.unused if column]
-    says = []
-    for name in missing[:SHOWN]:
-        near = nearest_column(name, candidates)
-        says.append(f"no column {name!r}" + (f" (did you mean {near!r}?)" if near and len(missing) > 1 else ""))
-    more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
-    near = nearest_column(missing[0], candidates) if len(missing) == 1 else ""
-    if near:
-        also = f"; did you mean {near!r}?"
-    elif candidates and len(missing) == 1:
-        also = f"; it also has {named(candidates)}"
+    near = {name: nearest_column(name, found.unused) for name in missing[:SHOWN]}
+    lacks = [f"no column {name!r}{f'; did you mean {new!r}?' if new else ''}" for name, new in near.items()]
+    if len(missing) > SHOWN:
+        lacks.append(f"and {len(missing) - SHOWN:,} more are missing")
+    elif found.unused and not any(near.values()):
+        lacks.append(f"but {named(found.unused)}")
+    renamed = [
+        f"ALTER TABLE {job.load.table} RENAME COLUMN {name} TO {landing_name(new)};"
+        for name, new in near.items()
+        if new
+    ]
+    if renamed:
+        way_out = (
+            f"If it was renamed, rename it in {job.load.script}, in what reads it, and in psql: {' '.join(renamed)}"
+        )
     else:
-        also = ""
-    table, new = job.load.table, landing_name(near)
-    rename = (
-        f", and once in psql: ALTER TABLE {table} RENAME COLUMN {missing[0]} TO {new};" if near else " and the table"
-    )
-    listed = ", ".join(f'"{name}"' for name in missing[:SHOWN])
+        way_out = f"Correct it in {job.load.script}, in what reads it, and in {job.load.table}."
+    optional = ", ".join(f'"{name}"' for name in near)
     return (
-        f"{source.id} has {', '.join(says)}{more}{also}\n    The rows loaded before stay."
-        f" {'If it was renamed, rename it' if near else 'Correct it'} in {job.load.script} and what reads it{rename}"
-        f'\n    If it may be missing, add to "load" of job {job.name} in elt_jobs.json: "optional_columns": [{listed}]'
+        f"{source.id} has {', '.join(lacks)}\n    The rows loaded before stay. {way_out}"
+        f'\n    If it may be missing, add to "load" of job {job.name} in elt_jobs.json: "optional_columns": [{optional}]'
     )
 
 

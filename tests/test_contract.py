@@ -87,7 +87,7 @@ def test_a_missing_column_holds_its_group_back_by_name_and_the_others_publish(mo
     assert monday.day("silver.c") == "monday" and monday.day("silver.a") == "tuesday"
     assert "c (in.c-main.c has no column 'v'; did you mean 'value'?" in monday.last_line
     for way_out in (
-        "If it was renamed, rename it in sql_scripts/bronze/c.sql and what reads it, and once in psql:"
+        "If it was renamed, rename it in sql_scripts/bronze/c.sql, in what reads it, and in psql:"
         " ALTER TABLE bronze.c RENAME COLUMN v TO value;",
         'If it may be missing, add to "load" of job c in elt_jobs.json: "optional_columns": ["v"]',
         "To load without it once (each number made of it is 0 or unknown): python main.py run --accept c:missing",
@@ -128,7 +128,7 @@ def test_a_run_of_one_job_names_the_column_that_another_of_its_group_lost(monday
 
 def test_a_renamed_column_is_healed_by_what_is_printed(monday: Project) -> None:
     monday.run()
-    statement = re.search(r"once in psql: (ALTER TABLE .*;)", monday.output)
+    statement = re.search(r"and in psql: (ALTER TABLE .*;)", monday.output)
     monday.database.sql(statement[1])
     monday.edit("bronze/c.sql", "v text", "value text")
     monday.edit("silver/c.sql", "id, v FROM", "id, value AS v FROM")
@@ -157,9 +157,8 @@ def test_several_missing_columns_are_named_each_with_its_nearest(project: Projec
     project.put("c", [("1", "red", "2")], columns=["id", "color_code", "weight_g"])
     assert project.run("c").exit_code == 1
     for said in (
-        "no column 'color' (did you mean 'color_code'?)",
-        "no column 'weight' (did you mean 'weight_g'?)",
-        "no column 'x'",
+        "no column 'color'; did you mean 'color_code'?, no column 'weight'; did you mean 'weight_g'?, no column 'x'",
+        "ALTER TABLE bronze.c RENAME COLUMN color TO color_code; ALTER TABLE bronze.c RENAME COLUMN weight TO weight_g;",
         '"optional_columns": ["color", "weight", "x"]',
     ):
         assert said in project.output
