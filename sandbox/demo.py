@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta, timezone
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ OPEN_PSQL = "Somebody holds a lock, perhaps a transaction left open in psql: end
 #: what an analyst would ask, and how
 TOUR = (
     (
-        "What do we order this week, and how much?",
+        "What do we order, how much, and until when?",
         "SELECT product_sku, product_name, reorder_quantity, order_by, reason"
         " FROM gold.reorder_proposals ORDER BY order_by, product_sku",
     ),
@@ -127,7 +127,7 @@ def run_demo(given: argparse.Namespace) -> int:
 
 
 def _with_keboola(settings: Settings, given: argparse.Namespace, console: Console) -> int:
-    from sandbox.inventory import CAST, put_inventory
+    from sandbox.inventory import CAST, COST_COLUMNS, COSTS_TABLE, UNIT_COSTS, put_inventory
     from sandbox.keboola_server import KeboolaServer
 
     today = date.today()
@@ -137,6 +137,7 @@ def _with_keboola(settings: Settings, given: argparse.Namespace, console: Consol
         os.environ.update(keboola.store_environment)
         settings = replace(settings, keboola_url=keboola.url)
         put_inventory(keboola, products=0, day=today.toordinal(), story_ends=today.toordinal())
+        keboola.put_table(COSTS_TABLE, columns=COST_COLUMNS, rows=UNIT_COSTS)
         if given.demo_command in ("run", "check"):
             return run_command(given.demo_command, given, settings)
         if given.demo_command == "fail":
@@ -251,14 +252,15 @@ def _refuse_another_cast(connection: Connection, settings: Settings) -> None:
         )
 
 
-def _tables(day: date, today: date) -> dict[str, tuple[Sequence[str], Iterator[Sequence[str]]]]:
+def _tables(day: date, today: date) -> dict[str, tuple[Sequence[str], Iterable[Sequence[str]]]]:
     """Columns and rows of the tables of this morning, by their names in Keboola."""
-    from sandbox.inventory import PRODUCT_COLUMNS, PRODUCTS_TABLE, STOCK_COLUMNS, STOCK_TABLE, products, stock
+    from sandbox import inventory
 
     number, story_ends = day.toordinal(), today.toordinal()
     return {
-        PRODUCTS_TABLE: (PRODUCT_COLUMNS, products(0, number, story_ends=story_ends)),
-        STOCK_TABLE: (STOCK_COLUMNS, stock(0, day=number, story_ends=story_ends)),
+        inventory.PRODUCTS_TABLE: (inventory.PRODUCT_COLUMNS, inventory.products(0, number, story_ends=story_ends)),
+        inventory.STOCK_TABLE: (inventory.STOCK_COLUMNS, inventory.stock(0, day=number, story_ends=story_ends)),
+        inventory.COSTS_TABLE: (inventory.COST_COLUMNS, inventory.UNIT_COSTS),
     }
 
 

@@ -285,6 +285,30 @@ _STORIES = {
 }
 CAST = tuple(Member(*good, _STORIES[good[0]]) for good in _GOODS)
 
+#: what a piece of the cast costs its maker, in EUR: the table that README adds as a job
+COSTS_TABLE = "in.c-erp.unit_costs"
+COST_COLUMNS: Texts = ("sku", "cost", "currency")
+UNIT_COSTS: tuple[Texts, ...] = tuple(
+    (sku, cost, "EUR")
+    for sku, cost in {
+        "KES-ONE-BK": "31.40",
+        "KES-ONE-WH": "31.40",
+        "KES-MIN-BK": "24.90",
+        "KES-PRO-BK": "61.505",
+        "KES-PRO-GR": "61.505",
+        "KES-PRO-OR": "62.10",
+        "BCK-CRD-10": "1.15",
+        "BCK-STL-24": "9.00",
+        "BCK-TTN-24": "27.80",
+        "BND-FAM-02": "88.60",
+        "BND-STA-01": "34.05",
+        "CAS-LTH-BN": "12.40",
+        "CAS-SIL-BK": "2.30",
+        "CBL-AC-2M": "1.95",
+        "CBL-CC-1M": "2.05",
+    }.items()
+)
+
 
 @dataclass(frozen=True)
 class _Rows:

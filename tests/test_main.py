@@ -181,15 +181,21 @@ def test_the_demo_plays_its_mornings_beside_a_job_that_it_knows_nothing_of(demo:
         "load": {"table": "bronze.suppliers"},
         "transform": ["bronze/suppliers.sql"],
     }
+    # and with the job that README adds, whose table the demo has
+    jobs |= json.loads("{" + "".join(blocks("json", "Add a job")) + "}")
     registry.write_text(json.dumps(jobs))
     (demo.folder / "sql_scripts/bronze/suppliers.sql").write_text(
         "CREATE TABLE IF NOT EXISTS bronze.suppliers (id text);"
     )
+    for text in blocks("sql", "Add a job"):
+        (demo.folder / text.partition("-- file: ")[2].partition("\n")[0]).write_text(text)
     played = demo.run("main.py", "demo")
     assert played.returncode == 1, played.stdout
     assert "2 held back" not in played.stdout and "suppliers" in played.stdout.splitlines()[-1]
     answer = demo.run("main.py", "demo", "psql", "-XAtc", DEMO_DAYS)
     assert answer.stdout.strip() == "30|29|t", answer.stdout
+    worth = "SELECT count(*), count(stock_value), sum(stock_value) > 10000 FROM gold.stock_value"
+    assert demo.run("main.py", "demo", "psql", "-XAtc", worth).stdout.strip() == "15|15|t"
 
 
 def test_the_demo_names_the_morning_that_fails_and_status_says_that_nothing_was_run(demo: Checkout) -> None:
