@@ -20,10 +20,11 @@ def parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="see it work: a local Keboola, a local PostgreSQL, 30 mornings",
-        description="Start a PostgreSQL of its own and a local Keboola with sample data, play 29 mornings, run the daily"
-        " load of today, and ask gold what an analyst would. Your settings, PG* and KEBOOLA_* variables are neither read"
-        " nor written; everything is below .elt/demo/. With a command: run that command against the demo.",
-        epilog="examples:\n  python main.py demo\n  python main.py demo psql\n  python main.py demo fail\n  python main.py demo stop",
+        description="Start a PostgreSQL of its own and a local Keboola with sample data, play 29 mornings, run the"
+        " daily load of today, and ask gold what an analyst would. Your settings, PG* and KEBOOLA_* variables are"
+        " neither read nor written; everything is below .elt/demo/. With a command: run that command against the demo.",
+        epilog="examples:\n  python main.py demo\n  python main.py demo psql\n  python main.py demo fail\n"
+        "  python main.py demo stop",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     within_demo = demo.add_subparsers(dest="demo_command", metavar="COMMAND")
@@ -45,7 +46,8 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
     run = commands.add_parser(
         "run",
         help="run all jobs, or the named ones",
-        description="Run all jobs in dependency order, or load the named ones and bring what depends on them up to date.",
+        description="Run all jobs in dependency order, or load the named ones and bring what depends on them"
+        " up to date.",
         epilog=RUN_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

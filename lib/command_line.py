@@ -124,7 +124,7 @@ def run_arguments(given: argparse.Namespace, jobs: Sequence[str] = ()) -> int:
     return run_project(read_settings(), given.jobs or jobs, given)
 
 
-def command(name: str, settings) -> str:  # noqa: ANN001
+def command(name: str, settings) -> str:
     """How to type a command here, for the demo or the project."""
     return f"{_python()} main.py {'demo ' if settings.state_folder != '.elt' else ''}{name}"
 
@@ -139,7 +139,7 @@ def _python() -> str:
     return "python" if shutil.which("python") == sys.executable else sys.executable
 
 
-def run_project(settings, jobs: Sequence[str], given: argparse.Namespace) -> int:  # noqa: ANN001
+def run_project(settings, jobs: Sequence[str], given: argparse.Namespace) -> int:
     """Run jobs of a project: settings are of type lib.settings.Settings. Returns the exit code."""
     from lib.console import Console
     from lib.guards import Accepted

@@ -103,7 +103,7 @@ def _first_line(error: Exception) -> str:
 
 
 def status(settings: Settings, console: Console, *, runs: int) -> int:
-    """What gold holds, the last runs, each job's age, and where the time of the last run went; errors come last, whole."""
+    """What gold holds, the last runs, each job's age, where the time of the last run went; errors come last, whole."""
     with translated("status"):
         connection = open_database(settings, Stop()).connect("elt status")
         try:

@@ -263,7 +263,10 @@ def _checked(value: str, wanted: _Wanted, place: str) -> str:
 
 
 def _read_file(path: Path, wanted: _Wanted, place: str) -> str | None:
-    """The one line of a file, None where there is no file. Its mode is not looked at: Docker's secrets are readable by everybody in the container."""
+    """The one line of a file, None where there is no file.
+
+    Its mode is not looked at: Docker's secrets are readable by everybody in the container.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)

@@ -26,8 +26,9 @@ from lib.stop import Stop
 LOCK = (0x656C74, 1)
 OLDEST_SERVER = 150000
 
-#: What every session of a run sets, whatever the role's or the server's defaults are. A pooler refuses `options=`, hence SET.
-#: The path comes first: under another one, a function that somebody made could be called in place of PostgreSQL's own.
+#: What every session of a run sets, whatever the role's or the server's defaults are. A pooler refuses `options=`,
+#: hence SET. The path comes first: under another one, a function that somebody made could be called in place of
+#: PostgreSQL's own.
 SESSION = """
     SET search_path = pg_catalog;
     SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0;
@@ -36,10 +37,10 @@ SESSION = """
     SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed';
 """
 
-#: Repeated before each script, for a plain SET of an earlier one would outlive it. pg_temp stays out of the path, so it is first.
-#: Whatever could change the rows that a script makes is here: PostgreSQL's own default, not the role's or the server's.
-#: parallel_tuple_cost is a tenth of it: a row that a script parses costs far more than handing it over does. A hash table
-#: that processes share lives in /dev/shm, of which a container has 64 MB: too little for a million rows.
+#: Repeated before each script, for a plain SET of an earlier one would outlive it. pg_temp stays out of the path, so it
+#: is first. Whatever could change the rows that a script makes is here: PostgreSQL's own default, not the role's or the
+#: server's. parallel_tuple_cost is a tenth of it: a row that a script parses costs far more than handing it over does.
+#: A hash table that processes share lives in /dev/shm, of which a container has 64 MB: too little for a million rows.
 TRANSACTION = """
     SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD';
     SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';
@@ -67,7 +68,7 @@ class CommitInDoubt(ConnectionLost):
 
 
 def explain(error: psycopg2.Error) -> str:
-    """PostgreSQL's message with its detail and hint, a line each; without the statement, which the caller knows better."""
+    """PostgreSQL's message with its detail and hint, a line each; without the statement, which the caller knows."""
     lines = [error.diag.message_primary or str(error).strip().splitlines()[0] if str(error).strip() else "no message"]
     lines += [text for text in (error.diag.message_detail, error.diag.message_hint) if text]
     return "\n    ".join(lines)
@@ -141,8 +142,8 @@ class Database:
                 _refuse_unfit(connection)
                 if connection.server_version >= 170000:
                     cursor.execute("SET transaction_timeout = 0")
-                # a script reads its temporary table several times, with PostgreSQL's 8MB each time from a file; it is too
-                # late where an event trigger ON login had a temporary table already
+                # a script reads its temporary table several times, with PostgreSQL's 8MB each time from a file; it is
+                # too late where an event trigger ON login had a temporary table already
                 with suppress(psycopg2.errors.InvalidParameterValue):
                     cursor.execute("SET temp_buffers = '128MB'")
             _notice_dead_clients(connection)
@@ -185,7 +186,8 @@ def _refuse_unfit(connection: Connection) -> None:
         )
     if encoding != "UTF8":
         raise SettingsError(
-            f"database {connection.info.dbname} has encoding {encoding}; Keboola's text needs a UTF8 one: CREATE DATABASE .. ENCODING 'UTF8' TEMPLATE template0"
+            f"database {connection.info.dbname} has encoding {encoding}; Keboola's text needs a UTF8 one:"
+            " CREATE DATABASE .. ENCODING 'UTF8' TEMPLATE template0"
         )
     if standby:
         raise SettingsError(f"{address(connection)} is a standby and cannot be written to: connect to the primary")
@@ -231,7 +233,7 @@ def address(connection: Connection) -> str:
 
 
 def run_name(now: datetime) -> str:
-    """The application_name of the session that holds the lock: all that another role may see of it, 63 bytes at most."""
+    """The application_name of the session that holds the lock: all that other roles may see of it, 63 bytes at most."""
     host = socket.gethostname().split(".")[0].encode("ascii", "replace").decode()[:20]
     return f"elt pid {os.getpid()} on {host} since {now:%Y-%m-%d %H:%M:%SZ}"
 
@@ -257,7 +259,7 @@ def try_run_lock(connection: Connection) -> bool:
 
 
 def release_run_lock(connection: Connection) -> None:
-    """Free the lock before the session is closed, which the server notices a moment later: too late for the next run."""
+    """Free the lock before the session is closed: the server notices that a moment later, too late for the next run."""
     with suppress(psycopg2.Error):
         execute(connection, "SELECT pg_advisory_unlock_all()")
 
@@ -317,8 +319,8 @@ def transaction(
 ) -> Iterator[None]:
     """READ COMMITTED READ WRITE with the run's settings; lock_timeout in seconds. Rolled back on any exception.
 
-    lock_timeout must exceed deadlock_timeout (1 s): an autovacuum in the way gives up only after that. With `commit` False
-    it is rolled back at the end, too. Raises CommitInDoubt where nobody knows whether it was committed.
+    lock_timeout must exceed deadlock_timeout (1 s): an autovacuum in the way gives up only after that. With `commit`
+    False it is rolled back at the end, too. Raises CommitInDoubt where nobody knows whether it was committed.
     """
     execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
     try:

@@ -109,7 +109,8 @@ def missing_columns(job: Job, source: SourceTable, found: Match) -> str:
     listed = ", ".join(f'"{name}"' for name in missing[:SHOWN])
     return (
         f"{source.id} has {', '.join(says)}{more}{also}\n    The rows loaded before stay. Correct {job.load.script};"
-        f'\n    or, if it may be missing, add to "load" of job {job.name} in elt_jobs.json: "optional_columns": [{listed}]'
+        f'\n    or, if it may be missing, add to "load" of job {job.name} in elt_jobs.json:'
+        f' "optional_columns": [{listed}]'
     )
 
 
@@ -122,7 +123,7 @@ def check_columns(job: Job, source: SourceTable, found: Match, accepted: Accepte
 
 
 def check_count(job: Job, source: SourceTable, rows: int, accepted: Accepted) -> None:
-    """Guard `count`: as many rows were staged as the source counts, where its count can be compared. Raises LoadError."""
+    """Guard `count`: as many rows were staged as the source counts, where that can be compared. Raises LoadError."""
     if source.rows in (None, rows) or accepted.has(job, "count"):
         return
     raise LoadError(
@@ -152,5 +153,6 @@ def check_size(job: Job, rows_before: int, rows: int, accepted: Accepted) -> Non
         raise LoadError(
             f"{load.table}: the export has {rows:,} rows, {rows_before:,} were loaded before:"
             f" {100 - 100 * rows / rows_before:.0f} % fewer, max_shrink_percent is {load.max_shrink_percent:g}"
-            f"\n    The rows loaded before stay. If the new number is right, accept it once: {accepted.once(job, 'shrink')}"
+            "\n    The rows loaded before stay. If the new number is right, accept it once:"
+            f" {accepted.once(job, 'shrink')}"
         )

@@ -1,4 +1,4 @@
-"""Slices into staging by COPY, staged rows into bronze by DELETE and INSERT: never TRUNCATE, which readers would notice."""
+"""Slices into staging by COPY, staged rows into bronze by DELETE and INSERT: never TRUNCATE, which readers notice."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def sweep_staging(connection: Connection) -> None:
 
 
 def drop_staging(connection: Connection, name: str, *, patience: float = 2.0) -> None:
-    """Drop one staging table; one that a dying COPY holds for longer than `patience` seconds is left to the next sweep."""
+    """Drop one staging table; one that a dying COPY holds for longer than `patience` seconds is for the next sweep."""
     drop = sql.SQL("SET LOCAL lock_timeout = {}; DROP TABLE IF EXISTS {}")
     with suppress(psycopg2.errors.LockNotAvailable):
         execute(connection, drop.format(sql.Literal(round(patience * 1000)), sql.Identifier("elt_staging", name)))
@@ -81,8 +81,8 @@ def create_staging(
 ) -> Staging:
     """An empty staging table for one export; an earlier try's is replaced. found: bronze columns in the export's order.
 
-    Its columns stand in bronze's order: INSERT then takes each row as it is, which is a quarter faster. Nobody else gets
-    a right on it, whatever the role's default privileges are: a trigger on it would run as us.
+    Its columns stand in bronze's order: INSERT then takes each row as it is, which is a quarter faster. Nobody else
+    gets a right on it, whatever the role's default privileges are: a trigger on it would run as us.
     """
     staging = Staging(name, tuple(found), source.has_nulls)
     drop_staging(connection, name)
@@ -255,7 +255,8 @@ def _holds_rows_back(connection: Connection, load: Load) -> bool:
     return query(
         connection,
         sql.SQL(
-            "SELECT CASE WHEN relhastriggers OR relhasrules OR relhassubclass THEN EXISTS (SELECT FROM {}) ELSE false END"
+            "SELECT CASE WHEN relhastriggers OR relhasrules OR relhassubclass THEN EXISTS (SELECT FROM {})"
+            " ELSE false END"
             " FROM pg_class WHERE oid = %s::regclass"
         ).format(target),
         (target.as_string(connection),),

@@ -97,7 +97,7 @@ def written_in(jobs: Iterable[Job]) -> list[Name]:
 
 
 def lock_what_is_written(connection: Connection, job: Job, *, loads: bool) -> None:
-    """Lock the tables that a job writes, in the caller's transaction, so that no trigger comes; look at those there are.
+    """Lock the tables that a job writes, in the caller's transaction, so that no trigger comes; look at those it has.
 
     A table that people edit and no load overwrites is locked less: an open edit must not hold up the morning.
     """

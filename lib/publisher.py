@@ -86,12 +86,16 @@ class Publisher:
         failed: dict[str, EltError] = dict(earlier)
         self._locked, self._notes = {}, []
         records: list[JobRecord] = []
-        with translated("publish"), transaction(
-            self.connection, lock_timeout=self.lock_timeout, run_date=self.run_date, search_path=self.path.path
+        with (
+            translated("publish"),
+            transaction(
+                self.connection, lock_timeout=self.lock_timeout, run_date=self.run_date, search_path=self.path.path
+            ),
         ):
             if not holds_run_lock(self.connection):
                 raise DatabaseError(
-                    "this run no longer holds the run lock, so another may be at work: nothing was published. Run again."
+                    "this run no longer holds the run lock, so another may be at work:"
+                    " nothing was published. Run again."
                 )
             # owners were asked before the export; where strangers may create, something new may be there at any moment
             self._named = named_in(job for group in groups for job in group)
@@ -185,7 +189,7 @@ class Publisher:
     # ---- steps ------------------------------------------------------------------------------------------------------
 
     def _lock_targets(self, job: Job, loads: bool) -> None:
-        """Keep other writers and index builders away from the start: a later upgrade of a lock would deadlock with them.
+        """Keep other writers and index builders away from the start: upgrading a lock later would deadlock with them.
 
         Then look at the triggers that are there.
         """
@@ -301,7 +305,7 @@ class Publisher:
         )
 
     def _analyze(self, changes: Mapping[str, int]) -> None:
-        """Fresh statistics, for the next script, on each table that changed by more than a tenth: autovacuum's own rule."""
+        """Fresh statistics, for the next script, on each table that changed by more than a tenth: autovacuum's rule."""
         for table, rows in changes.items():
             ((estimated,),) = query(
                 self.connection, "SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (table,)

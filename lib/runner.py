@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 
 from lib import doubt, history, loader
 from lib.blockers import BlockerWatch
@@ -61,8 +61,8 @@ class Options:
     #: what scripts read as elt.run_date(); None is today in the settings' time zone
     run_date: date | None = None
     patience: Patience = Patience()
-    #: seconds for which the database is asked what became of a COMMIT whose answer was lost; after two minutes of silence
-    #: the server ends the lost session (tcp_keepalives), and its lock is free
+    #: seconds for which the database is asked what became of a COMMIT whose answer was lost; after two minutes of
+    #: silence the server ends the lost session (tcp_keepalives), and its lock is free
     doubt_seconds: float = 180.0
 
 
@@ -104,7 +104,7 @@ class Run:
     def run(self) -> RunResult:
         """Do it. Raises what ends a run before it has a number; afterwards every outcome is a RunResult."""
         with translated("this run"):
-            connection = self.database.connect(run_name(datetime.now(timezone.utc)))
+            connection = self.database.connect(run_name(datetime.now(UTC)))
             try:
                 take_run_lock(connection, self.stop.pause if self.options.wait else None)
                 refuse_strangers(connection, named_in(job for group in self.plan.groups for job in group))
@@ -120,7 +120,7 @@ class Run:
 
     def _recorded(self, connection: Connection, recorder: Connection) -> RunResult:
         """Give the run a number, and let no ending go unrecorded."""
-        run_id = history.begin_run(connection, self.plan.jobs, run_name(datetime.now(timezone.utc)), self.run_date)
+        run_id = history.begin_run(connection, self.plan.jobs, run_name(datetime.now(UTC)), self.run_date)
         try:
             with translated(f"run {run_id}"):
                 loader.sweep_staging(connection)

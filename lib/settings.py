@@ -13,7 +13,7 @@ import tomllib
 import zoneinfo
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timezone, tzinfo
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -70,7 +70,7 @@ class Settings:
     @property
     def zone(self) -> tzinfo:
         """The time zone as an object; UTC needs no time zone data on the machine."""
-        return timezone.utc if self.time_zone == "UTC" else zoneinfo.ZoneInfo(self.time_zone)
+        return UTC if self.time_zone == "UTC" else zoneinfo.ZoneInfo(self.time_zone)
 
 
 def read_settings(root: Path = ROOT) -> Settings:
@@ -264,7 +264,10 @@ def _conflicts(postgres: object, places: dict[tuple[str, str], int]) -> list[tup
 def _unknown_key(section: str, key: str) -> str:
     if re.search("pass|pwd|token|secret|credential", key, re.IGNORECASE):
         name = "keboola" if section == "keboola" or "token" in key.lower() else "postgres"
-        return f"must not be here: secrets never go into this file. Remove the line and type: python main.py credentials set {name}"
+        return (
+            "must not be here: secrets never go into this file."
+            f" Remove the line and type: python main.py credentials set {name}"
+        )
     home = [other for other, keys in _SECTIONS.items() if key in keys]
     if home:
         return f"is unknown here: it belongs under [{home[0]}]"

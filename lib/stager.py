@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
 
+from lib.contract import Contract, Match, landing_name, match, may_be_column
 from lib.database import Connection, Database, keep_alive
 from lib.errors import EltError, ExtractError, LoadError
 from lib.extractors import Extractor, Slice, SourceTable
-from lib.contract import Contract, Match, landing_name, match, may_be_column
 from lib.guards import Accepted, check_columns, check_count, named
 from lib.jobs import Job
 from lib.loader import Staging, copy_slice, create_staging
@@ -207,8 +207,8 @@ class Stager:
         for column in shadowed:
             self._note_once(
                 job,
-                f"{source.id} has a column {column!r}, but {contract.table} fills {landing_name(column)!r} itself, so it is"
-                f" not loaded\n    To load it, take its DEFAULT away in {job.load.script} and in the table",
+                f"{source.id} has a column {column!r}, but {contract.table} fills {landing_name(column)!r} itself,"
+                f" so it is not loaded\n    To load it, take its DEFAULT away in {job.load.script} and in the table",
             )
         if found.missing and found.found and self.accepted.has(job, "missing"):
             self._note_once(

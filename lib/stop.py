@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: the work runs in a thread, the main thread listens and cancels what the thread waits for.
 
-A signal handler cannot run while the main thread is inside the driver's execute or COPY, so the driver never runs there.
+A signal handler cannot run while the main thread is inside the driver's execute or COPY, so the driver never runs
+there.
 """
 
 from __future__ import annotations

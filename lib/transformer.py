@@ -89,6 +89,11 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
         position = end
 
 
+def _without_comments(text: str) -> Iterator[tuple[str, str]]:
+    """Kind and text of each token that means something to PostgreSQL."""
+    return ((kind, token) for kind, token, _ in _tokens(text) if kind not in ("space", "comment", "block"))
+
+
 def _end_of_comment(text: str, start: int) -> int:
     depth = 0
     for mark in COMMENT_MARK.finditer(text, start):
@@ -159,9 +164,7 @@ def names(text: str) -> Names:
     pending = ""  # a word that is a schema if a dot follows
     schema = operator = ""
     publishes = False
-    for kind, token, _ in _tokens(text):
-        if kind in ("space", "comment", "block"):
-            continue
+    for kind, token in _without_comments(text):
         if kind in ("string", "escapes", "dollar") and first != "comment":
             inner = names(_inner(kind, token))
             all_names |= inner.all
@@ -262,8 +265,11 @@ def _refusals_of(statement: Statement) -> Iterator[str]:
         yield "COPY .. TO STDOUT has nobody to write to: leave it out"
     if "concurrently" in words[:4] and words[0] != "refresh":
         yield "CONCURRENTLY cannot run in a transaction: do it once, in psql"
-    if words[:1] == ("create",) and ("on", "commit", "drop") in zip(words, words[1:], words[2:]):
-        yield "ON COMMIT DROP: under psql -f the table would be gone at once; begin with DROP TABLE IF EXISTS pg_temp.name"
+    if words[:1] == ("create",) and ("on", "commit", "drop") in zip(words, words[1:], words[2:], strict=False):
+        yield (
+            "ON COMMIT DROP: under psql -f the table would be gone at once;"
+            " begin with DROP TABLE IF EXISTS pg_temp.name"
+        )
 
 
 # ---- running --------------------------------------------------------------------------------------------------------
@@ -280,7 +286,7 @@ def run_script(connection: Connection, script: Script) -> ScriptResult:
         for statement in statements(script.text):
             _execute(cursor, script, statement)
             if cursor.description and [column.name for column in cursor.description] == NEWS:
-                news = tuple(map(sum, zip(news or (0, 0, 0, 0), cursor.fetchone())))
+                news = tuple(map(sum, zip(news or (0, 0, 0, 0), cursor.fetchone(), strict=True)))
     return ScriptResult(script.path, time.monotonic() - began, news)
 
 
@@ -306,7 +312,9 @@ def run_check(connection: Connection, check: Check) -> ScriptResult:
 
 def broken_claim(count: int, columns: Sequence[str] = (), examples: Sequence[tuple] = ()) -> str:
     """How many rows break a claim, and the first of them."""
-    lines = ["  ".join(f"{name}={_shown(value)}" for name, value in zip(columns, row))[:300] for row in examples]
+    lines = [
+        "  ".join(f"{name}={_shown(value)}" for name, value in zip(columns, row, strict=True))[:300] for row in examples
+    ]
     more = [f"and {count - len(lines):,} more"] if lines and count > len(lines) else []
     return "\n    ".join([f"{count:,} row{'s break' if count > 1 else ' breaks'} this claim", *lines, *more])
 

@@ -1,8 +1,9 @@
 """The demo: a PostgreSQL of its own, a local Keboola, the project's own jobs. Reads and writes nothing but .elt/demo/.
 
-The daily load of today is a whole run. Before it come the 29 mornings that trends and forecasts need, those that were not
-played before: their rows go into bronze without an export, and the jobs' own scripts make silver of them. The cast of
-sandbox/inventory.py tells its story up to today; started again on a later day, the demo goes on with that day's telling.
+The daily load of today is a whole run. Before it come the 29 mornings that trends and forecasts need, those that were
+not played before: their rows go into bronze without an export, and the jobs' own scripts make silver of them. The cast
+of sandbox/inventory.py tells its story up to today; started again on a later day, the demo goes on with that day's
+telling.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ import argparse
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 from lib.commands import command, run_command
 from lib.console import Console
 from lib.credentials import Secret
-from lib.embedded import Server
 from lib.settings import ROOT, Postgres, Settings
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _with_keboola(settings: Settings, given: argparse.Namespace, console: Consol
 
     today = date.today()
     # five in the morning, whenever the demo looks: a second run finds the tables unchanged
-    morning = datetime.combine(today, time(5), timezone.utc).timestamp()
+    morning = datetime.combine(today, time(5), UTC).timestamp()
     with KeboolaServer(token=settings.keboola_token.reveal(), polls=0, clock=lambda: morning) as keboola:
         os.environ.update(keboola.store_environment)
         settings = replace(settings, keboola_url=keboola.url)
@@ -203,7 +203,7 @@ def _play(settings: Settings, today: date, console: Console) -> None:
     ]
 
     def play(stop: Stop) -> None:
-        connection = open_database(settings, stop).connect(run_name(datetime.now(timezone.utc)))
+        connection = open_database(settings, stop).connect(run_name(datetime.now(UTC)))
         try:
             with translated("the mornings before today"):
                 take_run_lock(connection, stop.pause)

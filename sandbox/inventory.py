@@ -1,4 +1,4 @@
-"""The inventory of an invented maker of hardware wallets: a cast of products that tell a story, and any number beside it.
+"""The inventory of an invented maker of hardware wallets: a cast of products with a story, and any number beside it.
 
 The tables are those of design section 7 as generic-extractor writes them (API note, section 11).
 
@@ -372,7 +372,9 @@ def _product_rows(number: int, day: int, changing: float, odd_names: bool) -> li
     length_unit, cm = _LENGTHS[number % len(_LENGTHS)]
     name = _name(seed, blemish if odd_names else "")
     kind = _TYPES[_SECOND[seed[9] % len(_SECOND)]]
-    *sizes, weight = [low + seed[place] / 255 * (high - low) for place, (low, high) in zip((3, 4, 5, 7), _SIZES[kind])]
+    *sizes, weight = [
+        low + seed[place] / 255 * (high - low) for place, (low, high) in zip((3, 4, 5, 7), _SIZES[kind], strict=True)
+    ]
     sides = [_decimal(size, cm) for size in sizes]
     if blemish == "no dimensions":
         sides, length_unit = ["", "", ""], ""

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -193,10 +194,7 @@ class KeboolaServer:
         logged = LoggedRequest(kind or "unknown", request.method, request.path, headers, parameters)
         self.requests.append(logged)
         fault = self.faults.pick(logged.kind, request.path)
-        if fault is None:
-            response = self._answer_well(request, is_api)
-        else:
-            response = self._answer_badly(request, is_api, fault)
+        response = self._answer_badly(request, is_api, fault) if fault else self._answer_well(request, is_api)
         logged.status = response.status
         return response
 
@@ -278,10 +276,8 @@ class _HttpServer(ThreadingHTTPServer):
     def close_all(self) -> None:
         self.server_close()
         for connection in list(self._open):
-            try:
+            with suppress(OSError):  # closed by its own thread a moment ago
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:  # closed by its own thread a moment ago
-                pass
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -94,7 +94,7 @@ def _lists(node: object) -> object:
     if not isinstance(node, dict):
         return node
     values = [_lists(value) for value in node.values()]
-    return values if all(key.isdigit() for key in node) else dict(zip(node, values))
+    return values if all(key.isdigit() for key in node) else dict(zip(node, values, strict=True))
 
 
 def truthy(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""The columns of the bronze table are a contract: what is exported, what is missing, and what can't stop a load any more."""
+"""The columns of the bronze table are a contract: what is exported, what is missing, what can't stop a load."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 import pytest
+
 from checkout import Morning
 from lib.contract import Contract, Match, landing_name, match
 from lib.errors import LoadError, SettingsError

@@ -10,7 +10,7 @@ import re
 import threading
 import zlib
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -569,7 +569,7 @@ def test_azures_own_signatures_are_accepted_and_no_others(clock: Clock) -> None:
         name = file["absPath"]["name"] + "manifest"
 
         def signed(permission: str, account_key: str = key, container: str = file["absPath"]["container"]) -> str:
-            start = datetime.fromtimestamp(clock.now - 60, timezone.utc)
+            start = datetime.fromtimestamp(clock.now - 60, UTC)
             return generate_container_sas(
                 "kbcsandbox", container, account_key, permission=permission, start=start, expiry=start + timedelta(1)
             )

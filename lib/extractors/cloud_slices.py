@@ -195,7 +195,7 @@ class SliceStream(io.RawIOBase):
         super().__init__()
         self._source, self._what = source, what
         self._pending = b""
-        self._member: object | None = None
+        self._member: isal_zlib.Decompress | None = None
         self._plain: bool | None = None
         self._header = header
         self._ready = b""
@@ -253,18 +253,22 @@ class SliceStream(io.RawIOBase):
                 if not self._pending.startswith(_GZIP):
                     raise ExtractError(f"{self._what}: the gzip data are damaged")
                 self._member = isal_zlib.decompressobj(31)
-            try:
-                data = self._member.decompress(self._pending, CSV_PIECE)
-            except (isal_zlib.error, zlib.error):
-                data = None
-            if data is None:
-                raise ExtractError(f"{self._what}: the gzip data are damaged")
+            data = self._unpack(self._member)
             if self._member.eof:
                 self._pending, self._member = self._member.unused_data, None
             else:
                 self._pending = self._member.unconsumed_tail
             if data:
                 return data
+
+    def _unpack(self, member: isal_zlib.Decompress) -> bytes:
+        """What one step makes of the pending bytes."""
+        try:
+            return member.decompress(self._pending, CSV_PIECE)
+        # the stub calls it an exception, where it is a class of exceptions
+        except (isal_zlib.error, zlib.error):  # type: ignore[misc]
+            pass
+        raise ExtractError(f"{self._what}: the gzip data are damaged")
 
     def _refill(self) -> bool:
         """More stored bytes behind the pending ones; False at the end of the object."""

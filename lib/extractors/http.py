@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from urllib.parse import urlsplit
@@ -232,7 +232,7 @@ class Retries:
     def _wait_out(self, failure: Failure, end: float) -> None:
         """One line and one further try a minute; the server says each time when it expects to be back."""
         left = end - self._http.now()
-        until = datetime.fromtimestamp(end, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        until = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M UTC")
         if left + self._http.clock() - self._began > LONGEST_MAINTENANCE:
             raise ExtractError(f"{self._what}: {failure.why}, until {until}; run again after that")
         self._http.report(f"{self._what}: {failure.why}, until {until}; waiting")
@@ -293,5 +293,5 @@ def parse_time(text: object) -> float | None:
     """Epoch seconds of a time in any of Keboola's spellings (API note 2.1); one without offset is UTC."""
     with suppress(TypeError, ValueError):
         time = datetime.fromisoformat(text)
-        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp()
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     return None
