@@ -144,7 +144,7 @@ def _read_all(connection: Connection, jobs: Sequence[Job]) -> tuple[dict[str, Co
     failed: dict[str, EltError] = {}
     for job in jobs:
         try:
-            contracts[job.name] = read_contract(connection, job.load)
+            contracts[job.name] = read_contract(connection, job.target)
         except LoadError as error:
             failed[job.name] = error
     return contracts, failed
@@ -164,12 +164,12 @@ def _try_out(
         for job in jobs:
             execute(connection, "SAVEPOINT elt_trial")
             try:
-                with translated(f"{job.name}: trying out {job.load.script}", ScriptError):
+                with translated(f"{job.name}: trying out {job.target.script}", ScriptError):
                     refuse_triggers(connection, ("bronze", "silver"), [], ())
                     for script in job.transform:
                         if script.layer == "bronze":
                             run_script(connection, script)
-                contracts[job.name] = read_contract(connection, job.load)
+                contracts[job.name] = read_contract(connection, job.target)
             except (ScriptError, LoadError) as error:
                 failed[job.name] = type(error)(f"{error}{path.help(error)}")
                 execute(connection, "ROLLBACK TO SAVEPOINT elt_trial")

@@ -90,7 +90,7 @@ def nearest_column(missing: str, candidates: Sequence[str]) -> str:
 
 def missing_columns(job: Job, source: SourceTable, found: Match) -> str:
     """What is missing that may not be, with the nearest names and the ways out but for --accept; empty: nothing."""
-    missing = [name for name in found.missing if name not in job.load.optional_columns]
+    missing = [name for name in found.missing if name not in job.target.optional_columns]
     if not missing:
         return ""
     candidates = [column for column in found.unused if column]
@@ -108,7 +108,7 @@ def missing_columns(job: Job, source: SourceTable, found: Match) -> str:
         also = "."
     listed = ", ".join(f'"{name}"' for name in missing[:SHOWN])
     return (
-        f"{source.id} has {', '.join(says)}{more}{also}\n    The rows loaded before stay. Correct {job.load.script};"
+        f"{source.id} has {', '.join(says)}{more}{also}\n    The rows loaded before stay. Correct {job.target.script};"
         f'\n    or, if it may be missing, add to "load" of job {job.name} in elt_jobs.json:'
         f' "optional_columns": [{listed}]'
     )
@@ -117,7 +117,7 @@ def missing_columns(job: Job, source: SourceTable, found: Match) -> str:
 def check_columns(job: Job, source: SourceTable, found: Match, accepted: Accepted) -> None:
     """Guard `missing`: every column of the contract is there. Raises LoadError."""
     if not found.found:
-        raise LoadError(f"{job.load.table} and {source.id} have no column in common: is it the right table?")
+        raise LoadError(f"{job.target.table} and {source.id} have no column in common: is it the right table?")
     if (text := missing_columns(job, source, found)) and not accepted.has(job, "missing"):
         raise LoadError(f"{text}\n    or accept it once, NULL in every row: {accepted.once(job, 'missing')}")
 
@@ -138,7 +138,7 @@ def check_size(job: Job, rows_before: int, rows: int, accepted: Accepted) -> Non
 
     Who accepts an export below min_rows accepts its shrinking, too.
     """
-    load = job.load
+    load = job.target
     if rows < load.min_rows:
         if not accepted.has(job, "empty"):
             raise LoadError(

@@ -218,7 +218,7 @@ def publish_bronze(
     Raises LoadError where a guard of the registry speaks up, where the table is no longer what the contract says, or
     where staging no longer holds what COPY counted.
     """
-    load = job.load
+    load = job.target
     if read_contract(connection, load) != contract:
         raise LoadError(
             f"{load.table}: its columns were changed while its rows were exported. Nothing was changed; run again."

@@ -226,7 +226,7 @@ class Publisher:
     def _load(self, job: Job, staged: Staged) -> None:
         began = time.monotonic()
         self._reset()
-        self.begins(job.load.table)
+        self.begins(job.target.table)
         loaded = publish_bronze(self.connection, job, staged.contract, staged.staging, staged.rows, self.accepted)
         self._new_changes()  # publish_bronze has seen to their statistics
         self._records[job.name] = replace(
@@ -239,7 +239,7 @@ class Publisher:
             accepted=self.accepted.of(job),
             stage_seconds=staged.seconds,
         )
-        self.loaded(job.name, job.load.table, loaded.rows, time.monotonic() - began)
+        self.loaded(job.name, job.target.table, loaded.rows, time.monotonic() - began)
 
     def _run(self, job: Job, script: Script, known: list[int]) -> None:
         self._reset()

@@ -237,7 +237,7 @@ class Run:
                 name for name in self.plan.registry.group_of(job.name) if self.plan.registry.jobs[name].load
             )
             try:
-                source = extractor.table(job.extract.table)
+                source = extractor.table(job.source.table)
             except ExtractError as error:
                 refused.setdefault(asked[0], error)
                 continue

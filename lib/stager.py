@@ -176,7 +176,7 @@ class Stager:
         exports: list[_Export] = []
         for job in group:
             with self._blame(job):
-                source = self.extractor.table(job.extract.table)
+                source = self.extractor.table(job.source.table)
                 found = match(self.contracts[job.name], source)
                 self._tell_columns(job, source, found)
                 check_columns(job, source, found, self.accepted)
@@ -200,7 +200,7 @@ class Stager:
             text = f"{source.id} has columns that {contract.table} lacks; they are not loaded: {named(new)}"
             if loadable := [name for name in map(landing_name, new) if may_be_column(name)]:
                 text += (
-                    f"\n    To load one, add to {job.load.script}:"
+                    f"\n    To load one, add to {job.target.script}:"
                     f" SELECT elt.add_column('{contract.table}', '{loadable[0]}', 'text');"
                 )
             self._note_once(job, text)
@@ -208,7 +208,7 @@ class Stager:
             self._note_once(
                 job,
                 f"{source.id} has a column {column!r}, but {contract.table} fills {landing_name(column)!r} itself,"
-                f" so it is not loaded\n    To load it, take its DEFAULT away in {job.load.script} and in the table",
+                f" so it is not loaded\n    To load it, take its DEFAULT away in {job.target.script} and in the table",
             )
         if found.missing and found.found and self.accepted.has(job, "missing"):
             self._note_once(

@@ -199,7 +199,7 @@ def _play(settings: Settings, today: date, console: Console) -> None:
     groups = [
         group
         for group in make_plan(read_project(settings.root)).groups
-        if all(job.extract.table in _tables(today, today) for job in group if job.load)
+        if all(job.source.table in _tables(today, today) for job in group if job.load)
     ]
 
     def play(stop: Stop) -> None:
@@ -281,9 +281,9 @@ def _load_morning(connection: Connection, group: Sequence[Job], day: date, today
                 if script.layer == "bronze":
                     run_script(connection, script)
             if job.load:
-                columns, rows = tables[job.extract.table]
-                source = SourceTable(job.extract.table, tuple(columns), rows=None, has_nulls=False, version="")
-                contract = read_contract(connection, job.load)
+                columns, rows = tables[job.source.table]
+                source = SourceTable(job.source.table, tuple(columns), rows=None, has_nulls=False, version="")
+                contract = read_contract(connection, job.target)
                 found = match(contract, source).found
                 staging = create_staging(connection, f"demo_{job.name}", contract, found, source)
                 places = [columns.index(column) for column in found.values()]
