@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import psycopg2
 from psycopg2 import sql
@@ -14,7 +13,7 @@ from psycopg2 import sql
 from lib.contract import Contract, read_contract
 from lib.database import Connection, execute, query, translate
 from lib.errors import EltError, LoadError
-from lib.extractors import Slice, SourceTable
+from lib.extractors import ByteStream, Slice, SourceTable
 from lib.guards import Accepted, check_size
 from lib.jobs import Job, Load
 
@@ -132,7 +131,7 @@ def copy_slice(connection: Connection, staging: Staging, piece: Slice, of: str) 
 class _Reader:
     """What COPY reads from. The driver turns an exception of read() into its own error; here the first is kept."""
 
-    def __init__(self, stream: BinaryIO | QuotedEndMarkers) -> None:
+    def __init__(self, stream: ByteStream | QuotedEndMarkers) -> None:
         self._stream = stream
         self.error: EltError | None = None
 
@@ -155,7 +154,7 @@ class QuotedEndMarkers:
     #: the end of a block that may turn out to be a marker, with the newline before it
     _UNFINISHED = re.compile(rb"\n(?:\\(?:\.\r?)?)?\Z")
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._inside_quotes = False
         # a newline of ours before the first line, and one after the last, make every marker look the same

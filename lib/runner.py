@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from typing import Any
 
 from lib import doubt, history, loader
 from lib.blockers import BlockerWatch
@@ -222,7 +223,7 @@ class Run:
         return contracts, failed
 
     def _look_at_bystanders(
-        self, extractor: Extractor, loaded: Mapping[str, LastLoad]
+        self, extractor: Extractor[Any], loaded: Mapping[str, LastLoad]
     ) -> tuple[dict[str, EltError], dict[str, list[SourceTable]]]:
         """A partial run gives what a whole one would, or is refused: tables of its groups that it does not load must
         be in the source what they were when they were loaded here. They are watched while the others are exported."""

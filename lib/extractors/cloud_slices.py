@@ -11,7 +11,7 @@ import csv
 import io
 import re
 import zlib
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import requests
 from isal import isal_zlib
@@ -19,6 +19,9 @@ from isal import isal_zlib
 from lib.errors import ExtractError
 from lib.extractors.http import CUT, NETWORK_ERRORS, Failure, Http, Retries, is_transient, text_of
 from lib.extractors.stores import Location
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 #: bytes asked from the connection, and the most that one step of gunzip gives
 RAW_PIECE = 256 * 1024
@@ -216,9 +219,10 @@ class SliceStream(io.RawIOBase):
         self._offset += len(data)
         return data
 
-    def readinto(self, buffer: memoryview) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
@@ -299,7 +303,7 @@ class SliceStream(io.RawIOBase):
 
 def open_object(
     http: Http, access: Access, key: str, what: str, *, is_gzip: bool, header: tuple[str, ...] | None = None
-) -> io.RawIOBase:
+) -> SliceStream:
     """One object from its beginning; nothing is asked for before the first read.
 
     is_gzip: it was announced as gzip, so it can't have 0 bytes. Its content decides how it is read: a store may have
