@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _add_commands(commands: argparse._SubParsersAction) -> None:
+def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """What there is for the project and for the demo alike."""
     run = commands.add_parser(
         "run",
@@ -86,7 +86,7 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
     )
 
 
-def _add_credentials(commands: argparse._SubParsersAction) -> None:
+def _add_credentials(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     credentials = commands.add_parser(
         "credentials",
         help="set, show or delete the Keboola token and the PostgreSQL password",

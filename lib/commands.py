@@ -136,7 +136,8 @@ def _sentence(connection: Connection, settings: Settings) -> str:
     if query(connection, "SELECT to_regclass('gold.load_status')") == [(None,)]:
         return ""
     execute(connection, "SELECT set_config('TimeZone', %s, false)", (settings.time_zone,))
-    return query(connection, "SELECT sentence FROM gold.load_status")[0][0]
+    sentence: str = query(connection, "SELECT sentence FROM gold.load_status")[0][0]
+    return sentence
 
 
 STATUS: Sequence[tuple[str, Sequence[str], str]] = (

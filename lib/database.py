@@ -12,19 +12,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Any
 
 import psycopg2
+from psycopg2 import sql
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
-from psycopg2.extensions import connection as Connection
 
 from lib.credentials import postgres_password
 from lib.errors import BusyError, DatabaseError, EltError, SettingsError
 from lib.settings import Settings, postgres_keywords
 from lib.stop import Stop
 
+#: a session
+Connection = psycopg2.extensions.connection
+#: a statement as text, or put together of names and values
+Statement = str | sql.Composable
+Arguments = tuple[object, ...] | dict[str, object] | None
+
 #: pg_locks shows the run lock as classid = LOCK[0], objid = LOCK[1] of the target database: "elt", 1
 LOCK = (0x656C74, 1)
 OLDEST_SERVER = 150000
+KEEPALIVES: dict[str, Any] = {
+    "connect_timeout": "10",
+    "keepalives_idle": "60",
+    "keepalives_interval": "10",
+    "keepalives_count": "6",
+}
 
 #: What every session of a run sets, whatever the role's or the server's defaults are. A pooler refuses `options=`,
 #: hence SET. The path comes first: under another one, a function that somebody made could be called in place of
@@ -120,16 +133,8 @@ class Database:
         if password is not None:
             keywords = keywords | {"password": password.reveal()}
         try:
-            connection = psycopg2.connect(
-                **{
-                    "connect_timeout": "10",
-                    "keepalives_idle": "60",
-                    "keepalives_interval": "10",
-                    "keepalives_count": "6",
-                }
-                | keywords,
-                client_encoding="UTF8",
-                application_name=purpose,
+            connection: Connection = psycopg2.connect(
+                **KEEPALIVES | keywords, client_encoding="UTF8", application_name=purpose
             )
         except psycopg2.Error as error:
             raise DatabaseError(
@@ -199,19 +204,17 @@ def _notice_dead_clients(connection: Connection) -> None:
         execute(connection, "SET client_connection_check_interval = '1s'")
 
 
-def query(
-    connection: Connection, sql: str, arguments: tuple[object, ...] | dict[str, object] | None = None
-) -> list[tuple]:
+def query(connection: Connection, statement: Statement, arguments: Arguments = None) -> list[tuple[Any, ...]]:
     """The rows of one statement."""
     with connection.cursor() as cursor:
-        cursor.execute(sql, arguments)
+        cursor.execute(statement, arguments)
         return cursor.fetchall()
 
 
-def execute(connection: Connection, sql: str, arguments: tuple[object, ...] | dict[str, object] | None = None) -> int:
+def execute(connection: Connection, statement: Statement, arguments: Arguments = None) -> int:
     """Run one statement and return the number of rows that it touched."""
     with connection.cursor() as cursor:
-        cursor.execute(sql, arguments)
+        cursor.execute(statement, arguments)
         return cursor.rowcount
 
 
@@ -255,7 +258,7 @@ def take_run_lock(connection: Connection, wait: Callable[[float], None] | None =
 
 def try_run_lock(connection: Connection) -> bool:
     """Take the run lock if nobody holds it; says whether it is ours now."""
-    return query(connection, "SELECT pg_try_advisory_lock(%s, %s)", LOCK)[0][0]
+    return bool(query(connection, "SELECT pg_try_advisory_lock(%s, %s)", LOCK)[0][0])
 
 
 def release_run_lock(connection: Connection) -> None:
@@ -291,7 +294,7 @@ def lock_holder(connection: Connection) -> tuple[int, str, str] | None:
 
 def holds_run_lock(connection: Connection) -> bool:
     """Whether this very session still holds the lock; asked inside the publish transaction."""
-    return query(
+    ((holds,),) = query(
         connection,
         """
         SELECT EXISTS (
@@ -302,7 +305,8 @@ def holds_run_lock(connection: Connection) -> bool:
         )
         """,
         LOCK,
-    )[0][0]
+    )
+    return bool(holds)
 
 
 # ---- transactions ---------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ WRITING = (
 
 def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_date: date) -> int:
     """A new run's number. Runs still called running are lost, for we hold the lock."""
-    return query(
+    ((run_id,),) = query(
         connection,
         WRITING + "UPDATE elt.runs SET status = 'lost', finished_at = now(),"
         " error = coalesce(error, 'the process ended without a word')"
@@ -141,7 +141,8 @@ def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_dat
         "INSERT INTO elt.runs (status, run_date, started_at, jobs, process) VALUES ('running', %s, now(), %s, %s)"
         " RETURNING run_id",
         (run_date, list(jobs), process),
-    )[0][0]
+    )
+    return int(run_id)
 
 
 def name_source(connection: Connection, run_id: int, source: str) -> None:

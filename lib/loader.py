@@ -119,7 +119,8 @@ def copy_slice(connection: Connection, staging: Staging, piece: Slice, of: str) 
         reader = _Reader(QuotedEndMarkers(stream) if len(staging.columns) == 1 else stream)
         try:
             with connection.cursor() as cursor:
-                cursor.copy_expert(statement.as_string(connection), reader, BLOCK)
+                # COPY FROM calls read() alone; the stub wants readline(), too
+                cursor.copy_expert(statement.as_string(connection), reader, BLOCK)  # type: ignore[arg-type]
                 return cursor.rowcount
         except psycopg2.Error as error:
             if reader.error is not None:
@@ -251,7 +252,7 @@ def publish_bronze(
 def _holds_rows_back(connection: Connection, load: Load) -> bool:
     """Whether rows are left after the DELETE; looked for only where something could have kept them, for it is slow."""
     target = sql.Identifier(load.schema, load.name)
-    return query(
+    ((holds,),) = query(
         connection,
         sql.SQL(
             "SELECT CASE WHEN relhastriggers OR relhasrules OR relhassubclass THEN EXISTS (SELECT FROM {})"
@@ -259,16 +260,18 @@ def _holds_rows_back(connection: Connection, load: Load) -> bool:
             " FROM pg_class WHERE oid = %s::regclass"
         ).format(target),
         (target.as_string(connection),),
-    )[0][0]
+    )
+    return bool(holds)
 
 
 def _has_statistics(connection: Connection, load: Load) -> bool:
     """They are gone after a restore, and after an upgrade of PostgreSQL to 17 or older."""
-    return query(
+    ((has,),) = query(
         connection,
         "SELECT EXISTS (SELECT FROM pg_stats WHERE schemaname = %s AND tablename = %s)",
         (load.schema, load.name),
-    )[0][0]
+    )
+    return bool(has)
 
 
 def vacuum(connection: Connection, tables: Sequence[str]) -> list[str]:

@@ -311,7 +311,8 @@ class Run:
                     f"stopped before PostgreSQL said whether this run was published.{doubt.how_to_look(run_id)}"
                 )
                 raise
-            if answer.committed:
+            # the outcome is known before COMMIT is sent
+            if answer.committed and publisher.outcome is not None:
                 self.console.line(
                     "the connection was lost while PostgreSQL answered COMMIT; asked again: it is published"
                 )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lib.errors import SettingsError
@@ -86,7 +86,7 @@ def read_settings(root: Path = ROOT) -> Settings:
         raise SettingsError(_syntax_message(str(error), text)) from None
     places = _places(text)
     mistakes: list[tuple[int, str]] = []
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     for section, keys in found.items():
         if section not in _SECTIONS or not isinstance(keys, dict):
             mistakes.append((places.get((section, ""), 1), _unknown_section(section, keys)))
@@ -175,9 +175,10 @@ def _boolean(value: object) -> bool:
 
 
 def _sslmode(value: object) -> str:
-    if _string(value) not in SSL_MODES:
-        raise ValueError(f"must be one of {', '.join(SSL_MODES)}, not {value!r}{did_you_mean(value, SSL_MODES)}")
-    return value
+    mode = _string(value)
+    if mode not in SSL_MODES:
+        raise ValueError(f"must be one of {', '.join(SSL_MODES)}, not {mode!r}{did_you_mean(mode, SSL_MODES)}")
+    return mode
 
 
 def _time_zone(value: object) -> str:

@@ -25,7 +25,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._requested = threading.Event()
-        self._signal = signal.SIGINT
+        self._signal: int = signal.SIGINT
         self._watched: list[Callable[[], None]] = []
 
     @property

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lib.database import Connection, query
 from lib.errors import DatabaseError
@@ -247,7 +248,8 @@ class ScriptPath:
 
     def help(self, error: Exception) -> str:
         """For a script that failed for a name that public has: why it was not found, and what to do. Else nothing."""
-        cause = error.__cause__
+        # psycopg2's, or whatever else
+        cause: Any = error.__cause__
         if not self.hidden or getattr(cause, "pgcode", None) not in ("42883", "42P01", "42704"):
             return ""
         names = re.findall(r'"([^"]+)"', cause.diag.message_primary or "")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import psycopg2
 
@@ -82,10 +83,11 @@ COMMENT_MARK = re.compile(r"/\*|\*/")
 def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
     """Kind, text and position of each token; block comments nest."""
     position = 0
-    while position < len(text):
-        found = TOKEN.match(text, position)
-        end = found.end() if found.lastgroup != "block" else _end_of_comment(text, position)
-        yield found.lastgroup, text[position:end], position
+    # the last alternative takes any character, so there is a match until the text ends
+    while found := TOKEN.match(text, position):
+        kind = found.lastgroup or ""
+        end = found.end() if kind != "block" else _end_of_comment(text, position)
+        yield kind, text[position:end], position
         position = end
 
 
@@ -281,12 +283,15 @@ def run_script(connection: Connection, script: Script) -> ScriptResult:
     Raises ScriptError as `file:line: PostgreSQL's message`.
     """
     began = time.monotonic()
-    news = None
+    news: tuple[int, int, int, int] | None = None
     with connection.cursor() as cursor:
         for statement in statements(script.text):
             _execute(cursor, script, statement)
             if cursor.description and [column.name for column in cursor.description] == NEWS:
-                news = tuple(map(sum, zip(news or (0, 0, 0, 0), cursor.fetchone(), strict=True)))
+                inserted, updated, deleted, unchanged = map(
+                    sum, zip(news or (0, 0, 0, 0), cursor.fetchone() or (), strict=True)
+                )
+                news = inserted, updated, deleted, unchanged
     return ScriptResult(script.path, time.monotonic() - began, news)
 
 
@@ -310,7 +315,7 @@ def run_check(connection: Connection, check: Check) -> ScriptResult:
     return ScriptResult(check.script.path, time.monotonic() - began, broken_by=count)
 
 
-def broken_claim(count: int, columns: Sequence[str] = (), examples: Sequence[tuple] = ()) -> str:
+def broken_claim(count: int, columns: Sequence[str] = (), examples: Sequence[tuple[Any, ...]] = ()) -> str:
     """How many rows break a claim, and the first of them."""
     lines = [
         "  ".join(f"{name}={_shown(value)}" for name, value in zip(columns, row, strict=True))[:300] for row in examples

@@ -13,9 +13,10 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lib.commands import command, run_command
+from lib.command_line import command
+from lib.commands import run_command
 from lib.console import Console
 from lib.credentials import Secret
 from lib.settings import ROOT, Postgres, Settings
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lib.registry import Job
     from sandbox.keboola_server import KeboolaServer
 
+TOKEN = Secret("815-4711-demo")
 #: as many as a forecast looks back, the one before, and one more: the days of the story
 DAYS = 30
 OPEN_PSQL = "Somebody holds a lock, perhaps a transaction left open in psql: end it, then start the demo again."
@@ -118,7 +120,7 @@ def run_demo(given: argparse.Namespace) -> int:
         state_folder=".elt/demo",
         postgres=Postgres(embedded=True),
         keboola_url="http://127.0.0.1",
-        keboola_token=Secret("815-4711-demo"),
+        keboola_token=TOKEN,
     )
     console = Console()
     if given.demo_command in (None, "run", "check", "fail"):
@@ -133,7 +135,7 @@ def _with_keboola(settings: Settings, given: argparse.Namespace, console: Consol
     today = date.today()
     # five in the morning, whenever the demo looks: a second run finds the tables unchanged
     morning = datetime.combine(today, time(5), UTC).timestamp()
-    with KeboolaServer(token=settings.keboola_token.reveal(), polls=0, clock=lambda: morning) as keboola:
+    with KeboolaServer(token=TOKEN.reveal(), polls=0, clock=lambda: morning) as keboola:
         os.environ.update(keboola.store_environment)
         settings = replace(settings, keboola_url=keboola.url)
         put_inventory(keboola, products=0, day=today.toordinal(), story_ends=today.toordinal())
@@ -299,7 +301,7 @@ def _load_morning(connection: Connection, group: Sequence[Job], day: date, today
                     run_script(connection, script)
 
 
-def _ask(settings: Settings, sql: str) -> tuple[list[str], list[tuple]]:
+def _ask(settings: Settings, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Headers and rows of one question to the demo's database."""
     from lib.plan import open_database
     from lib.stop import Stop
@@ -308,7 +310,7 @@ def _ask(settings: Settings, sql: str) -> tuple[list[str], list[tuple]]:
     try:
         with connection.cursor() as cursor:
             cursor.execute(sql)
-            return [column.name for column in cursor.description], cursor.fetchall()
+            return [column.name for column in cursor.description or ()], cursor.fetchall()
     finally:
         connection.close()
 

@@ -24,6 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
 from types import TracebackType
+from typing import Any
 
 from sandbox.csv_slices import QUOTINGS, Row
 from sandbox.faults import Fault, Faults, spoil
@@ -258,18 +259,20 @@ class _HttpServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         # HTTPServer would ask DNS for the name of 127.0.0.1, which can take seconds
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        host, self.server_port = self.server_address[:2]
+        self.server_name = str(host)
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         # a client that goes away is no news
         if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
+            super().handle_error(request, client_address)
 
-    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+    # the stub thinks of datagrams, too; a TCP server's requests are sockets
+    def process_request(self, request: socket.socket, client_address: Any) -> None:  # type: ignore[override]
         self._open.add(request)
-        super().process_request(request, client_address)  # type: ignore[arg-type]
+        super().process_request(request, client_address)
 
-    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
+    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]  # as above
         super().shutdown_request(request)
         self._open.discard(request)
 

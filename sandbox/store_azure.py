@@ -20,7 +20,23 @@ from sandbox.tables import api_time
 ACCOUNT = "kbcsandbox"
 _VERSION = "2022-11-02"
 #: what is signed, in this order; None stands for the resource
-_SIGNED = ("sp", "st", "se", None, "si", "sip", "spr", "sv", "sr", "snapshot", "ses", "rscc", "rscd", "rsce", "rscl")
+_SIGNED: tuple[str | None, ...] = (
+    "sp",
+    "st",
+    "se",
+    None,
+    "si",
+    "sip",
+    "spr",
+    "sv",
+    "sr",
+    "snapshot",
+    "ses",
+    "rscc",
+    "rscd",
+    "rsce",
+    "rscl",
+)
 _SIGNED += ("rsct",)
 _CODES = {
     "unauthorized": "AuthenticationFailed",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -140,7 +140,8 @@ class KeboolaExtractor:
     def _finish(self, started: StartedExport) -> Export:
         job, what = self._finished(started.job, started.table), _name_of(started.job, started.table)
         try:
-            file_id = int(job["results"]["file"]["id"])
+            results: Any = job["results"]
+            file_id = int(results["file"]["id"])
         except (KeyError, TypeError, ValueError):
             file_id = None
         if file_id is None:
