@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,13 @@ def test_only_the_console_prints() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
     assert printing == {"lib.console"}
+
+
+def test_a_change_is_taken_only_where_black_ruff_and_mypy_find_nothing() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    recipe = makefile.partition("\ncheck:")[2].partition("\n\n")[0]
+    assert re.findall(r"-m (\S.*)", recipe) == ["black --check .", "ruff check .", "mypy"]
+    assert "make check" in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
 def test_three_hops_lead_from_a_script_to_the_driver() -> None:
