@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,14 @@ def test_a_change_is_taken_only_where_black_ruff_and_mypy_find_nothing() -> None
     recipe = makefile.partition("\ncheck:")[2].partition("\n\n")[0]
     assert re.findall(r"-m (\S.*)", recipe) == ["black --check .", "ruff check .", "mypy"]
     assert "make check" in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_oldest_and_the_newest_python_are_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest, beyond = re.findall(r"3\.(\d+)", project["requires-python"])
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert re.findall(r'"3\.(\d+)"', workflow) == [oldest, str(int(beyond) - 1)] and ".ci/run" in workflow
+    assert f"(3, {oldest}) <= sys.version_info < (3, {beyond})" in (ROOT / "Makefile").read_text()
 
 
 def test_three_hops_lead_from_a_script_to_the_driver() -> None:

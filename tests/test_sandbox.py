@@ -47,9 +47,9 @@ class Caller:
         self.keboola = keboola
 
     def call(self, path: str, method: str = "GET", **arguments: object) -> requests.Response:
-        headers = {"x-storageAPI-token": self.keboola.token, **arguments.pop("headers", {})}  # type: ignore[dict-item]
+        headers = {"x-storageAPI-token": self.keboola.token, **arguments.pop("headers", {})}
         url = f"{self.keboola.url}/v2/storage/{path}"
-        return requests.request(method, url, headers=headers, timeout=10, **arguments)  # type: ignore[arg-type]
+        return requests.request(method, url, headers=headers, timeout=10, **arguments)
 
     def export(self, table: str = TABLE, **parameters: object) -> dict:
         """The file detail of a finished export."""
