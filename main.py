@@ -20,10 +20,11 @@ def parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="see it work: a local Keboola, a local PostgreSQL, 30 mornings",
-        description="Start a PostgreSQL of its own and a local Keboola with sample data, play 29 mornings, run the daily"
-        " load of today, and ask gold what an analyst would. Your settings, PG* and KEBOOLA_* variables are neither read"
-        " nor written; everything is below .elt/demo/. With a command: run that command against the demo.",
-        epilog="examples:\n  python main.py demo\n  python main.py demo psql\n  python main.py demo fail\n  python main.py demo stop",
+        description="Start a PostgreSQL of its own and a local Keboola with sample data, play 29 mornings, run the"
+        " daily load of today, and ask gold what an analyst would. Your settings, PG* and KEBOOLA_* variables are"
+        " neither read nor written; everything is below .elt/demo/. With a command: run that command against the demo.",
+        epilog="examples:\n  python main.py demo\n  python main.py demo psql\n  python main.py demo fail\n"
+        "  python main.py demo stop",
         formatter_class=HelpFormatter,
     )
     within_demo = demo.add_subparsers(dest="demo_command", metavar="COMMAND")
@@ -40,12 +41,13 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _add_commands(commands: argparse._SubParsersAction) -> None:
+def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """What there is for the project and for the demo alike."""
     run = commands.add_parser(
         "run",
         help="run all jobs, or the named ones",
-        description="Run all jobs in dependency order, or load the named ones and bring what depends on them up to date.",
+        description="Run all jobs in dependency order, or load the named ones and bring what depends on them"
+        " up to date.",
         epilog=RUN_EPILOG,
         formatter_class=HelpFormatter,
     )
@@ -84,7 +86,7 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
     )
 
 
-def _add_credentials(commands: argparse._SubParsersAction) -> None:
+def _add_credentials(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     credentials = commands.add_parser(
         "credentials",
         help="set, show or delete the Keboola token and the PostgreSQL password",

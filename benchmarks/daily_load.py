@@ -4,12 +4,12 @@
     python benchmarks/daily_load.py --rows 100000 --pairs 3  a quick look
     python benchmarks/daily_load.py --larger 5000000         then our ordinary day with five times the rows, too
 
-Ours: `elt_daily_load.py` with the jobs, histories and checks of this project; exports of 8 gzip slices a table over HTTP
-from the sandbox, in a process of its own. Plain: the same rows from local, unpacked CSV files, TRUNCATE + \\copy +
-TRUNCATE + INSERT of the same silver by psql -f (inventory_plain.sql), then the same checks by psql -f, timed apart. Each
-has a database of its own on one server with the settings of lib/embedded.py. 1 % of the products change from day to day;
-rows come in random order, as Keboola delivers them. Which way comes first changes every day. At the end both silvers must
-hold the same rows.
+Ours: `elt_daily_load.py` with the jobs, histories and checks of this project; exports of 8 gzip slices a table over
+HTTP from the sandbox, in a process of its own. Plain: the same rows from local, unpacked CSV files, TRUNCATE + \\copy +
+TRUNCATE + INSERT of the same silver by psql -f (inventory_plain.sql), then the same checks by psql -f, timed apart.
+Each has a database of its own on one server with the settings of lib/embedded.py. 1 % of the products change from day
+to day; rows come in random order, as Keboola delivers them. Which way comes first changes every day. At the end both
+silvers must hold the same rows.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from statistics import median
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.inventory_sql import CHECKS, FIRST_DAY, PLAIN, SCRIPTS, Side, layer
+from lib.embedded import Server, remove
+from sandbox.inventory import PRODUCT_COLUMNS, STOCK_COLUMNS, products, put_inventory, stock
+from sandbox.keboola_server import KeboolaServer
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.inventory_sql import CHECKS, FIRST_DAY, PLAIN, SCRIPTS, Side, layer  # noqa: E402
-from lib.embedded import Server, remove  # noqa: E402
-from sandbox.inventory import PRODUCT_COLUMNS, STOCK_COLUMNS, products, put_inventory, stock  # noqa: E402
-from sandbox.keboola_server import KeboolaServer  # noqa: E402
-
 TOKEN = "815-4711-benchmark"
 #: ten products in eleven warehouses make a hundred stock rows and a few more, for some products have none
 WAREHOUSES = 11
@@ -144,9 +144,10 @@ class Bench:
             raise SystemExit("the daily load failed, see above")
         with open(self.server.log, encoding="utf-8") as log:
             log.seek(logged)
-            committed = datetime.fromisoformat(COMMITTED.findall(log.read())[-1]).replace(tzinfo=timezone.utc)
+            committed = datetime.fromisoformat(COMMITTED.findall(log.read())[-1]).replace(tzinfo=UTC)
         ((stage, publish),) = self.our_side.sql(
-            "SELECT max(stage_seconds), sum(publish_seconds) FROM elt.job_runs GROUP BY run_id ORDER BY run_id DESC LIMIT 1"
+            "SELECT max(stage_seconds), sum(publish_seconds) FROM elt.job_runs"
+            " GROUP BY run_id ORDER BY run_id DESC LIMIT 1"
         )
         peak = usage.ru_maxrss / (1024 if platform.system() == "Linux" else 1024**2)
         return {
@@ -158,7 +159,7 @@ class Bench:
         }
 
     def plain(self, copies: str, *files: Path) -> Seconds:
-        """Seconds that psql needs to copy and to run these files in one transaction, to its exit; and its checks after it."""
+        """Seconds that psql needs to copy and run these files in one transaction, to its exit; and its checks after."""
         script = self.folder / "copy.sql"
         script.write_text(
             copies.format(
@@ -207,7 +208,7 @@ class Pairs:
 
     def report(self, work: str, key: str, limit: float | None, plain_key: str = "load") -> None:
         ours, plain = [each[key] for each in self.ours], [each[plain_key] for each in self.plain]
-        ratios = [a / b for a, b in zip(ours, plain)]
+        ratios = [a / b for a, b in zip(ours, plain, strict=True)]
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         said = "" if limit is None else f"at most {limit:.2f}: {'kept' if median(ratios) <= limit else 'MISSED'}"
         print(

@@ -3,8 +3,9 @@
     python benchmarks/history_storage.py                              100,000 rows, 1,000 days, 1 % changing a day
     python benchmarks/history_storage.py --rows 10000 --days 100      the same in seconds
 
-Both hold the same days, each with the index that its questions want; every question is asked of both, and both must give
-the same answer. What is printed is the size of each, the median time of each question, and what an ordinary day costs.
+Both hold the same days, each with the index that its questions want; every question is asked of both, and both must
+give the same answer. What is printed is the size of each, the median time of each question, and what an ordinary day
+costs.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import psycopg2  # noqa: E402
-from psycopg2.extensions import cursor as Cursor  # noqa: E402
+import psycopg2
+from psycopg2.extensions import cursor as Cursor
 
-from lib.embedded import Server, remove  # noqa: E402
+from lib.embedded import Server, remove
 
 WAREHOUSES = 10
 FIRST = "DATE '2024-01-01'"
@@ -116,7 +117,8 @@ def build(cursor: Cursor, rows: int, days: int, period: int) -> None:
         """)
     cursor.execute("CREATE INDEX ON ranges (valid_to, valid_from)")
     cursor.execute(
-        f"CREATE TABLE daily ({COLUMNS}, day date, PRIMARY KEY (product_sku, warehouse_id, day)) PARTITION BY RANGE (day)"
+        f"CREATE TABLE daily ({COLUMNS}, day date, PRIMARY KEY (product_sku, warehouse_id, day))"
+        " PARTITION BY RANGE (day)"
     )
     # the day after the last has a partition too: ordinary_day() adds it
     cursor.execute(
@@ -146,7 +148,8 @@ def ordinary_day(cursor: Cursor, rows: int, days: int, period: int) -> tuple[flo
     same += " FROM (t.quantity_available, t.quantity_on_hand, t.quarantined_quantity, t.quantity_unavailable)"
     for statements in (
         (
-            "CREATE TEMP TABLE moved AS SELECT t.* FROM today AS t LEFT JOIN ranges AS r ON r.product_sku = t.product_sku"
+            "CREATE TEMP TABLE moved AS SELECT t.* FROM today AS t LEFT JOIN ranges AS r"
+            " ON r.product_sku = t.product_sku"
             f" AND r.warehouse_id = t.warehouse_id AND r.valid_to = 'infinity' WHERE NOT ({same})",
             f"UPDATE ranges AS r SET valid_to = {day} FROM moved WHERE r.product_sku = moved.product_sku"
             " AND r.warehouse_id = moved.warehouse_id AND r.valid_to = 'infinity'",

@@ -1,7 +1,7 @@
 """How long all silver scripts and checks of an ordinary run take, against the plainest script of the same results.
 
-    python benchmarks/inventory_sql.py                                100,000 products in 11 warehouses: 1,012,000 stock rows
-    python benchmarks/inventory_sql.py --products 2000 --rounds 1     the same in seconds
+    python benchmarks/inventory_sql.py                              100,000 products in 11 warehouses: 1,012,000 rows
+    python benchmarks/inventory_sql.py --products 2000 --rounds 1   the same in seconds
 
 Both sides run with psql -f, one transaction a morning, in databases of their own with the same bronze rows; they take
 turns within a round, so that a busy machine slows both. Afterwards every silver table must hold the same rows. The
@@ -25,15 +25,15 @@ from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import psycopg2
+from psycopg2.extensions import connection as Connection
+
+from lib.embedded import Server, remove
+from sandbox import inventory
+
 PROJECT = Path(__file__).parent.parent
-sys.path.insert(0, str(PROJECT))
-
-import psycopg2  # noqa: E402
-from psycopg2.extensions import connection as Connection  # noqa: E402
-
-from lib.embedded import Server, remove  # noqa: E402
-from sandbox import inventory  # noqa: E402
-
 FIRST_DAY = date(2026, 1, 1)
 SCRIPTS = PROJECT / "sql_scripts"
 PLAIN = Path(__file__).parent / "inventory_plain.sql"
@@ -179,12 +179,12 @@ def compare(sides: Sequence[Side], options: argparse.Namespace) -> None:
         (
             "both",
             *(
-                [a + b for a, b in zip(times[x], times[y])]
+                [a + b for a, b in zip(times[x], times[y], strict=True)]
                 for x, y in (("scripts", "checks"), ("plain", "plain checks"))
             ),
         ),
     ):
-        ratio = median(a / b for a, b in zip(one, other))
+        ratio = median(a / b for a, b in zip(one, other, strict=True))
         print(f"{title:24} ours {median(one):7.2f}   TRUNCATE + INSERT {median(other):7.2f}   ratio {ratio:5.2f}")
 
 

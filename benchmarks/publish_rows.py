@@ -20,10 +20,10 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import psycopg2  # noqa: E402
-from psycopg2.extensions import cursor as Cursor  # noqa: E402
+import psycopg2
+from psycopg2.extensions import cursor as Cursor
 
-from lib.embedded import Server, remove  # noqa: E402
+from lib.embedded import Server, remove
 
 FUNCTION = Path(__file__).parent.parent / "lib" / "elt" / "publish_rows.sql"
 
@@ -75,7 +75,8 @@ def prepare(cursor: Cursor, rows: int, changed: float) -> None:
         for day in (1, 2):
             cursor.execute(TABLE.replace("PRIMARY KEY", "").format(name=f"day_{day}_{order}"))
             cursor.execute(
-                f"INSERT INTO day_{day}_{order} SELECT * FROM ({ROWS.format(day, changed, rows)}) AS r (sku) ORDER BY {by}"
+                f"INSERT INTO day_{day}_{order} SELECT * FROM ({ROWS.format(day, changed, rows)}) AS r (sku)"
+                f" ORDER BY {by}"
             )
         for way in WAYS:
             cursor.execute(TABLE.format(name=f"{way}_{order}"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lib.database import Connection, query
 from lib.stop import Stop, start_thread
 
@@ -46,7 +48,7 @@ class BlockerWatch:
             self._done.wait(self._every)
 
 
-def _blocker(row: tuple) -> str:
+def _blocker(row: tuple[Any, ...]) -> str:
     pid, user, application, state, since, relation = row
     who = ", ".join(
         text for text in (user, application, state, since and f"transaction open since {since} UTC") if text

@@ -13,6 +13,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lib.settings import Settings
 
 OLDEST_PYTHON = (3, 11)
 RUN_EPILOG = """examples:
@@ -132,7 +136,7 @@ def run_arguments(given: argparse.Namespace, jobs: Sequence[str] = ()) -> int:
     return run_project(read_settings(), given.jobs or jobs, given)
 
 
-def command(name: str, settings) -> str:  # noqa: ANN001
+def command(name: str, settings: Settings) -> str:
     """How to type a command here, for the demo or the project."""
     return f"{_python()} main.py {'demo ' if settings.state_folder != '.elt' else ''}{name}"
 
@@ -147,8 +151,8 @@ def _python() -> str:
     return "python" if shutil.which("python") == sys.executable else sys.executable
 
 
-def run_project(settings, jobs: Sequence[str], given: argparse.Namespace) -> int:  # noqa: ANN001
-    """Run jobs of a project: settings are of type lib.settings.Settings. Returns the exit code."""
+def run_project(settings: Settings, jobs: Sequence[str], given: argparse.Namespace) -> int:
+    """Run jobs of a project. Returns the exit code."""
     from lib.console import Console
     from lib.guards import Accepted
     from lib.plan import make_plan, open_database, read_project

@@ -103,7 +103,7 @@ def _first_line(error: Exception) -> str:
 
 
 def status(settings: Settings, console: Console, *, runs: int) -> int:
-    """What gold holds, the last runs, each job's age, and where the time of the last run went; errors come last, whole."""
+    """What gold holds, the last runs, each job's age, where the time of the last run went; errors come last, whole."""
     with translated("status"):
         connection = open_database(settings, Stop()).connect("elt status")
         try:
@@ -136,7 +136,8 @@ def _sentence(connection: Connection, settings: Settings) -> str:
     if query(connection, "SELECT to_regclass('gold.load_status')") == [(None,)]:
         return ""
     execute(connection, "SELECT set_config('TimeZone', %s, false)", (settings.time_zone,))
-    return query(connection, "SELECT sentence FROM gold.load_status")[0][0]
+    sentence: str = query(connection, "SELECT sentence FROM gold.load_status")[0][0]
+    return sentence
 
 
 STATUS: Sequence[tuple[str, Sequence[str], str]] = (

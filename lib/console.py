@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone, tzinfo
+from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
 from typing import TYPE_CHECKING, TextIO
 
@@ -28,7 +28,7 @@ WIDTH = 80
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
-    from rich.progress import ProgressColumn
+    from rich.progress import ProgressColumn, TaskID
 
     from lib.history import JobRecord
     from lib.transformer import ScriptResult
@@ -40,7 +40,7 @@ class StagingProgress:
     def __init__(self, console: Console, bars: Bars | None) -> None:
         self._console = console
         self._bars = bars
-        self._tasks: dict[str, object] = {}
+        self._tasks: dict[str, TaskID] = {}
 
     def exported(self, job: str, slices: int, rows: int | None) -> None:
         """The export is ready to be read; rows is what the source counts, None where it does not say."""
@@ -66,7 +66,7 @@ class Console:
     quiet: bool = False
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: sys.stderr)
-    zone: tzinfo = timezone.utc
+    zone: tzinfo = UTC
 
     def __post_init__(self) -> None:
         self._bars: Bars | None = None
@@ -82,18 +82,20 @@ class Console:
         A table that is wider than the terminal is shown row by row, a column a line, as psql's \\x does.
         """
         cells = [[_cell(value, self.zone, whole=len(headers) == 1) for value in row] for row in rows]
-        widths = [max(map(len, column)) for column in zip(headers, *cells)]
+        widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
         right = [any(isinstance(row[place], (int, Decimal)) for row in rows) for place in range(len(headers))]
         if self.out.isatty() and sum(widths) + 2 * len(widths) - 2 > shutil.get_terminal_size().columns:
             longest = max(map(len, headers))
             for number, row in enumerate(cells):
-                for line in ["", *(f"{name:<{longest}}  {value}" for name, value in zip(headers, row))][number == 0 :]:
-                    self._print(line.rstrip())
+                if number:
+                    self._print("")
+                for name, value in zip(headers, row, strict=True):
+                    self._print(f"{name:<{longest}}  {value}".rstrip())
             return
         for line in [list(headers), ["-" * width for width in widths], *cells]:
             padded = [
                 text.rjust(width) if is_right else text.ljust(width)
-                for text, width, is_right in zip(line, widths, right)
+                for text, width, is_right in zip(line, widths, right, strict=True)
             ]
             self._print("  ".join(padded).rstrip())
 
@@ -188,7 +190,7 @@ class Console:
     def summary(self, name: str, records: Sequence[JobRecord], error: EltError | None = None) -> None:
         """The last line: what was published, what failed and why, what was held back."""
         for record in records:
-            if record.status == "failed" and "\n" in record.error:
+            if record.status == "failed" and "\n" in (record.error or ""):
                 self._print(f"{record.job} failed: {record.error}", wrong=True)
         if error is not None and "\n" in str(error):
             self.error(error)

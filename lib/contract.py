@@ -51,7 +51,7 @@ def landing_name(column: str) -> str:
 
 
 def may_be_column(name: str) -> bool:
-    """Whether PostgreSQL takes this name for a column whole (its manual: "Identifiers and Key Words", "System Columns")."""
+    """Whether PostgreSQL takes this name for a column whole (manual: "Identifiers and Key Words", "System Columns")."""
     return 0 < len(name.encode()) < 64 and name not in ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
 
 
@@ -119,8 +119,8 @@ def read_contracts(
 ) -> tuple[dict[str, Contract], dict[str, EltError]]:
     """The contract of each job that loads, and what failed, by job.
 
-    Bronze scripts that are not applied yet are run, in the order of the jobs, in a transaction that is rolled back. Where a
-    lock is in the way, all is tried again after each of these pauses (seconds); `blockers` says who held it.
+    Bronze scripts that are not applied yet are run, in the order of the jobs, in a transaction that is rolled back.
+    Where a lock is in the way, all is tried again after each of these pauses (seconds); `blockers` says who held it.
     """
     scripts = [script for job in jobs for script in job.transform if script.layer == "bronze"]
     pending = history.not_applied(connection, scripts)
@@ -144,7 +144,7 @@ def _read_all(connection: Connection, jobs: Sequence[Job]) -> tuple[dict[str, Co
     failed: dict[str, EltError] = {}
     for job in jobs:
         try:
-            contracts[job.name] = read_contract(connection, job.load)
+            contracts[job.name] = read_contract(connection, job.target)
         except LoadError as error:
             failed[job.name] = error
     return contracts, failed
@@ -164,12 +164,12 @@ def _try_out(
         for job in jobs:
             execute(connection, "SAVEPOINT elt_trial")
             try:
-                with translated(f"{job.name}: trying out {job.load.script}", ScriptError):
+                with translated(f"{job.name}: trying out {job.target.script}", ScriptError):
                     refuse_triggers(connection, ("bronze", "silver"), [], ())
                     for script in job.transform:
                         if script.layer == "bronze":
                             run_script(connection, script)
-                contracts[job.name] = read_contract(connection, job.load)
+                contracts[job.name] = read_contract(connection, job.target)
             except (ScriptError, LoadError) as error:
                 failed[job.name] = type(error)(f"{error}{path.help(error)}")
                 execute(connection, "ROLLBACK TO SAVEPOINT elt_trial")

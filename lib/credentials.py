@@ -263,7 +263,10 @@ def _checked(value: str, wanted: _Wanted, place: str) -> str:
 
 
 def _read_file(path: Path, wanted: _Wanted, place: str) -> str | None:
-    """The one line of a file, None where there is no file. Its mode is not looked at: Docker's secrets are readable by everybody in the container."""
+    """The one line of a file, None where there is no file.
+
+    Its mode is not looked at: Docker's secrets are readable by everybody in the container.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -329,9 +332,16 @@ def ask_keyring(task: dict[str, str | None], environ: Mapping[str, str], seconds
     if environ.get("PYTHON_KEYRING_BACKEND") in _NO_BACKEND:
         return {"backend": None, "value": None}
     command = [sys.executable, "-c", _KEYRING_PROCESS]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     # in "/": a keyring.py in the working directory is not keyring
-    with subprocess.Popen(command, **pipes, env=dict(environ), cwd="/", start_new_session=True) as process:
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(environ),
+        cwd="/",
+        start_new_session=True,
+    ) as process:
         try:
             out, trouble = process.communicate(json.dumps(task).encode(), timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -341,7 +351,8 @@ def ask_keyring(task: dict[str, str | None], environ: Mapping[str, str], seconds
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode == 0:
         # a backend may print; the answer is the last line
-        return json.loads(out.splitlines()[-1])
+        answer: dict[str, str | None] = json.loads(out.splitlines()[-1])
+        return answer
     last = (trouble.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"])[-1]
     if task["value"] and task["value"] in last:
         return "failed"

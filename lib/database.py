@@ -12,22 +12,36 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Any
 
 import psycopg2
+from psycopg2 import sql
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
-from psycopg2.extensions import connection as Connection
 
 from lib.credentials import postgres_password
 from lib.errors import BusyError, DatabaseError, EltError, SettingsError
 from lib.settings import Settings, postgres_keywords
 from lib.stop import Stop
 
+#: a session
+Connection = psycopg2.extensions.connection
+#: a statement as text, or put together of names and values
+Statement = str | sql.Composable
+Arguments = tuple[object, ...] | dict[str, object] | None
+
 #: pg_locks shows the run lock as classid = LOCK[0], objid = LOCK[1] of the target database: "elt", 1
 LOCK = (0x656C74, 1)
 OLDEST_SERVER = 150000
+KEEPALIVES: dict[str, Any] = {
+    "connect_timeout": "10",
+    "keepalives_idle": "60",
+    "keepalives_interval": "10",
+    "keepalives_count": "6",
+}
 
-#: What every session of a run sets, whatever the role's or the server's defaults are. A pooler refuses `options=`, hence SET.
-#: The path comes first: under another one, a function that somebody made could be called in place of PostgreSQL's own.
+#: What every session of a run sets, whatever the role's or the server's defaults are. A pooler refuses `options=`,
+#: hence SET. The path comes first: under another one, a function that somebody made could be called in place of
+#: PostgreSQL's own.
 SESSION = """
     SET search_path = pg_catalog;
     SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0;
@@ -36,10 +50,10 @@ SESSION = """
     SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed';
 """
 
-#: Repeated before each script, for a plain SET of an earlier one would outlive it. pg_temp stays out of the path, so it is first.
-#: Whatever could change the rows that a script makes is here: PostgreSQL's own default, not the role's or the server's.
-#: parallel_tuple_cost is a tenth of it: a row that a script parses costs far more than handing it over does. A hash table
-#: that processes share lives in /dev/shm, of which a container has 64 MB: too little for a million rows.
+#: Repeated before each script, for a plain SET of an earlier one would outlive it. pg_temp stays out of the path, so it
+#: is first. Whatever could change the rows that a script makes is here: PostgreSQL's own default, not the role's or the
+#: server's. parallel_tuple_cost is a tenth of it: a row that a script parses costs far more than handing it over does.
+#: A hash table that processes share lives in /dev/shm, of which a container has 64 MB: too little for a million rows.
 TRANSACTION = """
     SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD';
     SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';
@@ -67,7 +81,7 @@ class CommitInDoubt(ConnectionLost):
 
 
 def explain(error: psycopg2.Error) -> str:
-    """PostgreSQL's message with its detail and hint, a line each; without the statement, which the caller knows better."""
+    """PostgreSQL's message with its detail and hint, a line each; without the statement, which the caller knows."""
     lines = [error.diag.message_primary or str(error).strip().splitlines()[0] if str(error).strip() else "no message"]
     lines += [text for text in (error.diag.message_detail, error.diag.message_hint) if text]
     return "\n    ".join(lines)
@@ -119,16 +133,8 @@ class Database:
         if password is not None:
             keywords = keywords | {"password": password.reveal()}
         try:
-            connection = psycopg2.connect(
-                **{
-                    "connect_timeout": "10",
-                    "keepalives_idle": "60",
-                    "keepalives_interval": "10",
-                    "keepalives_count": "6",
-                }
-                | keywords,
-                client_encoding="UTF8",
-                application_name=purpose,
+            connection: Connection = psycopg2.connect(
+                **KEEPALIVES | keywords, client_encoding="UTF8", application_name=purpose
             )
         except psycopg2.Error as error:
             raise DatabaseError(
@@ -141,8 +147,8 @@ class Database:
                 _refuse_unfit(connection)
                 if connection.server_version >= 170000:
                     cursor.execute("SET transaction_timeout = 0")
-                # a script reads its temporary table several times, with PostgreSQL's 8MB each time from a file; it is too
-                # late where an event trigger ON login had a temporary table already
+                # a script reads its temporary table several times, with PostgreSQL's 8MB each time from a file; it is
+                # too late where an event trigger ON login had a temporary table already
                 with suppress(psycopg2.errors.InvalidParameterValue):
                     cursor.execute("SET temp_buffers = '128MB'")
             _notice_dead_clients(connection)
@@ -185,7 +191,8 @@ def _refuse_unfit(connection: Connection) -> None:
         )
     if encoding != "UTF8":
         raise SettingsError(
-            f"database {connection.info.dbname} has encoding {encoding}; Keboola's text needs a UTF8 one: CREATE DATABASE .. ENCODING 'UTF8' TEMPLATE template0"
+            f"database {connection.info.dbname} has encoding {encoding}; Keboola's text needs a UTF8 one:"
+            " CREATE DATABASE .. ENCODING 'UTF8' TEMPLATE template0"
         )
     if standby:
         raise SettingsError(f"{address(connection)} is a standby and cannot be written to: connect to the primary")
@@ -197,19 +204,17 @@ def _notice_dead_clients(connection: Connection) -> None:
         execute(connection, "SET client_connection_check_interval = '1s'")
 
 
-def query(
-    connection: Connection, sql: str, arguments: tuple[object, ...] | dict[str, object] | None = None
-) -> list[tuple]:
+def query(connection: Connection, statement: Statement, arguments: Arguments = None) -> list[tuple[Any, ...]]:
     """The rows of one statement."""
     with connection.cursor() as cursor:
-        cursor.execute(sql, arguments)
+        cursor.execute(statement, arguments)
         return cursor.fetchall()
 
 
-def execute(connection: Connection, sql: str, arguments: tuple[object, ...] | dict[str, object] | None = None) -> int:
+def execute(connection: Connection, statement: Statement, arguments: Arguments = None) -> int:
     """Run one statement and return the number of rows that it touched."""
     with connection.cursor() as cursor:
-        cursor.execute(sql, arguments)
+        cursor.execute(statement, arguments)
         return cursor.rowcount
 
 
@@ -231,7 +236,7 @@ def address(connection: Connection) -> str:
 
 
 def run_name(now: datetime) -> str:
-    """The application_name of the session that holds the lock: all that another role may see of it, 63 bytes at most."""
+    """The application_name of the session that holds the lock: all that other roles may see of it, 63 bytes at most."""
     host = socket.gethostname().split(".")[0].encode("ascii", "replace").decode()[:20]
     return f"elt pid {os.getpid()} on {host} since {now:%Y-%m-%d %H:%M:%SZ}"
 
@@ -253,11 +258,11 @@ def take_run_lock(connection: Connection, wait: Callable[[float], None] | None =
 
 def try_run_lock(connection: Connection) -> bool:
     """Take the run lock if nobody holds it; says whether it is ours now."""
-    return query(connection, "SELECT pg_try_advisory_lock(%s, %s)", LOCK)[0][0]
+    return bool(query(connection, "SELECT pg_try_advisory_lock(%s, %s)", LOCK)[0][0])
 
 
 def release_run_lock(connection: Connection) -> None:
-    """Free the lock before the session is closed, which the server notices a moment later: too late for the next run."""
+    """Free the lock before the session is closed: the server notices that a moment later, too late for the next run."""
     with suppress(psycopg2.Error):
         execute(connection, "SELECT pg_advisory_unlock_all()")
 
@@ -289,7 +294,7 @@ def lock_holder(connection: Connection) -> tuple[int, str, str] | None:
 
 def holds_run_lock(connection: Connection) -> bool:
     """Whether this very session still holds the lock; asked inside the publish transaction."""
-    return query(
+    ((holds,),) = query(
         connection,
         """
         SELECT EXISTS (
@@ -300,7 +305,8 @@ def holds_run_lock(connection: Connection) -> bool:
         )
         """,
         LOCK,
-    )[0][0]
+    )
+    return bool(holds)
 
 
 # ---- transactions ---------------------------------------------------------------------------------------------------
@@ -317,8 +323,8 @@ def transaction(
 ) -> Iterator[None]:
     """READ COMMITTED READ WRITE with the run's settings; lock_timeout in seconds. Rolled back on any exception.
 
-    lock_timeout must exceed deadlock_timeout (1 s): an autovacuum in the way gives up only after that. With `commit` False
-    it is rolled back at the end, too. Raises CommitInDoubt where nobody knows whether it was committed.
+    lock_timeout must exceed deadlock_timeout (1 s): an autovacuum in the way gives up only after that. With `commit`
+    False it is rolled back at the end, too. Raises CommitInDoubt where nobody knows whether it was committed.
     """
     execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from lib import history
 from lib.database import Connection, Database, execute, lock_holder, run_name, translated, try_run_lock
@@ -56,15 +56,15 @@ def ask(
             why = str(error).partition("\n")[0]
         if clock() >= until:
             raise DatabaseError(
-                f"the connection was lost while PostgreSQL answered COMMIT, and for {seconds:.0f} s it could not be asked"
-                f" ({why}): nobody knows whether this run was published.{how_to_look(run_id)}"
+                f"the connection was lost while PostgreSQL answered COMMIT, and for {seconds:.0f} s"
+                f" it could not be asked ({why}): nobody knows whether this run was published.{how_to_look(run_id)}"
             )
         pause(PAUSE)
 
 
 def _look(database: Database, run_id: int, lost: int) -> Answer | None:
     """The answer, or None while the lost backend may still be committing."""
-    connection = database.connect(run_name(datetime.now(timezone.utc)))
+    connection = database.connect(run_name(datetime.now(UTC)))
     ours = False
     try:
         with translated("asking what became of COMMIT"):

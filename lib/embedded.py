@@ -64,8 +64,9 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_checkpoints": "off",
-    # a quarter, as PostgreSQL's chapter "Resource Consumption" advises, and no more than the tables need: what does not fit
-    # the load itself writes to disk, page by page, before it goes on; a million rows, their replacement and staging take 0.5 GB
+    # a quarter, as PostgreSQL's chapter "Resource Consumption" advises, and no more than the tables need: what does not
+    # fit the load itself writes to disk, page by page, before it goes on; a million rows, their replacement and staging
+    # take 0.5 GB
     "shared_buffers": f"{min(4096, memory() // 4)}MB",
     "maintenance_work_mem": "256MB",
     # three loads of a million rows write 1.05 GB of WAL, and 1.95 GB with 1GB and 5min; compression saves 3 % more
@@ -186,7 +187,7 @@ class Server:
             raise DatabaseError(f"PostgreSQL did not start; {self.log} ends\n{_tail(said or error.output)}") from error
 
     def _initdb(self, bin_folder: Path, home: Path, account: Account, alive: int) -> None:
-        """Make the data folder under another name, so that who is killed in the middle leaves litter, no half database."""
+        """Make the data folder under another name: who is killed in the middle leaves litter, no half database."""
         for litter in home.glob("initdb-*"):
             shutil.rmtree(litter)
         new = Path(tempfile.mkdtemp(prefix="initdb-", dir=home))
@@ -217,7 +218,8 @@ class Server:
         found = (home / "data" / "PG_VERSION").read_text().strip()
         if found != str(self.version):
             raise DatabaseError(
-                f"{self.folder} holds data of PostgreSQL {found}, which {self.version} cannot read: start {found} there,"
+                f"{self.folder} holds data of PostgreSQL {found}, which {self.version} cannot read:"
+                f" start {found} there,"
                 " or take another folder and bring the data over with pg_dump"
             )
 

@@ -90,7 +90,7 @@ def nearest_column(missing: str, candidates: Sequence[str]) -> str:
 
 def missing_columns(job: Job, source: SourceTable, found: Match) -> str:
     """What is missing that may not be, with the nearest names and the ways out but for --accept; empty: nothing."""
-    missing = [name for name in found.missing if name not in job.load.optional_columns]
+    missing = [name for name in found.missing if name not in job.target.optional_columns]
     if not missing:
         return ""
     near = {name: nearest_column(name, found.unused) for name in missing[:SHOWN]}
@@ -100,35 +100,37 @@ def missing_columns(job: Job, source: SourceTable, found: Match) -> str:
     elif found.unused and not any(near.values()):
         lacks.append(f"but {named(found.unused)}")
     renamed = [
-        f"ALTER TABLE {job.load.table} RENAME COLUMN {name} TO {landing_name(new)};"
+        f"ALTER TABLE {job.target.table} RENAME COLUMN {name} TO {landing_name(new)};"
         for name, new in near.items()
         if new
     ]
     if renamed:
         way_out = (
-            f"If it was renamed, rename it in {job.load.script}, in what reads it, and in psql: {' '.join(renamed)}"
+            f"If it was renamed, rename it in {job.target.script}, in what reads it, and in psql: {' '.join(renamed)}"
         )
     else:
-        way_out = f"Correct it in {job.load.script}, in what reads it, and in {job.load.table}."
+        way_out = f"Correct it in {job.target.script}, in what reads it, and in {job.target.table}."
     optional = ", ".join(f'"{name}"' for name in near)
     return (
         f"{source.id} has {', '.join(lacks)}\n    The rows loaded before stay. {way_out}"
-        f'\n    If it may be missing, add to "load" of job {job.name} in elt_jobs.json: "optional_columns": [{optional}]'
+        f'\n    If it may be missing, add to "load" of job {job.name} in elt_jobs.json:'
+        f' "optional_columns": [{optional}]'
     )
 
 
 def check_columns(job: Job, source: SourceTable, found: Match, accepted: Accepted) -> None:
     """Guard `missing`: every column of the contract is there. Raises LoadError."""
     if not found.found:
-        raise LoadError(f"{job.load.table} and {source.id} have no column in common: is it the right table?")
+        raise LoadError(f"{job.target.table} and {source.id} have no column in common: is it the right table?")
     if (text := missing_columns(job, source, found)) and not accepted.has(job, "missing"):
         raise LoadError(
-            f"{text}\n    To load without it once (each number made of it is 0 or unknown): {accepted.once(job, 'missing')}"
+            f"{text}\n    To load without it once (each number made of it is 0 or unknown):"
+            f" {accepted.once(job, 'missing')}"
         )
 
 
 def check_count(job: Job, source: SourceTable, rows: int, accepted: Accepted) -> None:
-    """Guard `count`: as many rows were staged as the source counts, where its count can be compared. Raises LoadError."""
+    """Guard `count`: as many rows were staged as the source counts, where that can be compared. Raises LoadError."""
     if source.rows in (None, rows) or accepted.has(job, "count"):
         return
     raise LoadError(
@@ -143,7 +145,7 @@ def check_size(job: Job, rows_before: int, rows: int, accepted: Accepted) -> Non
 
     Who accepts an export below min_rows accepts its shrinking, too.
     """
-    load = job.load
+    load = job.target
     if rows < load.min_rows:
         if not accepted.has(job, "empty"):
             raise LoadError(
@@ -158,5 +160,6 @@ def check_size(job: Job, rows_before: int, rows: int, accepted: Accepted) -> Non
         raise LoadError(
             f"{load.table}: the export has {rows:,} rows, {rows_before:,} were loaded before:"
             f" {100 - 100 * rows / rows_before:.0f} % fewer, max_shrink_percent is {load.max_shrink_percent:g}"
-            f"\n    The rows loaded before stay. If the new number is right, accept it once: {accepted.once(job, 'shrink')}"
+            "\n    The rows loaded before stay. If the new number is right, accept it once:"
+            f" {accepted.once(job, 'shrink')}"
         )

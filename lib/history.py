@@ -100,7 +100,8 @@ def missing_rights(connection: Connection) -> list[str]:
     role, database, may_create, may_use_temporary = query(
         connection,
         "SELECT quote_ident(current_user), quote_ident(current_database()),"
-        " has_database_privilege(current_database(), 'CREATE'), has_database_privilege(current_database(), 'TEMPORARY')",
+        " has_database_privilege(current_database(), 'CREATE'),"
+        " has_database_privilege(current_database(), 'TEMPORARY')",
     )[0]
     missing = []
     for schema in SCHEMAS:
@@ -132,15 +133,16 @@ WRITING = (
 
 def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_date: date) -> int:
     """A new run's number. Runs still called running are lost, for we hold the lock."""
-    return query(
+    ((run_id,),) = query(
         connection,
-        WRITING
-        + "UPDATE elt.runs SET status = 'lost', finished_at = now(), error = coalesce(error, 'the process ended without a word')"
+        WRITING + "UPDATE elt.runs SET status = 'lost', finished_at = now(),"
+        " error = coalesce(error, 'the process ended without a word')"
         " WHERE status = 'running';"
         "INSERT INTO elt.runs (status, run_date, started_at, jobs, process) VALUES ('running', %s, now(), %s, %s)"
         " RETURNING run_id",
         (run_date, list(jobs), process),
-    )[0][0]
+    )
+    return int(run_id)
 
 
 def name_source(connection: Connection, run_id: int, source: str) -> None:
@@ -153,19 +155,20 @@ def end_run(connection: Connection, run_id: int, status: str, error: str | None 
     Also called inside the publish transaction, so that a run is never called lost whose data are there. Returns whether
     the run was still running.
     """
-    return 1 == execute(
+    ended = execute(
         connection,
         WRITING + "UPDATE elt.runs SET status = %s, finished_at = clock_timestamp(), error = %s"
         " WHERE run_id = %s AND status = 'running'",
         (status, _storable(error), run_id),
     )
+    return ended == 1
 
 
 def ended_as(connection: Connection, run_id: int) -> str:
     """The status of a run once no COMMIT of it is pending: a plain SELECT would still say running then.
 
-    Not pg_xact_status: after a failover it speaks of somebody else's transaction. A server that does not know the run, after
-    a failover, has lost it.
+    Not pg_xact_status: after a failover it speaks of somebody else's transaction. A server that does not know the run,
+    after a failover, has lost it.
     """
     rows = query(connection, "SELECT status FROM elt.runs WHERE run_id = %s FOR UPDATE", (run_id,))
     return rows[0][0] if rows else "lost"
@@ -183,9 +186,12 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
             connection,
             WRITING + """
             INSERT INTO elt.job_runs (
-                run_id, job, status, recorded_at, rows_loaded, rows_before, source_version,
-                source_imported_at, unused_columns, accepted_shrink, accepted_guards, stage_seconds, publish_seconds, error
-            ) VALUES (%s, %s, %s, clock_timestamp(), %s, %s, %s, %s, %s, %s, %s, round(%s::numeric, 3), round(%s::numeric, 3), %s)
+                run_id, job, status, recorded_at, rows_loaded, rows_before, source_version, source_imported_at,
+                unused_columns, accepted_shrink, accepted_guards, stage_seconds, publish_seconds, error
+            ) VALUES (
+                %s, %s, %s, clock_timestamp(), %s, %s, %s, %s,
+                %s, %s, %s, round(%s::numeric, 3), round(%s::numeric, 3), %s
+            )
             """,
             (
                 run_id,

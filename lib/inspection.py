@@ -132,7 +132,7 @@ def _ask_keboola(
     for job in registry.jobs.values() if registry else ():
         if job.extract:
             with findings.collecting():
-                table = extractor.table(job.extract.table)
+                table = extractor.table(job.source.table)
                 rows = "" if table.rows is None else f", {table.rows:,} rows"
                 found = f"job {job.name}: {table.id}, {len(table.columns)} columns{rows}"
                 if job.name in contracts:
@@ -144,4 +144,4 @@ def _columns(job: Job, table: SourceTable, found: Match, accepted: Accepted) -> 
     """What to say of columns that only one side has. Raises LoadError where one is missing that may not be."""
     check_columns(job, table, found, accepted)
     optional = f"; without the optional {named(found.missing)}" if found.missing else ""
-    return optional + (f"; not in {job.load.table}: {named(found.unused)}" if found.unused else "")
+    return optional + (f"; not in {job.target.table}: {named(found.unused)}" if found.unused else "")

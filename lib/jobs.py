@@ -86,6 +86,20 @@ class Job:
     transform: tuple[Script, ...] = ()
     checks: tuple[Check, ...] = ()
 
+    @property
+    def source(self) -> Extract:
+        """`extract` of a job that loads; lib.registry takes no job that has one of `extract` and `load` alone."""
+        if self.extract is None:
+            raise ValueError(f"job {self.name} extracts nothing")
+        return self.extract
+
+    @property
+    def target(self) -> Load:
+        """`load` of a job that loads."""
+        if self.load is None:
+            raise ValueError(f"job {self.name} loads nothing")
+        return self.load
+
 
 @dataclass(frozen=True)
 class Registry:

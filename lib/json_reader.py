@@ -9,7 +9,7 @@ import re
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from json import JSONDecodeError
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]  # what json.loads reads text with; undocumented
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _WORD = re.compile(r'[^\s,:{}\[\]"]+')
@@ -34,6 +34,11 @@ class Node:
     line: int
     #: names that this object holds twice, with the line of the second; the first one counts
     duplicates: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def members(self) -> dict[str, Node]:
+        """The members of an object; anything else has none."""
+        return self.value if isinstance(self.value, dict) else {}
 
 
 def read_json(text: str) -> Node:
@@ -69,7 +74,7 @@ class _Reader:
             self.end = word.end()
             return Node(_CONSTANTS[word[0]], self.line(start))
         number = _NUMBER.fullmatch(word[0]) if word and len(word[0]) <= 30 else None
-        if not number:
+        if not word or not number:
             raise self.error(f"expected a value, found {self.found(start)}", start)
         self.end = word.end()
         return Node(float(word[0]) if number[1] or number[2] else int(word[0]), self.line(start))
@@ -127,6 +132,7 @@ class _Reader:
         return False, following
 
     def string(self, start: int) -> str:
+        value: str
         try:
             value, self.end = scanstring(self.text, start + 1, True)
         except JSONDecodeError as error:
@@ -136,7 +142,8 @@ class _Reader:
         return value
 
     def skip(self, position: int) -> int:
-        return _SPACE.match(self.text, position).end()
+        space = _SPACE.match(self.text, position)
+        return space.end() if space else position
 
     def found(self, position: int) -> str:
         """What stands there, in words."""

@@ -1,4 +1,4 @@
-"""Slices into staging by COPY, staged rows into bronze by DELETE and INSERT: never TRUNCATE, which readers would notice."""
+"""Slices into staging by COPY, staged rows into bronze by DELETE and INSERT: never TRUNCATE, which readers notice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import psycopg2
 from psycopg2 import sql
@@ -14,7 +13,7 @@ from psycopg2 import sql
 from lib.contract import Contract, read_contract
 from lib.database import Connection, execute, query, translate
 from lib.errors import EltError, LoadError
-from lib.extractors import Slice, SourceTable
+from lib.extractors import ByteStream, Slice, SourceTable
 from lib.guards import Accepted, check_size
 from lib.jobs import Job, Load
 
@@ -70,7 +69,7 @@ def sweep_staging(connection: Connection) -> None:
 
 
 def drop_staging(connection: Connection, name: str, *, patience: float = 2.0) -> None:
-    """Drop one staging table; one that a dying COPY holds for longer than `patience` seconds is left to the next sweep."""
+    """Drop one staging table; one that a dying COPY holds for longer than `patience` seconds is for the next sweep."""
     drop = sql.SQL("SET LOCAL lock_timeout = {}; DROP TABLE IF EXISTS {}")
     with suppress(psycopg2.errors.LockNotAvailable):
         execute(connection, drop.format(sql.Literal(round(patience * 1000)), sql.Identifier("elt_staging", name)))
@@ -81,8 +80,8 @@ def create_staging(
 ) -> Staging:
     """An empty staging table for one export; an earlier try's is replaced. found: bronze columns in the export's order.
 
-    Its columns stand in bronze's order: INSERT then takes each row as it is, which is a quarter faster. Nobody else gets
-    a right on it, whatever the role's default privileges are: a trigger on it would run as us.
+    Its columns stand in bronze's order: INSERT then takes each row as it is, which is a quarter faster. Nobody else
+    gets a right on it, whatever the role's default privileges are: a trigger on it would run as us.
     """
     staging = Staging(name, tuple(found), source.has_nulls)
     drop_staging(connection, name)
@@ -120,7 +119,8 @@ def copy_slice(connection: Connection, staging: Staging, piece: Slice, of: str) 
         reader = _Reader(QuotedEndMarkers(stream) if len(staging.columns) == 1 else stream)
         try:
             with connection.cursor() as cursor:
-                cursor.copy_expert(statement.as_string(connection), reader, BLOCK)
+                # COPY FROM calls read() alone; the stub wants readline(), too
+                cursor.copy_expert(statement.as_string(connection), reader, BLOCK)  # type: ignore[arg-type]
                 return cursor.rowcount
         except psycopg2.Error as error:
             if reader.error is not None:
@@ -132,7 +132,7 @@ def copy_slice(connection: Connection, staging: Staging, piece: Slice, of: str) 
 class _Reader:
     """What COPY reads from. The driver turns an exception of read() into its own error; here the first is kept."""
 
-    def __init__(self, stream: BinaryIO | QuotedEndMarkers) -> None:
+    def __init__(self, stream: ByteStream | QuotedEndMarkers) -> None:
         self._stream = stream
         self.error: EltError | None = None
 
@@ -155,7 +155,7 @@ class QuotedEndMarkers:
     #: the end of a block that may turn out to be a marker, with the newline before it
     _UNFINISHED = re.compile(rb"\n(?:\\(?:\.\r?)?)?\Z")
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._inside_quotes = False
         # a newline of ours before the first line, and one after the last, make every marker look the same
@@ -218,7 +218,7 @@ def publish_bronze(
     Raises LoadError where a guard of the registry speaks up, where the table is no longer what the contract says, or
     where staging no longer holds what COPY counted.
     """
-    load = job.load
+    load = job.target
     if read_contract(connection, load) != contract:
         raise LoadError(
             f"{load.table}: its columns were changed while its rows were exported. Nothing was changed; run again."
@@ -252,23 +252,26 @@ def publish_bronze(
 def _holds_rows_back(connection: Connection, load: Load) -> bool:
     """Whether rows are left after the DELETE; looked for only where something could have kept them, for it is slow."""
     target = sql.Identifier(load.schema, load.name)
-    return query(
+    ((holds,),) = query(
         connection,
         sql.SQL(
-            "SELECT CASE WHEN relhastriggers OR relhasrules OR relhassubclass THEN EXISTS (SELECT FROM {}) ELSE false END"
+            "SELECT CASE WHEN relhastriggers OR relhasrules OR relhassubclass THEN EXISTS (SELECT FROM {})"
+            " ELSE false END"
             " FROM pg_class WHERE oid = %s::regclass"
         ).format(target),
         (target.as_string(connection),),
-    )[0][0]
+    )
+    return bool(holds)
 
 
 def _has_statistics(connection: Connection, load: Load) -> bool:
     """They are gone after a restore, and after an upgrade of PostgreSQL to 17 or older."""
-    return query(
+    ((has,),) = query(
         connection,
         "SELECT EXISTS (SELECT FROM pg_stats WHERE schemaname = %s AND tablename = %s)",
         (load.schema, load.name),
-    )[0][0]
+    )
+    return bool(has)
 
 
 def vacuum(connection: Connection, tables: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib.credentials import keboola_token
 from lib.database import Connection, Database, execute, query
@@ -16,6 +17,9 @@ from lib.settings import Settings, require_keboola, require_postgres
 from lib.stop import Stop
 from lib.strangers import Name, refuse_triggers
 from lib.transformer import names, refusals
+
+if TYPE_CHECKING:
+    from lib.extractors.keboola import StartedExport
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def written_in(jobs: Iterable[Job]) -> list[Name]:
 
 
 def lock_what_is_written(connection: Connection, job: Job, *, loads: bool) -> None:
-    """Lock the tables that a job writes, in the caller's transaction, so that no trigger comes; look at those there are.
+    """Lock the tables that a job writes, in the caller's transaction, so that no trigger comes; look at those it has.
 
     A table that people edit and no load overwrites is locked less: an open edit must not hold up the morning.
     """
@@ -144,7 +148,7 @@ def open_database(settings: Settings, stop: Stop) -> Database:
 
 def make_extractor(
     settings: Settings, run_id: str, stop: Stop, environ: Mapping[str, str], report: Callable[[str], None]
-) -> Extractor:
+) -> Extractor[StartedExport]:
     """The source of rows; run_id ties our calls together in Keboola's own logs.
 
     Raises SettingsError or CredentialError where the project or its token is missing.

@@ -86,12 +86,16 @@ class Publisher:
         failed: dict[str, EltError] = dict(earlier)
         self._locked, self._notes = {}, []
         records: list[JobRecord] = []
-        with translated("publish"), transaction(
-            self.connection, lock_timeout=self.lock_timeout, run_date=self.run_date, search_path=self.path.path
+        with (
+            translated("publish"),
+            transaction(
+                self.connection, lock_timeout=self.lock_timeout, run_date=self.run_date, search_path=self.path.path
+            ),
         ):
             if not holds_run_lock(self.connection):
                 raise DatabaseError(
-                    "this run no longer holds the run lock, so another may be at work: nothing was published. Run again."
+                    "this run no longer holds the run lock, so another may be at work:"
+                    " nothing was published. Run again."
                 )
             # owners were asked before the export; where strangers may create, something new may be there at any moment
             self._named = named_in(job for group in groups for job in group)
@@ -186,7 +190,7 @@ class Publisher:
     # ---- steps ------------------------------------------------------------------------------------------------------
 
     def _lock_targets(self, job: Job, loads: bool) -> None:
-        """Keep other writers and index builders away from the start: a later upgrade of a lock would deadlock with them.
+        """Keep other writers and index builders away from the start: upgrading a lock later would deadlock with them.
 
         Then look at the triggers that are there.
         """
@@ -223,7 +227,7 @@ class Publisher:
     def _load(self, job: Job, staged: Staged) -> None:
         began = time.monotonic()
         self._reset()
-        self.begins(job.load.table)
+        self.begins(job.target.table)
         loaded = publish_bronze(self.connection, job, staged.contract, staged.staging, staged.rows, self.accepted)
         self._new_changes()  # publish_bronze has seen to their statistics
         self._records[job.name] = replace(
@@ -236,7 +240,7 @@ class Publisher:
             accepted=self.accepted.of(job),
             stage_seconds=staged.seconds,
         )
-        self.loaded(job.name, job.load.table, loaded.rows, time.monotonic() - began)
+        self.loaded(job.name, job.target.table, loaded.rows, time.monotonic() - began)
 
     def _run(self, job: Job, script: Script, known: list[int]) -> None:
         self._reset()
@@ -302,7 +306,7 @@ class Publisher:
         )
 
     def _analyze(self, changes: Mapping[str, int]) -> None:
-        """Fresh statistics, for the next script, on each table that changed by more than a tenth: autovacuum's own rule."""
+        """Fresh statistics, for the next script, on each table that changed by more than a tenth: autovacuum's rule."""
         for table, rows in changes.items():
             ((estimated,),) = query(
                 self.connection, "SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (table,)

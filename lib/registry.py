@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from lib.errors import JobConfigError
 from lib.jobs import LAYERS, RELATION_NAME, Check, Extract, Job, Load, Registry, Script, ScriptFolder
@@ -77,7 +78,7 @@ class _Reader:
     def jobs(self, document: Node) -> dict[str, Job]:
         self.duplicates(document, "job")
         jobs: dict[str, Job] = {}
-        nodes = {name: node for name, node in document.value.items() if not self.is_schema(name, node)}
+        nodes = {name: node for name, node in document.members.items() if not self.is_schema(name, node)}
         for name, node in nodes.items():
             self.job_name = _shown(name, quotes="")
             if not _JOB_NAME.fullmatch(name) or len(name) > JOB_NAME_BYTES:
@@ -135,7 +136,7 @@ class _Reader:
         parts = self.object(node, "load", ("table", "min_rows", "max_shrink_percent", "optional_columns"))
         if parts is None:
             return None
-        limits: dict[str, int | float] = {}
+        limits: dict[str, Any] = {}
         if "min_rows" in parts:
             limits["min_rows"] = self.number(parts["min_rows"], "min_rows", int, None)
         if "max_shrink_percent" in parts:
@@ -146,12 +147,13 @@ class _Reader:
         if table is None:
             self.wrong(node.line, 'load needs "table": "bronze.<name>"')
             return None
-        schema, _, name = table.value.partition(".") if isinstance(table.value, str) else ("", "", "")
+        relation = table.value if isinstance(table.value, str) else ""
+        schema, _, name = relation.partition(".")
         if schema != "bronze" or not RELATION_NAME.fullmatch(name):
             self.wrong(table.line, f"load table must be bronze.<name>, [a-z_][a-z0-9_]*, not {_shown(table.value)}")
             return None
-        self.only_once(table.line, f"{table.value} is loaded")
-        return Load(table.value, **limits, optional_columns=self.columns(parts.get("optional_columns")))
+        self.only_once(table.line, f"{relation} is loaded")
+        return Load(relation, **limits, optional_columns=self.columns(parts.get("optional_columns")))
 
     def columns(self, node: Node | None) -> tuple[str, ...]:
         """Names of bronze columns; whether the table has them is known only with a database."""
@@ -172,7 +174,7 @@ class _Reader:
         for item in self.items(node, key):
             on_failure = "error"
             if key == "checks" and isinstance(item.value, dict):
-                parts = self.object(item, "a check", ("script", "on_failure"))
+                parts = self.object(item, "a check", ("script", "on_failure")) or {}
                 on_failure = self.on_failure(parts.get("on_failure", Node("error", item.line)))
                 item = parts.get("script", Node(None, item.line))
             path = item.value
@@ -240,23 +242,26 @@ class _Reader:
         return {key: child for key, child in node.value.items() if key in known}
 
     def items(self, node: Node | None, key: str, quiet: bool = False) -> list[Node]:
-        if node is None or isinstance(node.value, list):
-            return node.value if node else []
+        if node is None:
+            return []
+        if isinstance(node.value, list):
+            return node.value
         if not quiet:
             self.wrong(node.line, f"{key} must be a list, [...], not {_kind(node)}")
         return []
 
     def number(self, node: Node, key: str, kinds: type | tuple[type, ...], high: int | None) -> int | float:
         value = node.value
-        right = isinstance(value, kinds) and not isinstance(value, bool) and value >= 0
-        if not right or (high is not None and value > high):
-            wanted = "a whole number, 0 or more" if high is None else f"a number, 0 to {high}"
-            self.wrong(node.line, f"{key} must be {wanted}, not {_shown(value)}")
-        return value
+        is_right_kind = isinstance(value, kinds) and not isinstance(value, bool)
+        if is_right_kind and isinstance(value, (int, float)) and value >= 0 and (high is None or value <= high):
+            return value
+        wanted = "a whole number, 0 or more" if high is None else f"a number, 0 to {high}"
+        self.wrong(node.line, f"{key} must be {wanted}, not {_shown(value)}")
+        return 0
 
     def duplicates(self, node: Node, what: str) -> None:
         for name, line in node.duplicates:
-            self.wrong(line, f"{what} {_shown(name)} stands here twice (first on line {node.value[name].line})")
+            self.wrong(line, f"{what} {_shown(name)} stands here twice (first on line {node.members[name].line})")
 
     def only_once(self, line: int, what: str) -> None:
         if what in self.taken:

@@ -13,7 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
+from typing import Any
 
 from lib import doubt, history, loader
 from lib.blockers import BlockerWatch
@@ -62,8 +63,8 @@ class Options:
     #: what scripts read as elt.run_date(); None is today in the settings' time zone
     run_date: date | None = None
     patience: Patience = Patience()
-    #: seconds for which the database is asked what became of a COMMIT whose answer was lost; after two minutes of silence
-    #: the server ends the lost session (tcp_keepalives), and its lock is free
+    #: seconds for which the database is asked what became of a COMMIT whose answer was lost; after two minutes of
+    #: silence the server ends the lost session (tcp_keepalives), and its lock is free
     doubt_seconds: float = 180.0
 
 
@@ -105,7 +106,7 @@ class Run:
     def run(self) -> RunResult:
         """Do it. Raises what ends a run before it has a number; afterwards every outcome is a RunResult."""
         with translated("this run"):
-            connection = self.database.connect(run_name(datetime.now(timezone.utc)))
+            connection = self.database.connect(run_name(datetime.now(UTC)))
             try:
                 take_run_lock(connection, self.stop.pause if self.options.wait else None)
                 refuse_strangers(connection, named_in(job for group in self.plan.groups for job in group))
@@ -121,7 +122,7 @@ class Run:
 
     def _recorded(self, connection: Connection, recorder: Connection) -> RunResult:
         """Give the run a number, and let no ending go unrecorded."""
-        run_id = history.begin_run(connection, self.plan.jobs, run_name(datetime.now(timezone.utc)), self.run_date)
+        run_id = history.begin_run(connection, self.plan.jobs, run_name(datetime.now(UTC)), self.run_date)
         try:
             with translated(f"run {run_id}"):
                 loader.sweep_staging(connection)
@@ -223,7 +224,7 @@ class Run:
         return contracts, failed
 
     def _look_at_bystanders(
-        self, connection: Connection, extractor: Extractor, loaded: Mapping[str, LastLoad]
+        self, connection: Connection, extractor: Extractor[Any], loaded: Mapping[str, LastLoad]
     ) -> tuple[dict[str, EltError], dict[str, list[SourceTable]]]:
         """A partial run gives what a whole one would, or is refused: tables of its groups that it does not load must
         be in the source what they were when they were loaded here. They are watched while the others are exported."""
@@ -238,7 +239,7 @@ class Run:
                 name for name in self.plan.registry.group_of(job.name) if self.plan.registry.jobs[name].load
             )
             try:
-                source = extractor.table(job.extract.table)
+                source = extractor.table(job.source.table)
             except ExtractError as error:
                 refused.setdefault(asked[0], error)
                 continue
@@ -314,7 +315,8 @@ class Run:
                     f"stopped before PostgreSQL said whether this run was published.{doubt.how_to_look(run_id)}"
                 )
                 raise
-            if answer.committed:
+            # the outcome is known before COMMIT is sent
+            if answer.committed and publisher.outcome is not None:
                 self.console.line(
                     "the connection was lost while PostgreSQL answered COMMIT; asked again: it is published"
                 )
@@ -348,7 +350,7 @@ class Run:
 def _lost_columns(connection: Connection, job: Job, source: SourceTable) -> str:
     """That a table which is not loaded now lacks a column: loading it, too, would not help. Empty: it lacks none."""
     with suppress(LoadError):  # its bronze table is not there yet
-        return missing_columns(job, source, match(read_contract(connection, job.load), source))
+        return missing_columns(job, source, match(read_contract(connection, job.target), source))
     return ""
 
 

@@ -13,9 +13,9 @@ import tomllib
 import zoneinfo
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timezone, tzinfo
+from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lib.errors import SettingsError
@@ -70,7 +70,7 @@ class Settings:
     @property
     def zone(self) -> tzinfo:
         """The time zone as an object; UTC needs no time zone data on the machine."""
-        return timezone.utc if self.time_zone == "UTC" else zoneinfo.ZoneInfo(self.time_zone)
+        return UTC if self.time_zone == "UTC" else zoneinfo.ZoneInfo(self.time_zone)
 
 
 def read_settings(root: Path = ROOT) -> Settings:
@@ -86,7 +86,7 @@ def read_settings(root: Path = ROOT) -> Settings:
         raise SettingsError(_syntax_message(str(error), text)) from None
     places = _places(text)
     mistakes: list[tuple[int, str]] = []
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     for section, keys in found.items():
         if section not in _SECTIONS or not isinstance(keys, dict):
             mistakes.append((places.get((section, ""), 1), _unknown_section(section, keys)))
@@ -175,9 +175,10 @@ def _boolean(value: object) -> bool:
 
 
 def _sslmode(value: object) -> str:
-    if _string(value) not in SSL_MODES:
-        raise ValueError(f"must be one of {', '.join(SSL_MODES)}, not {value!r}{did_you_mean(value, SSL_MODES)}")
-    return value
+    mode = _string(value)
+    if mode not in SSL_MODES:
+        raise ValueError(f"must be one of {', '.join(SSL_MODES)}, not {mode!r}{did_you_mean(mode, SSL_MODES)}")
+    return mode
 
 
 def _time_zone(value: object) -> str:
@@ -264,7 +265,10 @@ def _conflicts(postgres: object, places: dict[tuple[str, str], int]) -> list[tup
 def _unknown_key(section: str, key: str) -> str:
     if re.search("pass|pwd|token|secret|credential", key, re.IGNORECASE):
         name = "keboola" if section == "keboola" or "token" in key.lower() else "postgres"
-        return f"must not be here: secrets never go into this file. Remove the line and type: python main.py credentials set {name}"
+        return (
+            "must not be here: secrets never go into this file."
+            f" Remove the line and type: python main.py credentials set {name}"
+        )
     home = [other for other, keys in _SECTIONS.items() if key in keys]
     if home:
         return f"is unknown here: it belongs under [{home[0]}]"

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
+from typing import Generic
 
+from lib.contract import Contract, Match, landing_name, match, may_be_column
 from lib.database import Connection, Database, keep_alive
 from lib.errors import EltError, ExtractError, LoadError
-from lib.extractors import Extractor, Slice, SourceTable
-from lib.contract import Contract, Match, landing_name, match, may_be_column
+from lib.extractors import Extractor, Slice, SourceTable, Ticket
 from lib.guards import Accepted, check_columns, check_count, named
 from lib.jobs import Job
 from lib.loader import Staging, copy_slice, create_staging
@@ -58,7 +59,7 @@ class Progress:
 
 
 @dataclass
-class _Export:
+class _Export(Generic[Ticket]):
     """An export on its way; `rows` grows under the stager's lock."""
 
     job: Job
@@ -66,7 +67,7 @@ class _Export:
     source: SourceTable
     unused_columns: tuple[str, ...]
     #: what the extractor's `finish` needs
-    ticket: object
+    ticket: Ticket
     began: float
     slices: int = -1
     slices_left: int = -1
@@ -75,11 +76,11 @@ class _Export:
 
 
 @dataclass
-class Stager:
+class Stager(Generic[Ticket]):
     """Stages the jobs of some groups. `connection` holds the run lock and is kept alive meanwhile."""
 
     database: Database
-    extractor: Extractor
+    extractor: Extractor[Ticket]
     connection: Connection
     run_id: int
     parallel: int
@@ -93,7 +94,7 @@ class Stager:
     def __post_init__(self) -> None:
         self._noted: set[tuple[str, str]] = set()
         self._lock = Lock()
-        self._queue: queue.SimpleQueue[tuple[_Export, Slice] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[_Export[Ticket], Slice] | None] = queue.SimpleQueue()
         self._failed: dict[str, EltError] = {}
 
     def stage(
@@ -169,14 +170,14 @@ class Stager:
             if export.job.name not in self._failed
         }
 
-    def _start_group(self, group: Sequence[Job]) -> list[_Export]:
+    def _start_group(self, group: Sequence[Job]) -> list[_Export[Ticket]]:
         """Look at every table of the group and hold it against its contract, then ask for every export."""
         began = time.monotonic()
         ready: dict[str, tuple[SourceTable, Match]] = {}
-        exports: list[_Export] = []
+        exports: list[_Export[Ticket]] = []
         for job in group:
             with self._blame(job):
-                source = self.extractor.table(job.extract.table)
+                source = self.extractor.table(job.source.table)
                 found = match(self.contracts[job.name], source)
                 self._tell_columns(job, source, found)
                 check_columns(job, source, found, self.accepted)
@@ -202,15 +203,15 @@ class Stager:
             # where a column is missing, too, one of these is more likely its new name
             if loadable and not found.missing:
                 text += (
-                    f"\n    To load one, add to {job.load.script}:"
+                    f"\n    To load one, add to {job.target.script}:"
                     f" SELECT elt.add_column('{contract.table}', '{loadable[0]}', 'text');"
                 )
             self._note_once(job, text)
         for column in shadowed:
             self._note_once(
                 job,
-                f"{source.id} has a column {column!r}, but {contract.table} fills {landing_name(column)!r} itself, so it is"
-                f" not loaded\n    To load it, take its DEFAULT away in {job.load.script} and in the table",
+                f"{source.id} has a column {column!r}, but {contract.table} fills {landing_name(column)!r} itself,"
+                f" so it is not loaded\n    To load it, take its DEFAULT away in {job.target.script} and in the table",
             )
         if found.missing and found.found and self.accepted.has(job, "missing"):
             self._note_once(
@@ -222,7 +223,7 @@ class Stager:
             self._noted.add((job.name, text))
             self.progress.note(job.name, text)
 
-    def _finish(self, export: _Export) -> None:
+    def _finish(self, export: _Export[Ticket]) -> None:
         """Wait for one export and hand its slices to the pool."""
         with self._blame(export.job):
             slices = self.extractor.finish(export.ticket).slices
@@ -246,7 +247,7 @@ class Stager:
         finally:
             connection.close()
 
-    def _copy_slice(self, connection: Connection, export: _Export, piece: Slice) -> None:
+    def _copy_slice(self, connection: Connection, export: _Export[Ticket], piece: Slice) -> None:
         rows = copy_slice(connection, export.staging, piece, export.source.id)
         self.progress.copied(export.job.name, rows)
         with self._lock:
@@ -256,11 +257,11 @@ class Stager:
         if last:
             self._report(export)
 
-    def _report(self, export: _Export) -> None:
+    def _report(self, export: _Export[Ticket]) -> None:
         export.seconds = time.monotonic() - export.began
         self.progress.staged(export.job.name, export.rows, export.seconds)
 
-    def _compare_counts(self, export: _Export) -> None:
+    def _compare_counts(self, export: _Export[Ticket]) -> None:
         """Rows staged against the source's own count, where it can be compared."""
         job, source = export.job, export.source
         if job.name in self._failed:

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: the work runs in a thread, the main thread listens and cancels what the thread waits for.
 
-A signal handler cannot run while the main thread is inside the driver's execute or COPY, so the driver never runs there.
+A signal handler cannot run while the main thread is inside the driver's execute or COPY, so the driver never runs
+there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._requested = threading.Event()
-        self._signal = signal.SIGINT
+        self._signal: int = signal.SIGINT
         self._watched: list[Callable[[], None]] = []
 
     @property

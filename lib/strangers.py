@@ -1,11 +1,11 @@
 """Nobody else's code runs as the pipeline's role.
 
-A stranger is a role that can log in and that is none of ours: no superuser, not the database's owner, nobody who can become
-one of them, and no role that ours is a member of. This module asks which search_path scripts get, who owns what a run
-calls, which triggers would fire, and where a stranger could put code of his own.
+A stranger is a role that can log in and that is none of ours: no superuser, not the database's owner, nobody who can
+become one of them, and no role that ours is a member of. This module asks which search_path scripts get, who owns what
+a run calls, which triggers would fire, and where a stranger could put code of his own.
 
-PostgreSQL: "Schemas", section "Usage Patterns"; "Function Type Resolution": a function of a stranger in the path that fits
-the types better is called in place of PostgreSQL's own.
+PostgreSQL: "Schemas", section "Usage Patterns"; "Function Type Resolution": a function of a stranger in the path that
+fits the types better is called in place of PostgreSQL's own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lib.database import Connection, query
 from lib.errors import DatabaseError
@@ -80,7 +81,8 @@ CREATORS = f"""
     ORDER BY nspname, statement
 """
 
-#: what can be named without its schema once this one is in the path, and the first thing in it that is code of a stranger
+#: what can be named without its schema once this one is in the path, and the first thing in it that is code of a
+#: stranger
 IN_SCHEMA = f"""
     WITH RECURSIVE {ROLES},
 
@@ -142,7 +144,8 @@ OWNED_BY_OTHERS = f"""
     WHERE objid >= 16384
         AND (object.schema = ANY (%(schemas)s)
             -- of a schema that an administrator made, rights to it are enough
-            OR object.type = 'schema' AND object.identity = ANY (%(schemas)s) AND owner NOT IN (SELECT oid FROM trusted))
+            OR object.type = 'schema' AND object.identity = ANY (%(schemas)s)
+                AND owner NOT IN (SELECT oid FROM trusted))
         -- a sequence of a column goes with its table
         AND NOT EXISTS (
             SELECT FROM pg_depend AS owning
@@ -152,9 +155,9 @@ OWNED_BY_OTHERS = f"""
     ORDER BY object.type = 'schema' DESC, object.type, object.identity
 """
 
-#: The same for relations, functions, types and operators by name, and for all that lies beneath them: what a view reads and
-#: calls, defaults, constraints, indexes and policies, partitions and children. PostgreSQL's own objects have numbers below
-#: 16384.
+#: The same for relations, functions, types and operators by name, and for all that lies beneath them: what a view reads
+#: and calls, defaults, constraints, indexes and policies, partitions and children. PostgreSQL's own objects have
+#: numbers below 16384.
 NAMED_OF_OTHERS = f"""
     WITH RECURSIVE {ROLES}, {OWNERS},
 
@@ -245,7 +248,8 @@ class ScriptPath:
 
     def help(self, error: Exception) -> str:
         """For a script that failed for a name that public has: why it was not found, and what to do. Else nothing."""
-        cause = error.__cause__
+        # psycopg2's, or whatever else
+        cause: Any = error.__cause__
         if not self.hidden or getattr(cause, "pgcode", None) not in ("42883", "42P01", "42704"):
             return ""
         names = re.findall(r'"([^"]+)"', cause.diag.message_primary or "")
@@ -257,7 +261,8 @@ class ScriptPath:
                 names.append(token[0][1:-1].replace('""', '"') if quoted else token[0].lower())
         found = next((name for name in names if name in self.hidden), "")
         return (
-            f"\n    public has {found!r}, but scripts do not see it: {self.reason}\n    Or name its schema: public.{found}"
+            f"\n    public has {found!r}, but scripts do not see it: {self.reason}"
+            f"\n    Or name its schema: public.{found}"
             if found
             else ""
         )
@@ -292,12 +297,13 @@ def _danger(connection: Connection, schema: str) -> tuple[list[str], str]:
 def of_others(connection: Connection, named: Iterable[Name], *, usable: bool = False) -> list[str]:
     """What must belong to us and does not: a line each, with the statements that an administrator may run.
 
-    named: what scripts name in the layers. usable: also what belongs to somebody whom we trust and whose rights we lack.
+    named: what scripts name in the layers. usable: also what belongs to somebody whom we trust and whose rights we
+    lack.
     """
     given = sorted(set(named))
     found = query(connection, OWNED_BY_OTHERS, {"schemas": ["elt", "elt_staging"], "usable": usable})
     if given:
-        schemas, names = map(list, zip(*given))
+        schemas, names = map(list, zip(*given, strict=True))
         found += query(connection, NAMED_OF_OTHERS, {"schemas": schemas, "names": names, "usable": usable})
     ((role,),) = query(connection, "SELECT quote_ident(current_user)")
     return [_belongs(kind, identity, owner, role) for kind, identity, owner in dict.fromkeys(found)]
@@ -333,8 +339,8 @@ def refuse_strangers(connection: Connection, named: Iterable[Name] = ()) -> None
         raise DatabaseError(
             "\n    ".join(
                 [
-                    f"nothing was done, for code of others would run as {role}. If the pipeline has another role, connect as"
-                    " that one. Else look at each, and type:",
+                    f"nothing was done, for code of others would run as {role}."
+                    " If the pipeline has another role, connect as that one. Else look at each, and type:",
                     *found,
                 ]
             )
@@ -346,8 +352,8 @@ def refuse_triggers(
 ) -> None:
     """Look at the triggers of these tables, and of all tables and views of ours in these schemas but `others`.
 
-    What a statement writes in the end can't be read from a script: it may write through a view, a trigger, a foreign key's
-    action or a text that is put together. Raises psycopg2.Error where a trigger would run a stranger's code.
+    What a statement writes in the end can't be read from a script: it may write through a view, a trigger, a foreign
+    key's action or a text that is put together. Raises psycopg2.Error where a trigger would run a stranger's code.
     """
     names = [f"{schema}.{name}" for schema, name in others]
     query(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import psycopg2
 
@@ -82,11 +83,17 @@ COMMENT_MARK = re.compile(r"/\*|\*/")
 def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
     """Kind, text and position of each token; block comments nest."""
     position = 0
-    while position < len(text):
-        found = TOKEN.match(text, position)
-        end = found.end() if found.lastgroup != "block" else _end_of_comment(text, position)
-        yield found.lastgroup, text[position:end], position
+    # the last alternative takes any character, so there is a match until the text ends
+    while found := TOKEN.match(text, position):
+        kind = found.lastgroup or ""
+        end = found.end() if kind != "block" else _end_of_comment(text, position)
+        yield kind, text[position:end], position
         position = end
+
+
+def _without_comments(text: str) -> Iterator[tuple[str, str]]:
+    """Kind and text of each token that means something to PostgreSQL."""
+    return ((kind, token) for kind, token, _ in _tokens(text) if kind not in ("space", "comment", "block"))
 
 
 def _end_of_comment(text: str, start: int) -> int:
@@ -159,9 +166,7 @@ def names(text: str) -> Names:
     pending = ""  # a word that is a schema if a dot follows
     schema = operator = ""
     publishes = False
-    for kind, token, _ in _tokens(text):
-        if kind in ("space", "comment", "block"):
-            continue
+    for kind, token in _without_comments(text):
         if kind in ("string", "escapes", "dollar") and first != "comment":
             inner = names(_inner(kind, token))
             all_names |= inner.all
@@ -262,8 +267,11 @@ def _refusals_of(statement: Statement) -> Iterator[str]:
         yield "COPY .. TO STDOUT has nobody to write to: leave it out"
     if "concurrently" in words[:4] and words[0] != "refresh":
         yield "CONCURRENTLY cannot run in a transaction: do it once, in psql"
-    if words[:1] == ("create",) and ("on", "commit", "drop") in zip(words, words[1:], words[2:]):
-        yield "ON COMMIT DROP: under psql -f the table would be gone at once; begin with DROP TABLE IF EXISTS pg_temp.name"
+    if words[:1] == ("create",) and ("on", "commit", "drop") in zip(words, words[1:], words[2:], strict=False):
+        yield (
+            "ON COMMIT DROP: under psql -f the table would be gone at once;"
+            " begin with DROP TABLE IF EXISTS pg_temp.name"
+        )
 
 
 # ---- running --------------------------------------------------------------------------------------------------------
@@ -275,12 +283,15 @@ def run_script(connection: Connection, script: Script) -> ScriptResult:
     Raises ScriptError as `file:line: PostgreSQL's message`.
     """
     began = time.monotonic()
-    news = None
+    news: tuple[int, int, int, int] | None = None
     with connection.cursor() as cursor:
         for statement in statements(script.text):
             _execute(cursor, script, statement)
             if cursor.description and [column.name for column in cursor.description] == NEWS:
-                news = tuple(map(sum, zip(news or (0, 0, 0, 0), cursor.fetchone())))
+                inserted, updated, deleted, unchanged = map(
+                    sum, zip(news or (0, 0, 0, 0), cursor.fetchone() or (), strict=True)
+                )
+                news = inserted, updated, deleted, unchanged
     return ScriptResult(script.path, time.monotonic() - began, news)
 
 
@@ -304,9 +315,11 @@ def run_check(connection: Connection, check: Check) -> ScriptResult:
     return ScriptResult(check.script.path, time.monotonic() - began, broken_by=count)
 
 
-def broken_claim(count: int, columns: Sequence[str] = (), examples: Sequence[tuple] = ()) -> str:
+def broken_claim(count: int, columns: Sequence[str] = (), examples: Sequence[tuple[Any, ...]] = ()) -> str:
     """How many rows break a claim, and the first of them."""
-    lines = ["  ".join(f"{name}={_shown(value)}" for name, value in zip(columns, row))[:300] for row in examples]
+    lines = [
+        "  ".join(f"{name}={_shown(value)}" for name, value in zip(columns, row, strict=True))[:300] for row in examples
+    ]
     more = [f"and {count - len(lines):,} more"] if lines and count > len(lines) else []
     return "\n    ".join([f"{count:,} row{'s break' if count > 1 else ' breaks'} this claim", *lines, *more])
 

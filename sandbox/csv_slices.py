@@ -59,8 +59,9 @@ def encode(
 
     Few rows reach every slice: the runs of rows dealt out to the slices begin with 1 and grow. Of no rows Snowflake
     makes no file and BigQuery one without rows; with fewer rows than slices Snowflake makes fewer files and BigQuery
-    some without rows (API note 6.2, 7.8). Only files that are not gzipped can have 0 bytes (13.5). `header` is written first, for the one file of an export that is not sliced.
-    With `gzip_members` each run of rows is a gzip stream of its own, and so is the nothing after the last one.
+    some without rows (API note 6.2, 7.8). Only files that are not gzipped can have 0 bytes (13.5). `header` is written
+    first, for the one file of an export that is not sliced. With `gzip_members` each run of rows is a gzip stream of
+    its own, and so is the nothing after the last one.
 
     Text is UTF-8; a lone surrogate (`"\\udcff"`) becomes the invalid byte it stands for, so that tests can send some.
 
@@ -78,10 +79,9 @@ def encode(
             _check(chunk, width, typed, first=count + 1)
             csv_bytes += file.write(text_of(chunk).encode("utf-8", "surrogateescape"))
             count += len(chunk)
+        kept = [file for file in files if file.used]
         if quoting == "bigquery":
             kept = files if csv_bytes else files[:1]
-        else:
-            kept = [file for file in files if file.used]
         return Encoded(count, csv_bytes, tuple(file.finish() for file in kept))
 
 

@@ -1,8 +1,9 @@
 """The demo: a PostgreSQL of its own, a local Keboola, the project's own jobs. Reads and writes nothing but .elt/demo/.
 
-The daily load of today is a whole run. Before it come the 29 mornings that trends and forecasts need, those that were not
-played before: their rows go into bronze without an export, and the jobs' own scripts make silver of them. The cast of
-sandbox/inventory.py tells its story up to today; started again on a later day, the demo goes on with that day's telling.
+The daily load of today is a whole run. Before it come the 29 mornings that trends and forecasts need, those that were
+not played before: their rows go into bronze without an export, and the jobs' own scripts make silver of them. The cast
+of sandbox/inventory.py tells its story up to today; started again on a later day, the demo goes on with that day's
+telling.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import argparse
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import date, datetime, time, timedelta, timezone
-from typing import TYPE_CHECKING
+from datetime import UTC, date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any
 
-from lib.commands import command, run_command
+from lib.command_line import command
+from lib.commands import run_command
 from lib.console import Console
 from lib.credentials import Secret
-from lib.embedded import Server
 from lib.settings import ROOT, Postgres, Settings
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lib.registry import Job
     from sandbox.keboola_server import KeboolaServer
 
+TOKEN = Secret("815-4711-demo")
 #: as many as a forecast looks back, the one before, and one more: the days of the story
 DAYS = 30
 OPEN_PSQL = "Somebody holds a lock, perhaps a transaction left open in psql: end it, then start the demo again."
@@ -118,7 +120,7 @@ def run_demo(given: argparse.Namespace) -> int:
         state_folder=".elt/demo",
         postgres=Postgres(embedded=True),
         keboola_url="http://127.0.0.1",
-        keboola_token=Secret("815-4711-demo"),
+        keboola_token=TOKEN,
     )
     console = Console()
     if given.demo_command in (None, "run", "check", "fail"):
@@ -132,8 +134,8 @@ def _with_keboola(settings: Settings, given: argparse.Namespace, console: Consol
 
     today = date.today()
     # five in the morning, whenever the demo looks: a second run finds the tables unchanged
-    morning = datetime.combine(today, time(5), timezone.utc).timestamp()
-    with KeboolaServer(token=settings.keboola_token.reveal(), polls=0, clock=lambda: morning) as keboola:
+    morning = datetime.combine(today, time(5), UTC).timestamp()
+    with KeboolaServer(token=TOKEN.reveal(), polls=0, clock=lambda: morning) as keboola:
         os.environ.update(keboola.store_environment)
         settings = replace(settings, keboola_url=keboola.url)
         put_inventory(keboola, products=0, day=today.toordinal(), story_ends=today.toordinal())
@@ -200,11 +202,11 @@ def _play(settings: Settings, today: date, console: Console) -> None:
     groups = [
         group
         for group in make_plan(read_project(settings.root)).groups
-        if all(job.extract.table in _tables(today, today) for job in group if job.load)
+        if all(job.source.table in _tables(today, today) for job in group if job.load)
     ]
 
     def play(stop: Stop) -> None:
-        connection = open_database(settings, stop).connect(run_name(datetime.now(timezone.utc)))
+        connection = open_database(settings, stop).connect(run_name(datetime.now(UTC)))
         try:
             with translated("the mornings before today"):
                 take_run_lock(connection, stop.pause)
@@ -283,9 +285,9 @@ def _load_morning(connection: Connection, group: Sequence[Job], day: date, today
                 if script.layer == "bronze":
                     run_script(connection, script)
             if job.load:
-                columns, rows = tables[job.extract.table]
-                source = SourceTable(job.extract.table, tuple(columns), rows=None, has_nulls=False, version="")
-                contract = read_contract(connection, job.load)
+                columns, rows = tables[job.source.table]
+                source = SourceTable(job.source.table, tuple(columns), rows=None, has_nulls=False, version="")
+                contract = read_contract(connection, job.target)
                 found = match(contract, source).found
                 staging = create_staging(connection, f"demo_{job.name}", contract, found, source)
                 places = [columns.index(column) for column in found.values()]
@@ -301,7 +303,7 @@ def _load_morning(connection: Connection, group: Sequence[Job], day: date, today
                     run_script(connection, script)
 
 
-def _ask(settings: Settings, sql: str) -> tuple[list[str], list[tuple]]:
+def _ask(settings: Settings, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Headers and rows of one question to the demo's database."""
     from lib.plan import open_database
     from lib.stop import Stop
@@ -310,7 +312,7 @@ def _ask(settings: Settings, sql: str) -> tuple[list[str], list[tuple]]:
     try:
         with connection.cursor() as cursor:
             cursor.execute(sql)
-            return [column.name for column in cursor.description], cursor.fetchall()
+            return [column.name for column in cursor.description or ()], cursor.fetchall()
     finally:
         connection.close()
 

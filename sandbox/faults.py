@@ -129,6 +129,6 @@ def spoil(response: Response, fault: Fault) -> Response:
         data[min(place, len(data) - 1)] ^= 0xFF
         return Response(response.status, response.headers, bytes(data))
     elif fault.action == "gunzip":
-        data = gzip.decompress(response.body(0, response.length))
-        return Response(response.status, {**response.headers, "Content-Length": str(len(data))}, data)
+        plain = gzip.decompress(response.body(0, response.length))
+        return Response(response.status, {**response.headers, "Content-Length": str(len(plain))}, plain)
     return response

@@ -1,4 +1,4 @@
-"""The inventory of an invented maker of hardware wallets: a cast of products that tell a story, and any number beside it.
+"""The inventory of an invented maker of hardware wallets: a cast of products with a story, and any number beside it.
 
 The tables are those of design section 7 as generic-extractor writes them (API note, section 11).
 
@@ -109,8 +109,16 @@ _LENGTHS = (
     ("Mm", 0.1),
     ("cm ", 1.0),
 )
-_WEIGHTS = (("g", 1.0), ("oz", 28.349523125), ("kg", 1000.0), ("lb", 453.59237), ("G", 1.0), ("Oz", 28.349523125))
-_WEIGHTS += ((" kg ", 1000.0), ("LB", 453.59237))
+_WEIGHTS = (
+    ("g", 1.0),
+    ("oz", 28.349523125),
+    ("kg", 1000.0),
+    ("lb", 453.59237),
+    ("G", 1.0),
+    ("Oz", 28.349523125),
+    (" kg ", 1000.0),
+    ("LB", 453.59237),
+)
 _SITES = (
     ("Praha Letňany", "PRG"),
     ("Brno Slatina", "BRQ"),
@@ -396,7 +404,9 @@ def _product_rows(number: int, day: int, changing: float, odd_names: bool) -> li
     length_unit, cm = _LENGTHS[number % len(_LENGTHS)]
     name = _name(seed, blemish if odd_names else "")
     kind = _TYPES[_SECOND[seed[9] % len(_SECOND)]]
-    *sizes, weight = [low + seed[place] / 255 * (high - low) for place, (low, high) in zip((3, 4, 5, 7), _SIZES[kind])]
+    *sizes, weight = [
+        low + seed[place] / 255 * (high - low) for place, (low, high) in zip((3, 4, 5, 7), _SIZES[kind], strict=True)
+    ]
     sides = [_decimal(size, cm) for size in sizes]
     if blemish == "no dimensions":
         sides, length_unit = ["", "", ""], ""

@@ -17,12 +17,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
 from types import TracebackType
+from typing import Any
 
 from sandbox.csv_slices import QUOTINGS, Row
 from sandbox.faults import Fault, Faults, spoil
@@ -193,10 +195,7 @@ class KeboolaServer:
         logged = LoggedRequest(kind or "unknown", request.method, request.path, headers, parameters)
         self.requests.append(logged)
         fault = self.faults.pick(logged.kind, request.path)
-        if fault is None:
-            response = self._answer_well(request, is_api)
-        else:
-            response = self._answer_badly(request, is_api, fault)
+        response = self._answer_badly(request, is_api, fault) if fault else self._answer_well(request, is_api)
         logged.status = response.status
         return response
 
@@ -260,28 +259,28 @@ class _HttpServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         # HTTPServer would ask DNS for the name of 127.0.0.1, which can take seconds
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        host, self.server_port = self.server_address[:2]
+        self.server_name = str(host)
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         # a client that goes away is no news
         if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
+            super().handle_error(request, client_address)
 
-    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+    # the stub thinks of datagrams, too; a TCP server's requests are sockets
+    def process_request(self, request: socket.socket, client_address: Any) -> None:  # type: ignore[override]
         self._open.add(request)
-        super().process_request(request, client_address)  # type: ignore[arg-type]
+        super().process_request(request, client_address)
 
-    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
+    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]  # as above
         super().shutdown_request(request)
         self._open.discard(request)
 
     def close_all(self) -> None:
         self.server_close()
         for connection in list(self._open):
-            try:
+            with suppress(OSError):  # closed by its own thread a moment ago
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:  # closed by its own thread a moment ago
-                pass
 
 
 class _Handler(BaseHTTPRequestHandler):

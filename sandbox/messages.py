@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 from urllib.parse import parse_qsl
 
 _BRACKET = re.compile(r"\[([^\]]*)\]")
@@ -85,7 +86,7 @@ def php_parameters(encoded: str) -> dict[str, object]:
         keys = [head, *_BRACKET.findall(name[len(head) :])] if bracket else [name]
         node = root
         for key in keys[:-1]:
-            node = node.setdefault(key or str(len(node)), {})  # type: ignore[assignment]
+            node = cast(dict[str, object], node.setdefault(key or str(len(node)), {}))
         node[keys[-1] or str(len(node))] = value
     return {name: _lists(value) for name, value in root.items()}
 
@@ -94,7 +95,7 @@ def _lists(node: object) -> object:
     if not isinstance(node, dict):
         return node
     values = [_lists(value) for value in node.values()]
-    return values if all(key.isdigit() for key in node) else dict(zip(node, values))
+    return values if all(key.isdigit() for key in node) else dict(zip(node, values, strict=True))
 
 
 def truthy(value: object) -> bool:

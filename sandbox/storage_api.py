@@ -12,6 +12,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from typing import cast
 from urllib.parse import unquote
 
 from sandbox import answers
@@ -97,7 +98,7 @@ class StorageApi:
     # --- project
 
     def _index(self, request: Request) -> Response:
-        links = {"services": [], "components": [], "features": [], "urlTemplates": []}
+        links: dict[str, list[str]] = {"services": [], "components": [], "features": [], "urlTemplates": []}
         return json_response({"api": "storage", "version": "v2", "revision": "sandbox", "stack": "sandbox"} | links)
 
     def _verify(self, request: Request) -> Response:
@@ -146,7 +147,7 @@ class StorageApi:
         key, run_id = (table, shape), request.headers.get("x-kbc-runid")
         cached = self._exports.get(key)
         hit = cached in self.files
-        file_id = cached if hit else self._new_file(table, shape)
+        file_id = cached if cached is not None and hit else self._new_file(table, shape)
         self._exports[key] = file_id
         if run_id and run_id not in self.files[file_id].run_ids:
             self.files[file_id].run_ids.append(run_id)
@@ -158,8 +159,8 @@ class StorageApi:
         unknown = [name for name in _UNKNOWN if parameters.get(name)]
         if unknown or parameters.get("format", "rfc") != "rfc" or parameters.get("fileType", "csv") != "csv":
             raise ApiError(501, "sandbox.notImplemented", f"The sandbox exports all rows as CSV, not {parameters}")
-        asked = parameters.get("columns") or list(table.columns)
-        columns = tuple(asked.split(",") if isinstance(asked, str) else asked)  # type: ignore[arg-type]
+        asked = cast(str | list[str], parameters.get("columns") or list(table.columns))
+        columns = tuple(asked.split(",") if isinstance(asked, str) else asked)
         missing = [column for column in columns if column not in table.columns]
         if missing:
             message = f'Some columns in the "columns" parameter are not in the table {table.id}: {", ".join(missing)}'
@@ -269,24 +270,25 @@ def _limit(value: object) -> int:
     return int(str(value))
 
 
-_ROUTES: list[tuple[str, re.Pattern[str], Callable[..., Response], str]] = [
+_PATHS: list[tuple[str, str, Callable[..., Response], str]] = [
+    ("GET", "/?", StorageApi._index, "index"),
+    ("GET", "/tokens/verify", StorageApi._verify, "verify"),
+    ("GET", "/dev-branches/?", StorageApi._branches, "branches"),
+    ("GET", "/buckets/?", StorageApi._bucket_list, "buckets"),
+    ("GET", "/buckets/([^/]+)", StorageApi._bucket_detail, "bucket"),
+    ("GET", "/buckets/([^/]+)/tables", StorageApi._table_list, "tables"),
+    ("GET", "/tables/?", StorageApi._table_list, "tables"),
+    ("GET", "/tables/([^/]+)", StorageApi._table_detail, "table"),
+    ("GET", "/tables/([^/]+)/data-preview", StorageApi._preview, "preview"),
+    ("POST", "/tables/([^/]+)/export-async", StorageApi._export, "export-async"),
+    ("GET", "/jobs/?", StorageApi._job_list, "jobs"),
+    ("GET", r"/jobs/(\d+)", StorageApi._job_detail, "job"),
+    ("GET", "/files/?", StorageApi._file_list, "files"),
+    ("GET", r"/files/(\d+)", StorageApi._file_detail, "file"),
+]
+_ROUTES = [
     (method, re.compile("/v2/storage(?:/branch/(?:default|1))?" + path), handler, kind)
-    for method, path, handler, kind in [
-        ("GET", "/?", StorageApi._index, "index"),
-        ("GET", "/tokens/verify", StorageApi._verify, "verify"),
-        ("GET", "/dev-branches/?", StorageApi._branches, "branches"),
-        ("GET", "/buckets/?", StorageApi._bucket_list, "buckets"),
-        ("GET", "/buckets/([^/]+)", StorageApi._bucket_detail, "bucket"),
-        ("GET", "/buckets/([^/]+)/tables", StorageApi._table_list, "tables"),
-        ("GET", "/tables/?", StorageApi._table_list, "tables"),
-        ("GET", "/tables/([^/]+)", StorageApi._table_detail, "table"),
-        ("GET", "/tables/([^/]+)/data-preview", StorageApi._preview, "preview"),
-        ("POST", "/tables/([^/]+)/export-async", StorageApi._export, "export-async"),
-        ("GET", "/jobs/?", StorageApi._job_list, "jobs"),
-        ("GET", r"/jobs/(\d+)", StorageApi._job_detail, "job"),
-        ("GET", "/files/?", StorageApi._file_list, "files"),
-        ("GET", r"/files/(\d+)", StorageApi._file_detail, "file"),
-    ]
+    for method, path, handler, kind in _PATHS
 ]
 
 

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import hmac
 import secrets
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from sandbox.messages import Request, Response
@@ -20,7 +20,23 @@ from sandbox.tables import api_time
 ACCOUNT = "kbcsandbox"
 _VERSION = "2022-11-02"
 #: what is signed, in this order; None stands for the resource
-_SIGNED = ("sp", "st", "se", None, "si", "sip", "spr", "sv", "sr", "snapshot", "ses", "rscc", "rscd", "rsce", "rscl")
+_SIGNED: tuple[str | None, ...] = (
+    "sp",
+    "st",
+    "se",
+    None,
+    "si",
+    "sip",
+    "spr",
+    "sv",
+    "sr",
+    "snapshot",
+    "ses",
+    "rscc",
+    "rscd",
+    "rsce",
+    "rscl",
+)
 _SIGNED += ("rsct",)
 _CODES = {
     "unauthorized": "AuthenticationFailed",
@@ -110,4 +126,4 @@ def _new_key() -> str:
 
 
 def _sas_time(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

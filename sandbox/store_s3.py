@@ -12,7 +12,7 @@ import re
 import secrets
 import string
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
 from sandbox.messages import Request, Response
@@ -74,7 +74,7 @@ class S3Store:
             "AccessKeyId": key_id,
             "SecretAccessKey": key.secret,
             "SessionToken": key.session,
-            "Expiration": datetime.fromtimestamp(expires, timezone.utc).isoformat(timespec="seconds"),
+            "Expiration": datetime.fromtimestamp(expires, UTC).isoformat(timespec="seconds"),
         }
         return {"credentials": credentials}
 

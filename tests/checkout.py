@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+
 from conftest import Database
 from sandbox.inventory import put_inventory
 from sandbox.keboola_server import KeboolaServer

@@ -107,14 +107,15 @@ class Warehouse:
     #: (SKU, warehouse) -> name, identifier, available, on hand, on hand received, quarantined, unavailable, bronze rows
     stock_levels: dict[tuple[str, str], tuple]
     issues: set[Issue]
-    #: SKU -> name, type, status, total_stock, on hand, quarantined, unavailable, warehouses, stock_status, volume, space
+    #: SKU -> name, type, status, total_stock, on hand, quarantined, unavailable, warehouses, stock_status, volume,
+    #: space
     product_status_summary: dict[str, tuple]
 
 
 def recompute(
     products: Iterable[Row],
     stock: Iterable[Row],
-    thresholds: Mapping[str, int] = {"*": 5},  # noqa: B006 (never changed)
+    thresholds: Mapping[str, int] = {"*": 5},
 ) -> Warehouse:
     """Everything that one load of these rows must publish."""
     found: list[tuple] = []
@@ -229,7 +230,7 @@ def _stock_level(place: tuple[str, str], rows: list[Row], found: list) -> tuple:
         if text_of(row["warehouse_id"]) is None:
             pieces = used["quantity_available"]
             found.append(("missing_warehouse", key, "warehouse_id", row["warehouse_id"], "unknown", pieces))
-        totals = [total + used[column] for total, column in zip(totals, QUANTITIES)]
+        totals = [total + used[column] for total, column in zip(totals, QUANTITIES, strict=True)]
         if received["quantity_on_hand"] is not None:
             received_on_hand.append(received["quantity_on_hand"])
         names.append((line_of(row["warehouse_name"]), line_of(row["warehouse_identifier"])))
@@ -239,7 +240,7 @@ def _stock_level(place: tuple[str, str], rows: list[Row], found: list) -> tuple:
         received, used = plain(on_hand_received), plain(on_hand)
         taken_off = on_hand_received - on_hand
         found.append(("on_hand_above_available", key, "quantity_on_hand", received, used, taken_off))
-    name, identifier = (min(filter(None, column), default=None) for column in zip(*names))
+    name, identifier = (min(filter(None, column), default=None) for column in zip(*names, strict=True))
     return (name, identifier, available, on_hand, on_hand_received, quarantined, unavailable, len(rows))
 
 

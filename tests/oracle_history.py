@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
-from functools import cached_property
 from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
 from math import ceil, floor
 
 from tests import oracle
@@ -21,8 +22,9 @@ from tests.oracle import rounded, text_of
 
 ZERO = Decimal(0)
 FOREVER, NEVER = date.max, date.min
-MONTHS = "January February March April May June July August September October November December".split()
-WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+MONTHS = ["January", "February", "March", "April", "May", "June", "July"]
+MONTHS += ["August", "September", "October", "November", "December"]
+WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 #: days that a forecast looks back
 WINDOW = 28
 #: days from an order to its delivery, and days that the stock should last from then on, where nobody says otherwise
@@ -98,7 +100,7 @@ class Load:
 
 
 class Answers:
-    """Every gold view, as a multiset of rows; `thresholds` are today's, and so are `plans`: lead time and days to cover."""
+    """Every gold view, as a multiset of rows; `thresholds` are today's, as are `plans`: lead time and days to cover."""
 
     def __init__(
         self,
@@ -142,7 +144,7 @@ class Answers:
         """SKU -> ranges of days with their attributes."""
         versions: dict[str, list[tuple[date, date, tuple]]] = {}
         days = [*self.days, FOREVER]
-        for day, next_day in zip(days, days[1:]):
+        for day, next_day in pairwise(days):
             for sku, attributes in self.days[day].silver.products.items():
                 ranges = versions.setdefault(sku, [])
                 if ranges and ranges[-1][1] == day and ranges[-1][2] == attributes:
@@ -240,7 +242,7 @@ class Answers:
             stocks = [load.totals[sku] for load in window if sku in load.totals]
             average = cover = out_on = decrease = None
             if len(stocks) == WINDOW + 1:
-                decrease = sum((max(before - after, ZERO) for before, after in zip(stocks, stocks[1:])), ZERO)
+                decrease = sum((max(before - after, ZERO) for before, after in pairwise(stocks)), ZERO)
                 average = rounded(decrease / days, 4)
                 if decrease > 0:
                     lasts = max(total, ZERO) * days / decrease
@@ -262,7 +264,7 @@ class Answers:
             stocks = [load.totals[sku] for load in window if sku in load.totals]
             daily = lasts = None
             if len(stocks) == WINDOW + 1:
-                decrease = sum((max(before - after, ZERO) for before, after in zip(stocks, stocks[1:])), ZERO)
+                decrease = sum((max(before - after, ZERO) for before, after in pairwise(stocks)), ZERO)
                 daily = Fraction(decrease) / (window[-1].day - window[0].day).days
                 lasts = max(Fraction(total), Fraction(0)) / daily if daily else None
             is_low = total <= threshold
@@ -292,7 +294,7 @@ class Answers:
         of_type, of_all = self.plans.get(kind or "", (None, None)), self.plans.get("*", (None, None))
         return tuple(
             next(days for days in choice if days is not None)
-            for choice in zip(of_type, of_all, (LEAD_DAYS, COVER_DAYS))
+            for choice in zip(of_type, of_all, (LEAD_DAYS, COVER_DAYS), strict=True)
         )
 
     def slow_movers(self) -> Counter:
@@ -301,11 +303,11 @@ class Answers:
         window = known[-WINDOW - 1 :]
         for sku, row in self.today.silver.product_status_summary.items():
             stocks = [load.totals[sku] for load in window if sku in load.totals]
-            falls = any(after < before for before, after in zip(stocks, stocks[1:]))
+            falls = any(after < before for before, after in pairwise(stocks))
             if row[3] <= 0 or len(stocks) <= WINDOW or falls:
                 continue
             all_days = [(load.day, load.totals[sku]) for load in known if sku in load.totals]
-            last = [day for (_, before), (day, after) in zip(all_days, all_days[1:]) if after < before]
+            last = [day for (_, before), (day, after) in pairwise(all_days) if after < before]
             name, kind, status, total, on_hand = row[:5]
             rows.append((sku, name, kind, status, total, on_hand, row[-1], max(last, default=None)))
         return Counter(rows)
@@ -342,7 +344,7 @@ class Answers:
             (loads[0].day, sku, self.names_on(loads[0].day, sku), None, None, total)
             for sku, total in loads[0].totals.items()
         ]
-        for before, after in zip(loads, loads[1:]):
+        for before, after in pairwise(loads):
             for sku in before.totals.keys() | after.totals.keys():
                 opening, closing = before.totals.get(sku, ZERO), after.totals.get(sku, ZERO)
                 if opening != closing:

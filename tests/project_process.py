@@ -156,7 +156,7 @@ def main() -> int:
     """The child: this project's settings instead of elt_settings.toml, and all else as elt_daily_load.py."""
     import argparse
 
-    import lib.extractors.keboola  # noqa: F401
+    import lib.extractors.keboola
     import lib.runner  # noqa: F401
     from lib.command_line import add_run_arguments, guarded, run_project
     from lib.credentials import Secret

@@ -9,12 +9,12 @@ import zlib
 from collections.abc import Callable, Iterator
 
 import pytest
-from scripted_server import ScriptedServer
 
 from lib.errors import Cancelled, ExtractError
 from lib.extractors.cloud_slices import open_object
 from lib.extractors.http import Http
 from lib.extractors.stores import Location
+from scripted_server import ScriptedServer
 
 CSV = "".join(f'"{number}","note ""{number}"" 🦊"\n' for number in range(60_000)).encode()
 GZIP = gzip.compress(CSV, 1)

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from datetime import date
 
 import pytest
+
 from conftest import Database as EmptyDatabase
 from lib import doubt, history
 from lib.database import Database, execute, query, try_run_lock

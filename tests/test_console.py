@@ -1,4 +1,4 @@
-"""What a person sees: lines, bars, the summary as the last line, and never a traceback for a character or a closed pipe."""
+"""What a person sees: lines, bars, the summary as the last line, never a traceback for a character or a closed pipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -119,7 +119,7 @@ def test_a_run_begins_with_its_number_and_two_places_in_80_columns() -> None:
 
 def test_a_table_has_headers_and_numbers_to_the_right() -> None:
     spoken = speaking(zone=ZoneInfo("Europe/Prague"))
-    at = datetime(2026, 1, 31, 5, 0, tzinfo=timezone.utc)
+    at = datetime(2026, 1, 31, 5, 0, tzinfo=UTC)
     spoken.console.table(
         ["job", "rows", "seconds", "at", "error"],
         [["a", 1234, Decimal("1.5"), at, None], ["longer", None, Decimal("10.25"), None, "one\ntwo"]],

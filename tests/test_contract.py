@@ -1,4 +1,4 @@
-"""The columns of the bronze table are a contract: what is exported, what is missing, and what can't stop a load any more."""
+"""The columns of the bronze table are a contract: what is exported, what is missing, what can't stop a load."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 import pytest
+
 from checkout import Morning
 from lib.contract import Contract, Match, landing_name, match
 from lib.errors import LoadError, SettingsError
@@ -158,7 +159,8 @@ def test_several_missing_columns_are_named_each_with_its_nearest(project: Projec
     assert project.run("c").exit_code == 1
     for said in (
         "no column 'color'; did you mean 'color_code'?, no column 'weight'; did you mean 'weight_g'?, no column 'x'",
-        "ALTER TABLE bronze.c RENAME COLUMN color TO color_code; ALTER TABLE bronze.c RENAME COLUMN weight TO weight_g;",
+        "ALTER TABLE bronze.c RENAME COLUMN color TO color_code;"
+        " ALTER TABLE bronze.c RENAME COLUMN weight TO weight_g;",
         '"optional_columns": ["color", "weight", "x"]',
     ):
         assert said in project.output

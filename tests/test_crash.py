@@ -1,4 +1,4 @@
-"""What a killed run and a crashed server leave behind: yesterday's warehouse or today's, and no trace of the attempt."""
+"""What a killed run and a crashed server leave: yesterday's warehouse or today's, and no trace of the attempt."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
 from conftest import _fresh_database as fresh_database
+from lib.embedded import Server, remove
 from project import Calendar, Project
 from project_process import PATIENCE, READY, Moment, ProjectProcess, await_no_locks, await_rows
-
-from lib.embedded import Server, remove
 from sandbox.faults import Fault
 from sandbox.keboola_server import KeboolaServer
 

@@ -110,7 +110,7 @@ def file_with(path: Path, content: str | bytes) -> str:
 def test_a_secret_shows_itself_only_when_asked() -> None:
     secret = Secret("hunter2")
     assert secret.reveal() == "hunter2" and secret == Secret("hunter2")
-    assert "hunter2" not in f"{secret} {secret!r} {[secret]}" + "%s" % secret
+    assert "hunter2" not in f"{secret} {secret!r} {[secret]}" + str(secret)
 
 
 # The order

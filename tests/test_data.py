@@ -1,4 +1,4 @@
-"""Text arrives as it was sent: arbitrary rows through the sandbox's export over HTTP, COPY and bronze; broken slices stop."""
+"""Text arrives as it was sent: any rows through the sandbox's export over HTTP, COPY and bronze; broken slices stop."""
 
 from __future__ import annotations
 

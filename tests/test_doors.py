@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from checkout import TOKEN, Checkout, Morning
 from sandbox.faults import Fault
 from sandbox.inventory import put_inventory

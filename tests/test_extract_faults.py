@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 import requests
-from extraction import COLUMNS, ROWS, TABLE, Time, export, extractor_of, rows_of
 
+from extraction import COLUMNS, ROWS, TABLE, Time, export, extractor_of, rows_of
 from lib.errors import Cancelled, ExtractError
 from sandbox.faults import Fault
 from sandbox.keboola_server import KeboolaServer
@@ -79,7 +79,7 @@ def on_each_cloud(faults: Iterable[Fault], *more: Iterable[str]) -> list[tuple[o
     """Faults of the API on one cloud, of a store on each."""
     return [
         (provider, fault, *rest)
-        for fault, *rest in zip(faults, *more)
+        for fault, *rest in zip(faults, *more, strict=True)
         for provider in PROVIDERS
         if provider == "gcp" or fault.match in ("file", "manifest", "slice")
     ]
@@ -117,7 +117,9 @@ def test_a_passing_fault_costs_no_row(shop: KeboolaServer, time: Time, fault: Fa
     assert {request.headers["x-kbc-runid"] for request in exports} == {"run-17"}
 
 
-@pytest.mark.parametrize("shop, fault, message", on_each_cloud(*zip(*FATAL)), indirect=["shop"], ids=name_of)
+@pytest.mark.parametrize(
+    "shop, fault, message", on_each_cloud(*zip(*FATAL, strict=True)), indirect=["shop"], ids=name_of
+)
 def test_a_lasting_fault_is_named_and_the_next_export_is_whole(
     shop: KeboolaServer, time: Time, fault: Fault, message: str
 ) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from extraction import TABLE
 
+from extraction import TABLE
 from sandbox.keboola_server import KeboolaServer
 
 ROOT = Path(__file__).parent.parent

@@ -40,7 +40,7 @@ def test_an_empty_database_gets_every_schema_and_table(database_on_each: EmptyDa
     found = database_on_each.sql(
         "SELECT relname FROM pg_class WHERE relnamespace = 'elt'::regnamespace AND relkind <> 'i'"
     )
-    assert RELATIONS <= {name for (name,) in found}
+    assert {name for (name,) in found} >= RELATIONS
     schemas = database_on_each.sql("SELECT nspname FROM pg_namespace")
     assert set(history.SCHEMAS) <= {name for (name,) in schemas}
 
@@ -68,7 +68,8 @@ def test_a_second_installation_takes_no_lock_and_changes_nothing(
 ) -> None:
     state = """
         SELECT array_agg(oid || ' ' || xmin ORDER BY oid) FROM pg_class WHERE relnamespace = 'elt'::regnamespace
-        UNION ALL SELECT array_agg(oid || ' ' || xmin ORDER BY oid) FROM pg_proc WHERE pronamespace = 'elt'::regnamespace
+        UNION ALL SELECT array_agg(oid || ' ' || xmin ORDER BY oid) FROM pg_proc
+            WHERE pronamespace = 'elt'::regnamespace
         UNION ALL SELECT array_agg(objoid || ' ' || xmin ORDER BY objoid, objsubid) FROM pg_description
     """
     before = query(installed, state)
@@ -77,7 +78,8 @@ def test_a_second_installation_takes_no_lock_and_changes_nothing(
     install(second)
     locks = query(
         second,
-        "SELECT relation::regclass::text, mode FROM pg_locks WHERE pid = pg_backend_pid() AND mode <> 'AccessShareLock'",
+        "SELECT relation::regclass::text, mode FROM pg_locks"
+        " WHERE pid = pg_backend_pid() AND mode <> 'AccessShareLock'",
     )
     assert [lock for lock in locks if lock[0] is not None] == []
     second.commit()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,7 @@ def test_a_worker_knows_no_other_worker(worker: str) -> None:
         for other in set(WORKERS) - {worker}:
             # the border of the extractors is types alone
             known = {found for found in imports(name) if found.startswith(f"{other}.")} - {
+                "lib.extractors.ByteStream",
                 "lib.extractors.Slice",
                 "lib.extractors.SourceTable",
             }
@@ -71,6 +74,21 @@ def test_only_the_console_prints() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
     assert printing == {"lib.console"}
+
+
+def test_a_change_is_taken_only_where_black_ruff_and_mypy_find_nothing() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    recipe = makefile.partition("\ncheck:")[2].partition("\n\n")[0]
+    assert re.findall(r"-m (\S.*)", recipe) == ["black --check .", "ruff check .", "mypy"]
+    assert "make check" in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_oldest_and_the_newest_python_are_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest, beyond = re.findall(r"3\.(\d+)", project["requires-python"])
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert re.findall(r'"3\.(\d+)"', workflow) == [oldest, str(int(beyond) - 1)] and ".ci/run" in workflow
+    assert f"(3, {oldest}) <= sys.version_info < (3, {beyond})" in (ROOT / "Makefile").read_text()
 
 
 def test_three_hops_lead_from_a_script_to_the_driver() -> None:

@@ -14,12 +14,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from scripted_server import ScriptedServer
 
 from lib.errors import Cancelled, ExtractError
 from lib.extractors.http import Call, Http, parse_time, retry_after
+from scripted_server import ScriptedServer
 
-NOON = datetime.datetime(2026, 3, 4, 12, tzinfo=datetime.timezone.utc).timestamp()
+NOON = datetime.datetime(2026, 3, 4, 12, tzinfo=datetime.UTC).timestamp()
 
 
 class Sender:
@@ -112,7 +112,7 @@ def test_a_silent_server_is_given_up_after_the_timeout(sender: Sender, server: S
     "header, waited",
     [
         ("7", 7),
-        (format_datetime(datetime.datetime.fromtimestamp(NOON + 45, datetime.timezone.utc), usegmt=True), 45),
+        (format_datetime(datetime.datetime.fromtimestamp(NOON + 45, datetime.UTC), usegmt=True), 45),
         ("99999", 300),
         ("0", 1),
         ("soon", 1),
@@ -235,7 +235,7 @@ def test_a_certificate_that_nobody_signed_is_refused_at_once(
 def self_signed(folder: Path) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
     private = key.private_bytes(

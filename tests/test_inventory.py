@@ -177,7 +177,7 @@ def test_thirty_days_sell_out_and_restock() -> None:
 
 def test_names_that_csv_trips_over_are_given_to_tests_alone() -> None:
     plain, odd = ([row for row in products(200, 3, odd_names=odd)] for odd in (False, True))
-    differ = [(one, other) for one, other in zip(plain, odd) if one != other]
+    differ = [(one, other) for one, other in zip(plain, odd, strict=True) if one != other]
     assert len(differ) == 4 * 4  # of each 50, four
     assert all(one[:1] + one[2:] == other[:1] + other[2:] for one, other in differ)
     assert all(re.fullmatch("[A-Z][a-z]+ [A-Z][a-z]+ [A-Z][a-z]+", row[1]) for row in plain)

@@ -7,13 +7,14 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import psycopg2
 import pytest
-from checkout import Morning
 from psycopg2.extensions import connection as Connection
+
+from checkout import Morning
 from sandbox.inventory import put_inventory
 from tests.oracle import DIMENSIONS
 from tests.oracle_history import WINDOW, Answers, Load
@@ -311,7 +312,7 @@ def play(mornings: Mornings, seed: int, count: int) -> set[str]:
     # links without rows are made on purpose here, and a threshold was edited after its load
     mornings.assert_checks_pass(but=["checks/every_product_link_has_stock.sql", "checks/history_is_todays_stock.sql"])
     columns = ", ".join(f"EXISTS ({query})" for query in RARE.values())
-    return {what for what, is_there in zip(RARE, mornings.sql(f"SELECT {columns}")[0]) if is_there}
+    return {what for what, is_there in zip(RARE, mornings.sql(f"SELECT {columns}")[0], strict=True) if is_there}
 
 
 #: seeds of many days; the first shows all that is rare
@@ -403,7 +404,7 @@ def test_a_day_before_all_others_and_one_in_a_long_range(mornings: Mornings) -> 
 
 
 def test_a_product_that_leaves_and_comes_back_has_a_gap(mornings: Mornings) -> None:
-    for day, quantity in zip(days(0, 1, 2), (10, None, 10)):
+    for day, quantity in zip(days(0, 1, 2), (10, None, 10), strict=True):
         pieces(mornings, day, quantity)
     first, gone, back = days(0, 1, 2)
     assert ranges(mornings) == [(first, gone, 10), (back, date.max, 10)]
@@ -465,7 +466,8 @@ def after_days(mornings: Mornings, course: Sequence[int | None]) -> None:
     mornings.sql("INSERT INTO silver.products SELECT 'A1', 'Signer', 'wallet', 1, 1, 1, 1, true, true")
     mornings.sql(f"INSERT INTO silver.product_stock VALUES ('A1', {course[-1]}, 0, 0, 0, 1)")
     mornings.sql(
-        f"INSERT INTO silver.loaded_days SELECT day, day = '{last}', 1, 1, 1 FROM generate_series('{MONDAY}', '{last}', interval '1 day') AS day"
+        f"INSERT INTO silver.loaded_days SELECT day, day = '{last}', 1, 1, 1"
+        f" FROM generate_series('{MONDAY}', '{last}', interval '1 day') AS day"
     )
     for place, pieces in enumerate(course):
         if pieces is not None:
@@ -507,13 +509,14 @@ def test_stock_that_hardly_goes_has_no_stock_out_date(mornings: Mornings) -> Non
 
 
 def proposal(mornings: Mornings, course: Sequence[int | None], *plan: str) -> tuple | None:
-    """Quantity, reason and days from today until the order, after days with so many pieces; `plan` is what an analyst edits."""
+    """Quantity, reason, days from today until the order, after days of so many pieces; `plan` is what analysts edit."""
     after_days(mornings, course)
     mornings.run(["silver/stock_thresholds.sql"])
     for edit in plan:
         mornings.sql(edit)
     rows = mornings.sql(
-        "SELECT reorder_quantity, reason, order_by - day FROM gold.reorder_proposals, silver.loaded_days WHERE is_current"
+        "SELECT reorder_quantity, reason, order_by - day FROM gold.reorder_proposals, silver.loaded_days"
+        " WHERE is_current"
     )
     return rows[0] if rows else None
 
@@ -599,7 +602,7 @@ def test_a_slow_mover_has_stock_and_has_not_gone_down_on_28_days(mornings: Morni
 
 
 def test_quarantine_lasts_since_the_first_day_on_which_there_were_always_pieces(mornings: Mornings) -> None:
-    for day, quantity in zip(days(0, 1, 2, 4), ("3", "0", "1", "5")):
+    for day, quantity in zip(days(0, 1, 2, 4), ("3", "0", "1", "5"), strict=True):
         mornings.morning(day, [product()], [stock(quarantined_quantity=quantity)])
     held = "SELECT quarantined_quantity, quarantined_since, days_in_quarantine FROM gold.quarantined_stock"
     assert mornings.sql(held) == [(5, days(2)[0], 2)]
@@ -615,7 +618,10 @@ def test_quarantine_lasts_since_the_first_day_on_which_there_were_always_pieces(
 
 # ---- the status of gold ---------------------------------------------------------------------------------------------
 
-STATUS = "SELECT date_key, published_at, sources_imported_at, last_run_status, last_run_error, sentence FROM gold.load_status"
+STATUS = (
+    "SELECT date_key, published_at, sources_imported_at, last_run_status, last_run_error, sentence"
+    " FROM gold.load_status"
+)
 
 
 @pytest.fixture
@@ -661,7 +667,7 @@ ALL = {"products": "published", "stock": "published", "history": "refined"}
 
 
 def at(hour: int) -> datetime:
-    return datetime(2026, 1, 5, hour, tzinfo=timezone.utc)
+    return datetime(2026, 1, 5, hour, tzinfo=UTC)
 
 
 def test_gold_says_that_it_holds_nothing(runs: Mornings) -> None:
@@ -698,7 +704,8 @@ def test_gold_says_what_it_holds_since_when_and_how_the_last_run_ended(runs: Mor
 
     # one that is still at work has not ended
     runs.sql(
-        "INSERT INTO elt.runs (status, run_date, started_at, jobs, process) VALUES ('running', '2026-01-05', now(), '{}', 'x')"
+        "INSERT INTO elt.runs (status, run_date, started_at, jobs, process)"
+        " VALUES ('running', '2026-01-05', now(), '{}', 'x')"
     )
     assert runs.sql(STATUS)[0][3:] == ("cancelled", "stopped by Ctrl-C", f"{loaded}; the last run was stopped")
     runs.sql("SET timezone = 'Europe/Prague'")
@@ -715,7 +722,8 @@ def test_whoever_may_read_gold_may_read_its_status(runs: Mornings) -> None:
     runs.morning(MONDAY, [product()], [stock()])
     record(runs, "done", "06:00", **ALL)
     runs.sql(
-        "CREATE ROLE reads_gold; GRANT USAGE ON SCHEMA gold TO reads_gold; GRANT SELECT ON gold.load_status TO reads_gold"
+        "CREATE ROLE reads_gold; GRANT USAGE ON SCHEMA gold TO reads_gold;"
+        " GRANT SELECT ON gold.load_status TO reads_gold"
     )
     try:
         runs.sql("SET ROLE reads_gold")
@@ -727,7 +735,7 @@ def test_whoever_may_read_gold_may_read_its_status(runs: Mornings) -> None:
 
 
 def test_low_stock_lasts_since_the_first_day_at_or_below_todays_threshold(mornings: Mornings) -> None:
-    for day, quantity in zip(days(0, 1, 2, 3), (3, 8, 5, 0)):
+    for day, quantity in zip(days(0, 1, 2, 3), (3, 8, 5, 0), strict=True):
         pieces(mornings, day, quantity)
     low = "SELECT stock_status, quantity_missing, low_since FROM gold.low_stock_products WHERE product_sku = 'A1'"
     assert mornings.sql(low) == [("Out of Stock", 5, days(2)[0])]
@@ -796,7 +804,7 @@ def test_the_quality_of_data_is_counted_in_pieces(mornings: Mornings) -> None:
 
 @pytest.mark.parametrize("check", BREAK)
 def test_a_check_passes_after_some_days_and_names_what_breaks_its_claim(mornings: Mornings, check: str) -> None:
-    for day, quantity in zip(days(0, 1, 2), (3, 8, 8)):
+    for day, quantity in zip(days(0, 1, 2), (3, 8, 8), strict=True):
         pieces(mornings, day, quantity)
     assert mornings.broken(check) == []
     assert_breaks(mornings, check, *BREAK[check])
@@ -806,7 +814,7 @@ def test_a_check_passes_after_some_days_and_names_what_breaks_its_claim(mornings
 def test_a_check_names_other_breaks_of_its_claim_too(
     mornings: Mornings, check: str, way: str | tuple[str, str, str], named: str
 ) -> None:
-    for day, quantity in zip(days(0, 1, 2), (3, 8, 8)):
+    for day, quantity in zip(days(0, 1, 2), (3, 8, 8), strict=True):
         pieces(mornings, day, quantity)
     if isinstance(way, tuple):
         script, old, new = way
@@ -856,7 +864,7 @@ def test_a_failing_check_keeps_yesterdays_warehouse_and_one_that_warns_shows_in_
     put_inventory(morning.keboola, day=1, odd_names=True)
     assert morning.run("elt_daily_load.py", "--date", str(yesterday)).returncode == 0
     assert [morning.database.sql(answers.format(view)) for view in views] == [
-        rows for view, rows in zip(VIEWS, before) if view in views
+        rows for view, rows in zip(VIEWS, before, strict=True) if view in views
     ]
     warned = morning.run("elt_daily_load.py", "--date", str(today))
     assert warned.returncode == 0 and "checks/no_day_is_missing.sql: 2 rows break this claim" in warned.stdout

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from extraction import COLUMNS, ROWS, TABLE, Plain, Time, export, extractor_of, rows_of
 from kbcstorage.client import Client
 
+from extraction import COLUMNS, ROWS, TABLE, Plain, Time, export, extractor_of, rows_of
 from lib.errors import CredentialError, ExtractError
 from sandbox.keboola_server import KeboolaServer
 

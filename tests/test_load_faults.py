@@ -1,4 +1,4 @@
-"""Whole runs while Keboola or a store misbehaves: what the run says, what readers see, and whether the next run is clean."""
+"""Whole runs when Keboola or a store misbehaves: what the run says, what readers see, whether the next run is clean."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Database
-from project import Calendar, Project
 
+from conftest import Database
 from lib.stop import Stop
+from project import Calendar, Project
 from sandbox.faults import Fault
 from sandbox.keboola_server import KeboolaServer
 

@@ -28,6 +28,7 @@ from lib.loader import (
 )
 from lib.settings import Settings
 
+NOTHING_ACCEPTED = Accepted()
 EVERYTHING = Accepted(frozenset({("t", "shrink"), ("t", "empty")}))
 
 
@@ -70,7 +71,7 @@ class Workbench:
         return staging
 
     def load(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, accepted: Accepted = Accepted(), **guards
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, accepted: Accepted = NOTHING_ACCEPTED, **guards
     ) -> Loaded:
         """Load these rows into bronze.t in a transaction of their own."""
         contract = self.contract()
@@ -251,7 +252,8 @@ def test_a_trigger_that_drops_rows_is_found_out(bench: Workbench) -> None:
     bench.fill(3)
     bench.sql("""
         CREATE FUNCTION bronze.drop_it() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-        CREATE TRIGGER drops BEFORE INSERT ON bronze.t FOR EACH ROW WHEN (new.id = '2') EXECUTE FUNCTION bronze.drop_it()
+        CREATE TRIGGER drops BEFORE INSERT ON bronze.t FOR EACH ROW WHEN (new.id = '2')
+            EXECUTE FUNCTION bronze.drop_it()
     """)
     with pytest.raises(LoadError, match="^bronze.t: 3 rows were staged, 2 arrived; .* or a trigger drops rows"):
         bench.load(["id", "v"], new(3))
@@ -264,7 +266,8 @@ def test_a_trigger_that_drops_rows_is_found_out(bench: Workbench) -> None:
         "CREATE TRIGGER keeps BEFORE DELETE ON bronze.t FOR EACH ROW EXECUTE FUNCTION bronze.drop_it()",
         "CREATE RULE keeps AS ON DELETE TO bronze.t DO INSTEAD NOTHING",
         "CREATE TABLE bronze.u () INHERITS (bronze.t);"
-        " WITH moved AS (DELETE FROM ONLY bronze.t WHERE id = '3' RETURNING *) INSERT INTO bronze.u SELECT * FROM moved;"
+        " WITH moved AS (DELETE FROM ONLY bronze.t WHERE id = '3' RETURNING *) INSERT INTO bronze.u SELECT *"
+        " FROM moved;"
         " CREATE TRIGGER keeps BEFORE DELETE ON bronze.u FOR EACH ROW EXECUTE FUNCTION bronze.drop_it()",
     ],
 )
@@ -281,9 +284,11 @@ def test_a_staging_table_that_lost_its_rows_is_found_out(bench: Workbench) -> No
     bench.fill(3)
     staging = bench.stage(["id", "v"], new(3))
     bench.sql("TRUNCATE elt_staging.r1_t")  # what a restart of the server does to an unlogged table
-    with pytest.raises(LoadError, match="^bronze.t: 3 rows were staged, 0 arrived; the server was restarted"):
-        with transaction(bench.connection, lock_timeout=2):
-            publish_bronze(bench.connection, Job("t", load=Load("bronze.t")), bench.contract(), staging, 3, Accepted())
+    with (
+        pytest.raises(LoadError, match="^bronze.t: 3 rows were staged, 0 arrived; the server was restarted"),
+        transaction(bench.connection, lock_timeout=2),
+    ):
+        publish_bronze(bench.connection, Job("t", load=Load("bronze.t")), bench.contract(), staging, 3, Accepted())
     assert len(bench.rows()) == 3
 
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 import psycopg2
 import pytest
-from project import Calendar, Project
-from project_process import PATIENCE, ProjectProcess, await_no_locks, await_rows
 
 from lib.database import (
     Connection,
@@ -31,6 +29,8 @@ from lib.database import (
 from lib.errors import BusyError, ScriptError, SettingsError
 from lib.runner import Patience
 from lib.stop import Stop, start_thread
+from project import Calendar, Project
+from project_process import PATIENCE, ProjectProcess, await_no_locks, await_rows
 from sandbox.faults import Fault
 from sandbox.keboola_server import KeboolaServer
 
@@ -92,7 +92,10 @@ def test_a_second_run_does_nothing_exits_75_and_names_the_first(monday: Project)
 
 
 def waiting(process: ProjectProcess) -> str:
-    return f"SELECT FROM pg_stat_activity WHERE application_name LIKE 'elt pid {process.pid} %' AND query LIKE '%try_advisory%'"
+    return (
+        f"SELECT FROM pg_stat_activity WHERE application_name LIKE 'elt pid {process.pid} %'"
+        " AND query LIKE '%try_advisory%'"
+    )
 
 
 def test_with_wait_a_second_run_queues_and_then_runs(monday: Project) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from checkout import TOKEN, Checkout, Morning
 from lib.command_line import guarded
 from lib.embedded import remove

@@ -120,12 +120,13 @@ def db(server: Server) -> Iterator[Publisher]:
         connection.close()
     cleaner = connect(server)
     cleaner.cursor().execute(
-        "SET client_min_messages = warning; DROP SCHEMA IF EXISTS silver, ext, audits, public CASCADE; CREATE SCHEMA public"
+        "SET client_min_messages = warning; DROP SCHEMA IF EXISTS silver, ext, audits, public CASCADE;"
+        " CREATE SCHEMA public"
     )
     cleaner.close()
 
 
-# ---- the ordinary day -------------------------------------------------------------------------------------------------
+# ---- the ordinary day -----------------------------------------------------------------------------------------------
 
 
 def test_the_target_takes_the_sources_rows_by_column_name_and_the_counts_are_the_days_news(db):
@@ -159,7 +160,8 @@ def test_an_empty_target_is_filled_in_key_order_and_analysed(db):
 
 def test_statistics_are_renewed_after_many_changes_and_not_after_few(db):
     db.sql(
-        "CREATE TABLE silver.t (k int PRIMARY KEY, v int); INSERT INTO silver.t SELECT n, 0 FROM generate_series(1, 100) AS n"
+        "CREATE TABLE silver.t (k int PRIMARY KEY, v int);"
+        " INSERT INTO silver.t SELECT n, 0 FROM generate_series(1, 100) AS n"
     )
     tuples = "SELECT reltuples FROM pg_class WHERE oid = 'silver.t'::regclass"
     assert db.publish("(k, v) AS SELECT n, n / 100 FROM generate_series(1, 100) AS n") == (0, 1, 0, 99)
@@ -198,7 +200,7 @@ def test_a_trigger_of_the_target_may_publish_into_another_table(db):
     assert db.rows(table="silver.copy") == [(2, 3), (3, 3)]
 
 
-# ---- locks and other sessions -----------------------------------------------------------------------------------------
+# ---- locks and other sessions ---------------------------------------------------------------------------------------
 
 
 def test_no_reader_waits_and_no_lock_is_stronger_than_share_row_exclusive(db):
@@ -251,7 +253,7 @@ def test_a_transaction_that_cannot_see_others_rows_is_refused(db):
     assert "BEGIN ISOLATION LEVEL READ COMMITTED;" in message
 
 
-# ---- values -----------------------------------------------------------------------------------------------------------
+# ---- values ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -317,7 +319,10 @@ def test_long_values_are_compared_whole(db):
 
 def test_other_types_are_assigned_once_and_do_not_differ_again_tomorrow(db):
     db.sql("CREATE TABLE silver.t (k int PRIMARY KEY, v numeric(10, 2), w varchar(5), x bigint, y char(3), z date)")
-    source = """AS SELECT 1::smallint AS k, 10 / 3.0 AS v, 'abcde' AS w, 7 AS x, 'a' AS y, '2026-01-01 10:00'::timestamp AS z"""
+    source = (
+        "AS SELECT 1::smallint AS k, 10 / 3.0 AS v, 'abcde' AS w, 7 AS x, 'a' AS y,"
+        " '2026-01-01 10:00'::timestamp AS z"
+    )
     assert db.publish_twice(source) == (1, 0, 0, 0)
     db.sql("UPDATE silver.t SET v = 0")
     assert db.publish_twice(source) == (0, 1, 0, 0)
@@ -342,7 +347,7 @@ def test_a_value_that_the_target_cannot_hold_is_an_error_and_never_cut(db, there
         assert told.startswith(f"cannot publish t_now into silver.t: {message}")
 
 
-# ---- keys -------------------------------------------------------------------------------------------------------------
+# ---- keys -----------------------------------------------------------------------------------------------------------
 
 
 def test_keys_are_compared_by_the_primary_keys_own_operator_wherever_its_schema_is(db):
@@ -357,7 +362,8 @@ def test_keys_are_compared_by_the_primary_keys_own_operator_wherever_its_schema_
 
 def test_a_key_of_another_collation_meets_its_row(db):
     db.sql(
-        """CREATE TABLE silver.t (k text COLLATE "C" PRIMARY KEY, v int); INSERT INTO silver.t VALUES ('a', 1), ('b', 1)"""
+        'CREATE TABLE silver.t (k text COLLATE "C" PRIMARY KEY, v int);'
+        " INSERT INTO silver.t VALUES ('a', 1), ('b', 1)"
     )
     assert db.publish_twice("""AS SELECT k COLLATE "POSIX" AS k, v FROM (VALUES ('a', 2), ('c', 1)) AS x (k, v)""") == (
         1,
@@ -430,7 +436,7 @@ def test_a_table_that_inherits_a_second_row_of_the_same_key_is_refused(db):
     assert "do tables inherit from it?" in db.refused("(k, v) AS VALUES (1, 1)")
 
 
-# ---- columns ----------------------------------------------------------------------------------------------------------
+# ---- columns --------------------------------------------------------------------------------------------------------
 
 
 def test_a_column_that_the_target_lacks_is_refused_with_the_line_that_adds_it(db):
@@ -495,7 +501,8 @@ def test_rows_of_nothing_but_null_beside_the_key_are_rows(db):
 def test_the_source_may_be_a_view_a_table_that_others_write_or_the_target_itself(db):
     db.sql("CREATE TABLE silver.t (k int PRIMARY KEY, v float8); CREATE TABLE silver.s (k int, v float8)")
     db.sql(
-        "CREATE SEQUENCE silver.reads; CREATE VIEW silver.v AS SELECT k, nextval('silver.reads')::float8 AS v FROM silver.s"
+        "CREATE SEQUENCE silver.reads;"
+        " CREATE VIEW silver.v AS SELECT k, nextval('silver.reads')::float8 AS v FROM silver.s"
     )
     db.sql("INSERT INTO silver.s VALUES (1, 1), (2, 2)")
     assert db.call("silver.t", "silver.v") == (2, 0, 0, 0)
@@ -547,7 +554,8 @@ def test_generated_columns_are_left_to_the_target(db):
     kinds = ["STORED", "VIRTUAL"] if db.version >= 18 else ["STORED"]
     for kind in kinds:
         db.sql(
-            f"DROP TABLE IF EXISTS silver.t; CREATE TABLE silver.t (k int PRIMARY KEY, v int, w int GENERATED ALWAYS AS (v * 2) {kind})"
+            "DROP TABLE IF EXISTS silver.t;"
+            f" CREATE TABLE silver.t (k int PRIMARY KEY, v int, w int GENERATED ALWAYS AS (v * 2) {kind})"
         )
         assert db.publish_twice("(k, v, w) AS VALUES (1, 1, 0), (2, 2, 0)") == (2, 0, 0, 0)
         assert db.publish_twice("(k, v, w) AS VALUES (1, 3, 0), (2, 2, 1)") == (0, 1, 0, 1)
@@ -564,7 +572,8 @@ def test_a_generated_key_is_refused(db):
 def test_dropped_columns_of_either_side_do_not_count(db):
     db.sql("CREATE TABLE silver.t (gone int, k int PRIMARY KEY, v int); ALTER TABLE silver.t DROP gone")
     db.sql(
-        "CREATE TEMP TABLE s_now (v int, extra int, k int); ALTER TABLE s_now DROP extra; INSERT INTO s_now VALUES (1, 2)"
+        "CREATE TEMP TABLE s_now (v int, extra int, k int); ALTER TABLE s_now DROP extra;"
+        " INSERT INTO s_now VALUES (1, 2)"
     )
     assert db.call("silver.t", "s_now") == (1, 0, 0, 0)
     assert db.call("silver.t", "s_now") == (0, 0, 0, 1)
@@ -583,7 +592,7 @@ def test_a_table_may_have_1500_columns(db):
     assert db.publish_twice(f"{source}; UPDATE t_now SET c1498 = 'x' WHERE k = 3") == (0, 1, 0, 19)
 
 
-# ---- constraints, triggers, policies ----------------------------------------------------------------------------------
+# ---- constraints, triggers, policies --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -673,7 +682,8 @@ def test_a_trigger_of_the_target_sees_pg_catalog_alone_whatever_the_callers_path
         CREATE TABLE silver.t (k int PRIMARY KEY);
         CREATE SCHEMA audits;
         CREATE TABLE audits.audit (k int);
-        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO audit VALUES (NEW.k); RETURN NEW; END';
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql
+            AS 'BEGIN INSERT INTO audit VALUES (NEW.k); RETURN NEW; END';
         CREATE TRIGGER note BEFORE INSERT ON silver.t FOR EACH ROW EXECUTE FUNCTION note();
         SET search_path = audits, public;
     """)
@@ -700,7 +710,8 @@ def test_rows_that_a_policy_hides_are_an_error_and_not_a_wrong_result(db):
     )
     try:
         db.sql(
-            f"GRANT CREATE ON SCHEMA silver TO {loader}; SET ROLE {loader}; CREATE TEMP TABLE t_now (k, v) AS VALUES (1, 5)"
+            f"GRANT CREATE ON SCHEMA silver TO {loader}; SET ROLE {loader};"
+            " CREATE TEMP TABLE t_now (k, v) AS VALUES (1, 5)"
         )
         with pytest.raises(errors.InsufficientPrivilege, match="row-level security policy"):
             db.call("silver.t", "t_now")
@@ -710,7 +721,7 @@ def test_rows_that_a_policy_hides_are_an_error_and_not_a_wrong_result(db):
         db.sql(f"RESET ROLE; DROP OWNED BY {loader}; DROP ROLE {loader}")
 
 
-# ---- partitions -------------------------------------------------------------------------------------------------------
+# ---- partitions -----------------------------------------------------------------------------------------------------
 
 
 def test_rows_of_a_partitioned_table_are_joined_by_key_and_land_in_their_partition(db):
@@ -731,14 +742,15 @@ def test_rows_of_a_partitioned_table_are_joined_by_key_and_land_in_their_partiti
     assert db.publish_twice("(day, k, v) AS VALUES (2, 2, 'z')", "day = 2") == (0, 1, 1, 0)
 
 
-# ---- scope ------------------------------------------------------------------------------------------------------------
+# ---- scope ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def days(db) -> Publisher:
     db.sql("CREATE TABLE silver.t (day date, k int, v int, PRIMARY KEY (day, k))")
     db.sql(
-        "INSERT INTO silver.t VALUES ('2026-01-01', 1, 1), ('2026-01-01', 2, 2), ('2026-01-02', 1, 1), ('2026-01-02', 2, 2)"
+        "INSERT INTO silver.t VALUES ('2026-01-01', 1, 1), ('2026-01-01', 2, 2), ('2026-01-02', 1, 1),"
+        " ('2026-01-02', 2, 2)"
     )
     return db
 
@@ -786,7 +798,7 @@ def test_a_scope_can_only_use_columns_that_the_source_has_too(days):
     assert 'column "v" does not exist' in days.refused("(day, k) AS VALUES (DATE '2026-01-02', 1)", "v = 1")
 
 
-# ---- any rows ---------------------------------------------------------------------------------------------------------
+# ---- any rows -------------------------------------------------------------------------------------------------------
 
 KEYS = st.tuples(st.sampled_from(["a", "A", "", "ä", "a b,\"'"]), st.sampled_from(["1", "1.0", "2", "-3", "NaN"]))
 VALUES = st.tuples(

@@ -9,9 +9,9 @@ from threading import Event
 
 import psycopg2
 import pytest
-from project import Project
 
 from lib.stop import start_thread
+from project import Project
 
 LOADS = 20
 #: seconds between two looks, so that the loads get their share of the machine
@@ -124,7 +124,8 @@ def add_what_people_add(project: Project, role: str) -> None:
         COMMENT ON COLUMN silver.a.v IS 'A column, by hand.';
         ALTER TABLE silver.a SET (fillfactor = 70);
         GRANT USAGE ON SCHEMA bronze, silver, gold TO {role};
-        GRANT SELECT ON bronze.a, bronze.b, bronze.c, silver.a, silver.b, silver.c, gold."both", of_a_colleague TO {role};
+        GRANT SELECT ON bronze.a, bronze.b, bronze.c, silver.a, silver.b, silver.c, gold."both",
+            of_a_colleague TO {role};
         """)
 
 

@@ -1,4 +1,4 @@
-"""README as a newcomer follows it: its commands are typed, its files are made, its SQL is run, its output is compared."""
+"""README as a newcomer follows it: its commands are typed, its files are made, its SQL is run, its output compared."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+
 from checkout import TOKEN, Checkout, Morning
-from sandbox.inventory import PRODUCT_COLUMNS, PRODUCTS_TABLE, products, put_inventory
+from sandbox.inventory import put_inventory
 from test_credentials import BACKEND as KEYRING
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

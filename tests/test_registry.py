@@ -405,7 +405,8 @@ def test_all_mistakes_come_at_once_each_on_its_own_line(folder: Folder) -> None:
 
 
 def test_equal_keys_are_found_at_every_level(folder: Folder) -> None:
-    text = '{"a": {"extract": {"keboola_table": "in.c-m.a",\n"keboola_table": "in.c-m.a"},\n"load": {"table": "bronze.a", "table": 5},'
+    text = '{"a": {"extract": {"keboola_table": "in.c-m.a",\n"keboola_table": "in.c-m.a"},\n'
+    text += '"load": {"table": "bronze.a", "table": 5},'
     text += '"transform": ["bronze/a.sql"], "checks": [{"script": "checks/same.sql",\n"script": "x"}]}}'
     assert [line.split(" stands")[0] for line in folder.refusal(text).splitlines()] == [
         "elt_jobs.json:2: job a: key 'keboola_table'",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 
 import pytest
+
 from lib.errors import JobConfigError
 from lib.guards import Accepted
 from lib.runner import Patience
@@ -228,7 +229,8 @@ def test_an_unchanged_gold_script_takes_no_lock_on_its_view(project: Project) ->
     project.run()
     project.script(
         "checks/locks.sql",
-        "SELECT mode FROM pg_locks WHERE relation = 'gold.both'::regclass AND pid = pg_backend_pid() AND mode <> 'AccessShareLock';",
+        "SELECT mode FROM pg_locks"
+        " WHERE relation = 'gold.both'::regclass AND pid = pg_backend_pid() AND mode <> 'AccessShareLock';",
     )
     project.registry["both"]["checks"] = ["checks/locks.sql"]
     assert project.run().exit_code == 0
@@ -256,7 +258,8 @@ def test_a_view_that_goes_with_an_earlier_one_is_made_again_in_the_same_run(proj
     assert project.run().exit_code == 0
     project.script(
         "gold/both.sql",
-        "DROP VIEW IF EXISTS gold.both CASCADE; CREATE VIEW gold.both AS SELECT id AS first, v AS a, v AS b FROM silver.a;",
+        "DROP VIEW IF EXISTS gold.both CASCADE;"
+        " CREATE VIEW gold.both AS SELECT id AS first, v AS a, v AS b FROM silver.a;",
     )
     del project.registry["both"]["checks"]
     assert project.run().exit_code == 0
@@ -335,6 +338,6 @@ def test_scripts_read_the_date_of_the_run_which_is_today_unless_a_backfill_says_
     )
     project.run("c", run_date=date(2026, 1, 31))
     project.run("c")
-    assert project.rows("silver.days") == [(date(2026, 1, 31),), (datetime.now(timezone.utc).date(),)]
+    assert project.rows("silver.days") == [(date(2026, 1, 31),), (datetime.now(UTC).date(),)]
     assert project.database.sql("SELECT run_date FROM elt.runs ORDER BY run_id") == project.rows("silver.days")
     assert project.database.sql("SELECT elt.run_date() = current_date") == [(True,)]

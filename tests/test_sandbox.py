@@ -10,7 +10,7 @@ import re
 import threading
 import zlib
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -47,9 +47,9 @@ class Caller:
         self.keboola = keboola
 
     def call(self, path: str, method: str = "GET", **arguments: object) -> requests.Response:
-        headers = {"x-storageAPI-token": self.keboola.token, **arguments.pop("headers", {})}  # type: ignore[dict-item]
+        headers = {"x-storageAPI-token": self.keboola.token, **arguments.pop("headers", {})}
         url = f"{self.keboola.url}/v2/storage/{path}"
-        return requests.request(method, url, headers=headers, timeout=10, **arguments)  # type: ignore[arg-type]
+        return requests.request(method, url, headers=headers, timeout=10, **arguments)
 
     def export(self, table: str = TABLE, **parameters: object) -> dict:
         """The file detail of a finished export."""
@@ -569,7 +569,7 @@ def test_azures_own_signatures_are_accepted_and_no_others(clock: Clock) -> None:
         name = file["absPath"]["name"] + "manifest"
 
         def signed(permission: str, account_key: str = key, container: str = file["absPath"]["container"]) -> str:
-            start = datetime.fromtimestamp(clock.now - 60, timezone.utc)
+            start = datetime.fromtimestamp(clock.now - 60, UTC)
             return generate_container_sas(
                 "kbcsandbox", container, account_key, permission=permission, start=start, expiry=start + timedelta(1)
             )

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
 from checkout import Morning
 from conftest import Database
-
 from sandbox.faults import Fault
 from sandbox.inventory import put_inventory
 from sandbox.keboola_server import KeboolaServer

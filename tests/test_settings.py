@@ -6,7 +6,7 @@ import re
 import sys
 import tomllib
 import zoneinfo
-from datetime import timezone
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -238,7 +238,7 @@ def test_a_machine_without_time_zone_data_says_what_to_install_but_needs_none_fo
     zoneinfo.reset_tzpath(to=[])
     zoneinfo.ZoneInfo.clear_cache()
     try:
-        assert read(tmp_path, '[run]\ntime_zone = "UTC"').zone is timezone.utc
+        assert read(tmp_path, '[run]\ntime_zone = "UTC"').zone is UTC
         text = refusal(tmp_path, '[run]\ntime_zone = "Europe/Prague"')
     finally:
         zoneinfo.reset_tzpath()

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+
 from checkout import Morning
 from lib.guards import Accepted
 from lib.wheel import programs
@@ -238,7 +239,10 @@ def test_a_warehouse_of_an_older_version_is_loaded_and_its_history_kept(morning:
     )
     put_inventory(morning.keboola, products=20, warehouses=2, day=13, changing=0.2)
     runs = "SELECT run_id, status, run_date, started_at, jobs FROM elt.runs WHERE run_id < 4 ORDER BY 1"
-    jobs = "SELECT run_id, job, status, rows_loaded, rows_before, source_version FROM elt.job_runs WHERE run_id < 4 ORDER BY 1, 2"
+    jobs = (
+        "SELECT run_id, job, status, rows_loaded, rows_before, source_version"
+        " FROM elt.job_runs WHERE run_id < 4 ORDER BY 1, 2"
+    )
     before = [morning.database.sql(text) for text in (runs, jobs, DAYS)]
     assert [len(rows) for rows in before] == [3, 9, 3]
     for words in ["status"], ["check", "--online"]:
@@ -246,7 +250,9 @@ def test_a_warehouse_of_an_older_version_is_loaded_and_its_history_kept(morning:
         assert looked.returncode == 0, looked.stdout
     loaded = morning.run("elt_daily_load.py", "--date", "2026-11-28")
     assert loaded.returncode == 0, loaded.stdout
-    assert [morning.database.sql(text)[: len(rows)] for text, rows in zip((runs, jobs, DAYS), before)] == before
+    assert [
+        morning.database.sql(text)[: len(rows)] for text, rows in zip((runs, jobs, DAYS), before, strict=True)
+    ] == before
     assert len(morning.database.sql(DAYS)) == 4
     assert morning.database.sql("SELECT accepted_guards, source_imported_at > '2026-01-01' FROM elt.job_runs"
                                 " WHERE run_id = 4 AND rows_loaded > 0") == [([], True), ([], True)]  # fmt: skip

@@ -518,7 +518,8 @@ BREAK = {
         "CREATE OR REPLACE VIEW gold.product_status_summary AS SELECT s.* FROM (SELECT product_sku, product_name,"
         " product_type, 'Active' AS product_status, 0::numeric AS total_stock, 0::numeric AS quantity_on_hand,"
         " 0::numeric AS quarantined_quantity, 0::numeric AS quantity_unavailable, 0::bigint AS warehouse_count,"
-        " 'Out of Stock' AS stock_status, 0::numeric AS volume_cm3, 0::numeric AS space_taken_cm3 FROM silver.products) AS s, (VALUES (1), (2)) AS twice",
+        " 'Out of Stock' AS stock_status, 0::numeric AS volume_cm3, 0::numeric AS space_taken_cm3"
+        " FROM silver.products) AS s, (VALUES (1), (2)) AS twice",
         "A1",
     ),
     "checks/gold_totals_equal_silver_totals.sql": (
@@ -747,9 +748,12 @@ def test_silver_and_gold_equal_a_recomputation_in_plain_python_many_times(wareho
 
 def test_the_sandboxs_inventory_is_recomputed_too_and_passes_every_check(warehouse: Warehouse) -> None:
     for day in (0, 1, 30):
-        products = [dict(zip(inventory.PRODUCT_COLUMNS, row)) for row in inventory.products(150, day, odd_names=True)]
+        products = [
+            dict(zip(inventory.PRODUCT_COLUMNS, row, strict=True))
+            for row in inventory.products(150, day, odd_names=True)
+        ]
         columns = [column.lower() for column in inventory.STOCK_COLUMNS]
-        rows = [dict(zip(columns, row)) for row in inventory.stock(150, 3, day)]
+        rows = [dict(zip(columns, row, strict=True)) for row in inventory.stock(150, 3, day)]
         warehouse.load(products, rows)
         assert_equals_the_oracle(warehouse, products, rows)
         assert [warehouse.broken(check) for check in CHECKS] == [[]] * len(CHECKS)

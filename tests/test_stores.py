@@ -239,7 +239,7 @@ def moto() -> Iterator[ThreadedMotoServer]:
 
 
 def url_of(moto: ThreadedMotoServer) -> str:
-    return "http://127.0.0.1:{}".format(moto.get_host_and_port()[1])
+    return f"http://127.0.0.1:{moto.get_host_and_port()[1]}"
 
 
 def check_signatures_after(moto: ThreadedMotoServer, actions: int | str) -> None:
@@ -307,7 +307,7 @@ def test_a_cut_download_from_moto_goes_on_by_range(moto: ThreadedMotoServer, s3_
 def gcs() -> Iterator[str]:
     server = gcp_storage_emulator.server.create_server("127.0.0.1", 0, in_memory=True, default_bucket="demo-files")
     server.start()
-    url = "http://127.0.0.1:{}".format(server._api._httpd.server_address[1])
+    url = f"http://127.0.0.1:{server._api._httpd.server_address[1]}"
     for key in KEYS:
         path = f"{url}/upload/storage/v1/b/demo-files/o"
         query = {"uploadType": "media", "name": key}

@@ -9,6 +9,7 @@ from datetime import date, timedelta
 
 import psycopg2
 import pytest
+
 from sandbox.demo import DAYS, TOUR
 from sandbox.inventory import CAST, PRODUCT_COLUMNS, STOCK_COLUMNS, STORY_DAYS, products, stock
 from tests.oracle_history import Answers, Load
@@ -137,7 +138,8 @@ def test_products_are_plausible(told: Mornings) -> None:
     """A wallet is a wallet: no name that only a test would give, no size that no such thing has."""
     limits = {"hardware wallet": 60, "cable": 400, "case": 250, "seed plate": 20, "accessory": 100, "bundle": 3000}
     rows = told.sql(
-        "SELECT product_name, product_type, volume_cm3, weight_g FROM gold.dim_product WHERE is_current AND product_key > 0"
+        "SELECT product_name, product_type, volume_cm3, weight_g FROM gold.dim_product"
+        " WHERE is_current AND product_key > 0"
     )
     assert len(rows) == len(CAST) == 15
     for name, kind, volume, weight in rows:
@@ -201,7 +203,7 @@ def cells_of(answer: str) -> tuple[list[str], list[list[str]]]:
     headers, dashes, *lines = answer.splitlines()
     spans = [match.span() for match in re.finditer("-+", dashes)]
     ends = [*(start for start, _ in spans[1:]), None]
-    cells = [[line[start:end].strip() for (start, _), end in zip(spans, ends)] for line in lines]
+    cells = [[line[start:end].strip() for (start, _), end in zip(spans, ends, strict=True)] for line in lines]
     return headers.split(), cells
 
 

@@ -1,4 +1,4 @@
-"""Nobody else's code runs as the pipeline's role: look-alikes of functions, objects of strangers, triggers of strangers."""
+"""Nobody else's code runs as the pipeline's role: look-alikes of functions, strangers' objects and triggers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from checkout import Morning
-from conftest import Database as EmptyDatabase
 from psycopg2.extensions import connection as Connection
 
 import main
+from checkout import Morning
+from conftest import Database as EmptyDatabase
 from lib import history
 from lib.console import Console
 from lib.database import Database
@@ -89,7 +89,7 @@ def refused(project: Project) -> str:
     return str(caught.value)
 
 
-# ---- look-alikes of PostgreSQL's own functions and operators -----------------------------------------------------------
+# ---- look-alikes of PostgreSQL's own functions and operators --------------------------------------------------------
 
 _CALL = re.compile(r"\b([a-z_][a-z0-9_]*)\s*\(")
 _OPERATOR = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
@@ -137,7 +137,8 @@ def look_alikes(connection: Connection) -> list[str]:
             SELECT proname, CASE WHEN proretset THEN 'SETOF ' ELSE '' END
                     || CASE WHEN typtype = 'p' THEN 'text' ELSE format_type(prorettype, NULL) END,
                 provariadic <> 0,
-                ARRAY(SELECT format_type(type, NULL) FROM unnest(proargtypes) WITH ORDINALITY AS a (type, place) ORDER BY place)
+                ARRAY(SELECT format_type(type, NULL) FROM unnest(proargtypes) WITH ORDINALITY AS a (type, place)
+                    ORDER BY place)
             FROM pg_proc JOIN pg_type ON pg_type.oid = prorettype
             WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY (%s) AND pronargs <= 6
             """,
@@ -216,9 +217,7 @@ def sprung(database: EmptyDatabase) -> list[tuple]:
 
 def words_of_commands() -> list[list[str]]:
     """Every command that main.py has, so that a new one is among them."""
-    (commands,) = [
-        action for action in main.parser()._actions if isinstance(action, argparse._SubParsersAction)  # noqa: SLF001
-    ]
+    (commands,) = [action for action in main.parser()._actions if isinstance(action, argparse._SubParsersAction)]
     further = {
         "check": [["check"], ["check", "--online"]],
         "credentials": [["credentials", "show"]],
@@ -497,7 +496,6 @@ def test_commands_that_only_look_call_nothing_of_an_intruder(morning: Morning, m
         told = morning.run(*words)
         assert "nothing was done, for code of others would run as postgres" in told.stdout or words[-1] == "--online"
         assert told.returncode
-        shown = told.stdout if words[-1] == "--online" else ""
     assert "nothing was done" in morning.run("main.py").stdout
     assert (
         f"view elt.recent_runs belongs to {mallory.name}: ALTER VIEW elt.recent_runs OWNER TO postgres;" in told.stdout
@@ -564,8 +562,8 @@ def test_a_table_that_a_script_writes_in_any_way_is_looked_at(
     assert_not_run(intruder)
 
 
-#: What a stranger who was granted ALL could do, beside a trigger on the very table: what is there, what he makes, what the
-#: script of c does besides.
+#: What a stranger who was granted ALL could do, beside a trigger on the very table: what is there, what he makes, what
+#: the script of c does besides.
 OTHER_WAYS = {
     "a condition of a trigger": (
         "GRANT ALL ON silver.c TO {mallory}",

@@ -329,9 +329,11 @@ def test_a_lock_that_somebody_holds_is_no_error_of_the_script(database: EmptyDat
     colleague, connection = database.connect(), database.connect()
     colleague.autocommit = False
     execute(colleague, "LOCK TABLE public.t")
-    with pytest.raises(LockTimeout, match="^silver/x.sql:2: canceling statement due to lock timeout"):
-        with transaction(connection, lock_timeout=0.05):
-            run_script(connection, script("\nDELETE FROM public.t;"))
+    with (
+        pytest.raises(LockTimeout, match="^silver/x.sql:2: canceling statement due to lock timeout"),
+        transaction(connection, lock_timeout=0.05),
+    ):
+        run_script(connection, script("\nDELETE FROM public.t;"))
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
@@ -368,7 +370,8 @@ def test_an_example_is_one_line_of_bounded_length_with_values_as_postgresql_writ
     first, line = str(caught.value).splitlines()
     assert first == "checks/x.sql: 1 row breaks this claim"
     assert line.startswith(
-        r"    price=1.50  t='a\nb'  late='10000-01-02'  early='0044-03-15 BC'  never='{infinity}'  f='f'  i='1 day'  x='xx"
+        r"    price=1.50  t='a\nb'  late='10000-01-02'  early='0044-03-15 BC'"
+        "  never='{infinity}'  f='f'  i='1 day'  x='xx"
     )
     assert len(line) == 304
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO, Protocol
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+Ticket = TypeVar("Ticket")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,18 @@ class SourceTable:
     imported_at: datetime | None = None
 
 
+class ByteStream(Protocol):
+    """What is read to its end and then closed, as `with` does."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> object: ...
+
+
 @dataclass(frozen=True)
 class Slice:
     """One piece of an export: a complete CSV stream without a header line."""
@@ -39,7 +54,7 @@ class Slice:
     name: str
     #: gives the decompressed CSV bytes (UTF-8, RFC 4180) from the beginning, each time it is called;
     #: read(n) raises ExtractError where the bytes are not all there
-    open: Callable[[], BinaryIO]
+    open: Callable[[], ByteStream]
 
 
 @dataclass(frozen=True)
@@ -50,8 +65,11 @@ class Export:
     slices: tuple[Slice, ...]
 
 
-class Extractor(Protocol):
-    """A source of tables. Every method raises ExtractError with the table's name and the source's own words."""
+class Extractor(Protocol[Ticket]):
+    """A source of tables. Every method raises ExtractError with the table's name and the source's own words.
+
+    Ticket is what `start` gives and `finish` takes: each source has a type of its own, and nobody else looks into it.
+    """
 
     def describe(self) -> str:
         """One line that says where rows come from, for the first line of a run; asks the source, so it proves access.
@@ -63,10 +81,10 @@ class Extractor(Protocol):
         """Look at one table now."""
         ...
 
-    def start(self, table: SourceTable, columns: Sequence[str]) -> object:
+    def start(self, table: SourceTable, columns: Sequence[str]) -> Ticket:
         """Ask for an export of these columns of the table, in this order; return at once what `finish` needs."""
         ...
 
-    def finish(self, started: object) -> Export:
+    def finish(self, started: Ticket) -> Export:
         """Wait for a started export; its slices can be read once this returns."""
         ...

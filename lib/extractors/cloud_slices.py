@@ -11,7 +11,7 @@ import csv
 import io
 import re
 import zlib
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import requests
 from isal import isal_zlib
@@ -19,6 +19,9 @@ from isal import isal_zlib
 from lib.errors import ExtractError
 from lib.extractors.http import CUT, NETWORK_ERRORS, Failure, Http, Retries, is_transient, text_of
 from lib.extractors.stores import Location
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 #: bytes asked from the connection, and the most that one step of gunzip gives
 RAW_PIECE = 256 * 1024
@@ -195,7 +198,7 @@ class SliceStream(io.RawIOBase):
         super().__init__()
         self._source, self._what = source, what
         self._pending = b""
-        self._member: object | None = None
+        self._member: isal_zlib.Decompress | None = None
         self._plain: bool | None = None
         self._header = header
         self._ready = b""
@@ -216,9 +219,10 @@ class SliceStream(io.RawIOBase):
         self._offset += len(data)
         return data
 
-    def readinto(self, buffer: memoryview) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
@@ -253,18 +257,22 @@ class SliceStream(io.RawIOBase):
                 if not self._pending.startswith(_GZIP):
                     raise ExtractError(f"{self._what}: the gzip data are damaged")
                 self._member = isal_zlib.decompressobj(31)
-            try:
-                data = self._member.decompress(self._pending, CSV_PIECE)
-            except (isal_zlib.error, zlib.error):
-                data = None
-            if data is None:
-                raise ExtractError(f"{self._what}: the gzip data are damaged")
+            data = self._unpack(self._member)
             if self._member.eof:
                 self._pending, self._member = self._member.unused_data, None
             else:
                 self._pending = self._member.unconsumed_tail
             if data:
                 return data
+
+    def _unpack(self, member: isal_zlib.Decompress) -> bytes:
+        """What one step makes of the pending bytes."""
+        try:
+            return member.decompress(self._pending, CSV_PIECE)
+        # the stub calls it an exception, where it is a class of exceptions
+        except (isal_zlib.error, zlib.error):  # type: ignore[misc]
+            pass
+        raise ExtractError(f"{self._what}: the gzip data are damaged")
 
     def _refill(self) -> bool:
         """More stored bytes behind the pending ones; False at the end of the object."""
@@ -295,7 +303,7 @@ class SliceStream(io.RawIOBase):
 
 def open_object(
     http: Http, access: Access, key: str, what: str, *, is_gzip: bool, header: tuple[str, ...] | None = None
-) -> io.RawIOBase:
+) -> SliceStream:
     """One object from its beginning; nothing is asked for before the first read.
 
     is_gzip: it was announced as gzip, so it can't have 0 bytes. Its content decides how it is read: a store may have

@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -56,6 +57,7 @@ _LOOPBACK = re.compile(r"localhost|::1|127(\.\d+){3}")
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
+Kind = TypeVar("Kind", bound=BaseException)
 
 
 def no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -232,7 +234,7 @@ class Retries:
     def _wait_out(self, failure: Failure, end: float) -> None:
         """One line and one further try a minute; the server says each time when it expects to be back."""
         left = end - self._http.now()
-        until = datetime.fromtimestamp(end, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        until = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M UTC")
         if left + self._http.clock() - self._began > LONGEST_MAINTENANCE:
             raise ExtractError(f"{self._what}: {failure.why}, until {until}; run again after that")
         self._http.report(f"{self._what}: {failure.why}, until {until}; waiting")
@@ -245,9 +247,9 @@ def is_transient(error: BaseException) -> bool:
     return not isinstance(error, ValueError) and not _cause(error, ssl.SSLCertVerificationError)
 
 
-def _cause(error: BaseException | None, kind: type) -> BaseException | None:
+def _cause(error: BaseException | None, kind: type[Kind]) -> Kind | None:
     """The innermost exception of a kind among what led to `error`; requests' and urllib3's own do not count."""
-    found = None
+    found: Kind | None = None
     while error is not None:
         if isinstance(error, kind) and not isinstance(error, requests.RequestException):
             found = error
@@ -291,7 +293,9 @@ def retry_after(header: str | None, now: float) -> float | None:
 
 def parse_time(text: object) -> float | None:
     """Epoch seconds of a time in any of Keboola's spellings (API note 2.1); one without offset is UTC."""
-    with suppress(TypeError, ValueError):
+    if not isinstance(text, str):
+        return None
+    with suppress(ValueError):
         time = datetime.fromisoformat(text)
-        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp()
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     return None

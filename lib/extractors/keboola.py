@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -115,7 +115,7 @@ class KeboolaExtractor:
             rows=_comparable_rows(detail),
             has_nulls=bool(detail.get("isTyped")),
             version=repr((*stamps, *columns)),
-            imported_at=None if imported is None else datetime.fromtimestamp(imported, timezone.utc),
+            imported_at=None if imported is None else datetime.fromtimestamp(imported, UTC),
         )
 
     def start(self, table: SourceTable, columns: Sequence[str]) -> StartedExport:
@@ -140,7 +140,8 @@ class KeboolaExtractor:
     def _finish(self, started: StartedExport) -> Export:
         job, what = self._finished(started.job, started.table), _name_of(started.job, started.table)
         try:
-            file_id = int(job["results"]["file"]["id"])
+            results: Any = job["results"]
+            file_id = int(results["file"]["id"])
         except (KeyError, TypeError, ValueError):
             file_id = None
         if file_id is None:
@@ -211,7 +212,7 @@ class KeboolaExtractor:
 
 
 class ExportedFile:
-    """Where an export's objects are, with credentials that are replaced in time; shared by the readers of its slices."""
+    """Where an export's objects are, with credentials renewed in time; shared by the readers of its slices."""
 
     def __init__(self, extractor: KeboolaExtractor, file_id: int, what: str) -> None:
         self._extractor, self._id, self._what = extractor, file_id, what

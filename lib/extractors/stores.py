@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote, urlsplit
 
-from requests_aws4auth import AWS4Auth
+from requests_aws4auth import AWS4Auth  # type: ignore[import-untyped]  # it comes without types
 
 from lib.errors import ExtractError
 from lib.extractors.http import Auth, Call, no_auth, parse_time
@@ -72,7 +73,7 @@ def locate(detail: Mapping[str, object], now: float, environ: Mapping[str, str],
     raise ExtractError(reason)
 
 
-def _google(detail: Mapping, now: float, environ: Mapping[str, str]) -> Location:
+def _google(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -> Location:
     place, credentials = detail["gcsPath"], detail["gcsCredentials"]
     bucket = place["bucket"]
     endpoint = environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com"
@@ -92,7 +93,7 @@ def _google(detail: Mapping, now: float, environ: Mapping[str, str]) -> Location
     )
 
 
-def _amazon(detail: Mapping, now: float, environ: Mapping[str, str]) -> Location:
+def _amazon(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -> Location:
     place, credentials, region = detail["s3Path"], detail["credentials"], detail["region"]
     bucket = place["bucket"]
     endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
@@ -105,13 +106,14 @@ def _amazon(detail: Mapping, now: float, environ: Mapping[str, str]) -> Location
         base = f"https://{bucket}.s3.{region}.amazonaws.com"
 
     def auth() -> Auth:
-        return AWS4Auth(
+        signed: Auth = AWS4Auth(
             credentials["AccessKeyId"],
             credentials["SecretAccessKey"],
             region,
             "s3",
             session_token=credentials["SessionToken"],
         )
+        return signed
 
     auth()
     return Location(
@@ -125,7 +127,7 @@ def _amazon(detail: Mapping, now: float, environ: Mapping[str, str]) -> Location
     )
 
 
-def _azure(detail: Mapping, now: float, environ: Mapping[str, str]) -> Location:
+def _azure(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -> Location:
     place, credentials = detail["absPath"], detail["absCredentials"]
     # the SAS holds "=" itself: the first one ends the name
     parts = dict(part.split("=", 1) for part in credentials["SASConnectionString"].split(";") if part)
