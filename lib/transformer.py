@@ -288,9 +288,9 @@ def run_script(connection: Connection, script: Script) -> ScriptResult:
         for statement in statements(script.text):
             _execute(cursor, script, statement)
             if cursor.description and [column.name for column in cursor.description] == NEWS:
-                inserted, updated, deleted, unchanged = map(
-                    sum, zip(news or (0, 0, 0, 0), cursor.fetchone() or (), strict=True)
-                )
+                # a WHERE may have left no row of it
+                counts = cursor.fetchone() or (0, 0, 0, 0)
+                inserted, updated, deleted, unchanged = map(sum, zip(news or (0, 0, 0, 0), counts, strict=True))
                 news = inserted, updated, deleted, unchanged
     return ScriptResult(script.path, time.monotonic() - began, news)
 

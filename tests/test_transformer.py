@@ -322,6 +322,8 @@ def test_rows_that_a_script_publishes_are_added_up(database: EmptyDatabase) -> N
     """
     assert run_script(database.connect(), script(text)).news == (11, 22, 33, 44)
     assert run_script(database.connect(), script("SELECT 1;")).news is None
+    none = "SELECT 1 AS inserted, 2 AS updated, 3 AS deleted, 4 AS unchanged WHERE false;"
+    assert run_script(database.connect(), script(none)).news == (0, 0, 0, 0)
 
 
 def test_a_lock_that_somebody_holds_is_no_error_of_the_script(database: EmptyDatabase) -> None:
