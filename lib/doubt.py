@@ -35,7 +35,6 @@ def ask(
     database: Database,
     run_id: int,
     lost: int,
-    *,
     seconds: float,
     pause: Callable[[float], None],
     clock: Callable[[], float],
@@ -65,7 +64,7 @@ def ask(
 def _look(database: Database, run_id: int, lost: int) -> Answer | None:
     """The answer, or None while the lost backend may still be committing."""
     connection = database.connect(run_name(datetime.now(UTC)))
-    ours = False
+    answer = None
     try:
         with translated("asking what became of COMMIT"):
             # a commit of our own must not wait for a standby that is gone, which may be why the answer was lost
@@ -73,17 +72,13 @@ def _look(database: Database, run_id: int, lost: int) -> Answer | None:
                 connection, "SET lock_timeout = '5s'; SET statement_timeout = '10s'; SET synchronous_commit = local"
             )
             ours = try_run_lock(connection)
-            if not ours:
-                holder = lock_holder(connection)
-                # another session has the lock, so that one is gone
-                if holder is None or holder[0] == lost:
-                    return None
-            status = history.ended_as(connection, run_id)
-            execute(connection, "SET lock_timeout = 0; SET statement_timeout = 0; RESET synchronous_commit")
-            return Answer(status not in ("running", "lost"), connection if ours else None)
-    except BaseException:
-        ours = False
-        raise
+            holder = None if ours else lock_holder(connection)
+            # where another session has the lock, the lost one is gone
+            if ours or (holder is not None and holder[0] != lost):
+                status = history.ended_as(connection, run_id)
+                execute(connection, "SET lock_timeout = 0; SET statement_timeout = 0; RESET synchronous_commit")
+                answer = Answer(status not in ("running", "lost"), connection if ours else None)
+        return answer
     finally:
-        if not ours:
+        if answer is None or answer.connection is None:
             connection.close()

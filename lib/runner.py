@@ -289,44 +289,47 @@ class Run:
         )
         backend = connection.info.backend_pid
         try:
-            with BlockerWatch(recorder, backend) as blockers, self.console.publishing() as publisher.begins:
-                for _ in range(1, patience.tries):
-                    try:
-                        return (
-                            publisher.publish(self.plan.groups, failed, blockers.last_seen, last_try=False),
-                            connection,
-                        )
-                    except LockTimeout as error:
-                        self.console.line(f"{error}; trying again in {patience.pause:g} s")
-                        self.stop.pause(patience.pause)
-                return publisher.publish(self.plan.groups, failed, blockers.last_seen, last_try=True), connection
+            return self._publish_in_tries(publisher, recorder, backend, failed), connection
         except CommitInDoubt as error:
-            try:
-                answer = doubt.ask(
-                    self.database,
-                    run_id,
-                    backend,
-                    seconds=self.options.doubt_seconds,
-                    pause=self.stop.pause,
-                    clock=time.monotonic,
-                )
-            except Cancelled:
-                self.console.warn(
-                    f"stopped before PostgreSQL said whether this run was published.{doubt.how_to_look(run_id)}"
-                )
-                raise
-            # the outcome is known before COMMIT is sent
-            if answer.committed and publisher.outcome is not None:
-                self.console.line(
-                    "the connection was lost while PostgreSQL answered COMMIT; asked again: it is published"
-                )
-                return publisher.outcome, answer.connection
-            if answer.connection is not None:
-                release_run_lock(answer.connection)
-                answer.connection.close()
-            raise ConnectionLost(f"{error}{NOTHING_PUBLISHED}") from error
+            if publisher.outcome is None:
+                raise  # COMMIT is sent once the outcome is known
+            return publisher.outcome, self._ask_about_commit(error, run_id, backend)
         except ConnectionLost as error:
             raise ConnectionLost(f"{error}{NOTHING_PUBLISHED}") from error
+
+    def _publish_in_tries(
+        self, publisher: Publisher, recorder: Connection, backend: int, failed: Mapping[str, EltError]
+    ) -> Published:
+        patience = self.options.patience
+        with BlockerWatch(recorder, backend) as blockers, self.console.publishing() as publisher.begins:
+            for _ in range(1, patience.tries):
+                try:
+                    return publisher.publish(self.plan.groups, failed, blockers.last_seen, last_try=False)
+                except LockTimeout as error:
+                    self.console.line(f"{error}; trying again in {patience.pause:g} s")
+                    self.stop.pause(patience.pause)
+            return publisher.publish(self.plan.groups, failed, blockers.last_seen, last_try=True)
+
+    def _ask_about_commit(self, lost: CommitInDoubt, run_id: int, backend: int) -> Connection | None:
+        """A connection that holds the run lock, where the run is published; None where another run has the lock by now.
+
+        Raises ConnectionLost where it is not published, DatabaseError where nobody answers.
+        """
+        try:
+            answer = doubt.ask(
+                self.database, run_id, backend, self.options.doubt_seconds, self.stop.pause, time.monotonic
+            )
+        except Cancelled:
+            how = doubt.how_to_look(run_id)
+            self.console.warn(f"stopped before PostgreSQL said whether this run was published.{how}")
+            raise
+        if answer.committed:
+            self.console.line("the connection was lost while PostgreSQL answered COMMIT; asked again: it is published")
+            return answer.connection
+        if answer.connection is not None:
+            release_run_lock(answer.connection)
+            answer.connection.close()
+        raise ConnectionLost(f"{lost}{NOTHING_PUBLISHED}") from lost
 
     # ---- after ------------------------------------------------------------------------------------------------------
 

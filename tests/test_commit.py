@@ -120,7 +120,7 @@ def test_another_run_that_has_the_lock_by_then_is_proof_that_the_lost_one_is_gon
 
 def test_a_server_that_lost_the_run_in_a_failover_did_not_publish_it(monday: Project) -> None:
     opened = Database(monday.settings, Stop(), monday.database.connect_args)
-    asked = doubt.ask(opened, 99, lost=0, seconds=5.0, pause=Stop().pause, clock=time.monotonic)
+    asked = doubt.ask(opened, 99, 0, 5.0, Stop().pause, time.monotonic)
     assert not asked.committed and asked.connection is not None
     asked.connection.close()
 
