@@ -24,10 +24,13 @@ class Answer:
 
 
 def how_to_look(run_id: int) -> str:
-    """What a person may type to know it."""
+    """What a person may type to know it.
+
+    Not elt.runs: a run is failed there where some of its jobs were published, and also where none was.
+    """
     return (
-        f"\n    Look: SELECT status FROM elt.runs WHERE run_id = {run_id}; running or lost: it was not, run again;"
-        " anything else: it was."
+        f"\n    Look: SELECT job FROM elt.job_runs WHERE run_id = {run_id} AND status = 'published'; a row for each job"
+        " that was published. No row: nothing was published, run again."
     )
 
 

@@ -138,7 +138,9 @@ class Run:
     def _record(self, recorder: Connection, run_id: int, status: str, error: EltError) -> None:
         try:
             with translated("history"):
-                if not history.end_run(recorder, run_id, status, str(error)):
+                ended = history.end_run(recorder, run_id, status, str(error))
+                # another run calls this one lost where it was not published
+                if not ended and history.ended_as(recorder, run_id) != "lost":
                     self.console.warn(f"run {run_id} had been published before that")
         except DatabaseError as unrecorded:
             self.console.warn(f"the failure could not be recorded: {unrecorded}")

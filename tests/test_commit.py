@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
-from concurrent.futures import Future
 from datetime import date
 
 import pytest
 
 from conftest import Database as EmptyDatabase
 from lib import doubt, history
-from lib.database import Database, execute, query, try_run_lock
+from lib.database import LOCK, Database, execute, query
 from lib.settings import Settings
 from lib.stop import Stop, start_thread
 from postgres_proxy import PostgresProxy
@@ -71,15 +71,22 @@ def test_a_commit_that_never_arrived_is_a_failed_run(monday: Project) -> None:
     assert monday.run(wait=True).exit_code == 0
 
 
-def test_where_nobody_answers_the_outcome_is_unknown_and_the_message_says_how_to_look(monday: Project) -> None:
-    with PostgresProxy(monday.database, "answered", deaf=True) as proxy:
+@pytest.mark.parametrize("how, published", [("answered", ["a", "b", "both", "c"]), ("before", [])])
+def test_where_nobody_answers_the_outcome_is_unknown_and_the_message_says_how_to_look(
+    monday: Project, how: str, published: list[str]
+) -> None:
+    with PostgresProxy(monday.database, how, deaf=True) as proxy:
         monday.connect_args = proxy.connect_args
         result = monday.run(doubt_seconds=0.0)
     assert result.exit_code == 1
     assert "nobody knows whether this run was published" in monday.output
-    assert f"SELECT status FROM elt.runs WHERE run_id = {result.run_id};" in monday.output
+    printed = re.search("Look: (SELECT .*;) a row for each job that was published. No row: nothing", monday.output)
+    assert printed and f"run_id = {result.run_id} " in printed[1]
+    assert sorted(job for (job,) in monday.database.sql(printed[1])) == published
     assert "still there" not in monday.output
-    assert last_run(monday) == ("done", None), "what was committed must not be called failed"
+    if published:
+        assert last_run(monday) == ("done", None), "what was committed must not be called failed"
+    assert ("had been published before that" in monday.output) == bool(published)
 
 
 def test_a_failed_group_beside_a_published_one_stays_what_it_was(monday: Project) -> None:
@@ -98,24 +105,47 @@ def test_a_failed_group_beside_a_published_one_stays_what_it_was(monday: Project
     ]
 
 
+class AnotherRun:
+    """Waits in the server's queue for the run lock from the first slice on, so nobody can get it before."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.connection = Database(project.settings, Stop(), project.database.connect_args).connect("another run")
+        project.keboola.faults.add(Fault("slice", do=self._queue))
+
+    def _queue(self) -> None:
+        self.began = start_thread(self._begin, "another")
+        await_rows(self.project, "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+
+    def _begin(self) -> int:
+        execute(self.connection, "SELECT pg_advisory_lock(%s, %s)", LOCK)
+        return history.begin_run(self.connection, ["a"], "another", date(2026, 1, 1))
+
+    def ends(self) -> dict[int, str]:
+        """The status of each run, once this one has begun."""
+        assert self.began.result(30) == 3
+        found = dict(query(self.connection, "SELECT run_id, status FROM elt.runs"))
+        self.connection.close()
+        return found
+
+
 def test_another_run_that_has_the_lock_by_then_is_proof_that_the_lost_one_is_gone(monday: Project) -> None:
-    other = Database(monday.settings, Stop(), monday.database.connect_args).connect("another run")
-    others: list[Future[int]] = []
-
-    def begin_another() -> int:
-        while not try_run_lock(other):
-            pass
-        return history.begin_run(other, ["a"], "another", date(2026, 1, 1))
-
-    with PostgresProxy(
-        monday.database, "answered", then=lambda: others.append(start_thread(begin_another, "another"))
-    ) as proxy:
+    another = AnotherRun(monday)
+    with PostgresProxy(monday.database, "answered") as proxy:
         monday.connect_args = proxy.connect_args
         assert monday.run().exit_code == 0, monday.output
     assert "asked again: it is published" in monday.output
-    assert others[0].result(30) == 3
-    assert dict(query(other, "SELECT run_id, status FROM elt.runs")) == {1: "done", 2: "done", 3: "running"}
-    other.close()
+    assert another.ends() == {1: "done", 2: "done", 3: "running"}
+
+
+def test_a_run_that_another_calls_lost_is_not_said_to_be_published(monday: Project) -> None:
+    another = AnotherRun(monday)
+    with PostgresProxy(monday.database, "before") as proxy:
+        monday.connect_args = proxy.connect_args
+        assert monday.run().exit_code == 1
+    assert another.ends() == {1: "done", 2: "lost", 3: "running"}
+    assert "What PostgreSQL held before this run is still there." in monday.output
+    assert "had been published" not in monday.output
 
 
 def test_a_server_that_lost_the_run_in_a_failover_did_not_publish_it(monday: Project) -> None:
