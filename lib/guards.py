@@ -6,10 +6,11 @@ Each guard has a name, by which a person accepts it: --accept JOB:GUARD. Each me
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lib.contract import Match, landing_name
+from lib.contract import Match, landing_name, may_be_column
 from lib.errors import LoadError, SettingsError
 from lib.extractors import SourceTable
 from lib.jobs import Job
@@ -88,19 +89,27 @@ def nearest_column(missing: str, candidates: Sequence[str]) -> str:
     return by_name[near[0]] if near else ""
 
 
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 def missing_columns(job: Job, source: SourceTable, found: Match) -> str:
     """What is missing that may not be, with the nearest names and the ways out but for --accept; empty: nothing."""
     missing = [name for name in found.missing if name not in job.target.optional_columns]
     if not missing:
         return ""
-    near = {name: nearest_column(name, found.unused) for name in missing[:SHOWN]}
+    candidates = [column for column in found.unused if may_be_column(landing_name(column))]
+    near: dict[str, str] = {}
+    for name in missing[:SHOWN]:
+        near[name] = nearest_column(name, [column for column in candidates if column not in near.values()])
     lacks = [f"no column {name!r}{f'; did you mean {new!r}?' if new else ''}" for name, new in near.items()]
     if len(missing) > SHOWN:
         lacks.append(f"and {len(missing) - SHOWN:,} more are missing")
     elif found.unused and not any(near.values()):
         lacks.append(f"but {named(found.unused)}")
     renamed = [
-        f"ALTER TABLE {job.target.table} RENAME COLUMN {name} TO {landing_name(new)};"
+        # quoted, for a source may well call a column order
+        f"ALTER TABLE {job.target.table} RENAME COLUMN {_quoted(name)} TO {_quoted(landing_name(new))};"
         for name, new in near.items()
         if new
     ]
@@ -110,11 +119,11 @@ def missing_columns(job: Job, source: SourceTable, found: Match) -> str:
         )
     else:
         way_out = f"Correct it in {job.target.script}, in what reads it, and in {job.target.table}."
-    optional = ", ".join(f'"{name}"' for name in near)
+    optional = json.dumps([*near])
     return (
         f"{source.id} has {', '.join(lacks)}\n    The rows loaded before stay. {way_out}"
         f'\n    If it may be missing, add to "load" of job {job.name} in elt_jobs.json:'
-        f' "optional_columns": [{optional}]'
+        f' "optional_columns": {optional}'
     )
 
 

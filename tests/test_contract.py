@@ -89,7 +89,7 @@ def test_a_missing_column_holds_its_group_back_by_name_and_the_others_publish(mo
     assert "c (in.c-main.c has no column 'v'; did you mean 'value'?" in monday.last_line
     for way_out in (
         "If it was renamed, rename it in sql_scripts/bronze/c.sql, in what reads it, and in psql:"
-        " ALTER TABLE bronze.c RENAME COLUMN v TO value;",
+        ' ALTER TABLE bronze.c RENAME COLUMN "v" TO "value";',
         'If it may be missing, add to "load" of job c in elt_jobs.json: "optional_columns": ["v"]',
         "To load without it once (each number made of it is 0 or unknown): python main.py run --accept c:missing",
     ):
@@ -159,11 +159,32 @@ def test_several_missing_columns_are_named_each_with_its_nearest(project: Projec
     assert project.run("c").exit_code == 1
     for said in (
         "no column 'color'; did you mean 'color_code'?, no column 'weight'; did you mean 'weight_g'?, no column 'x'",
-        "ALTER TABLE bronze.c RENAME COLUMN color TO color_code;"
-        " ALTER TABLE bronze.c RENAME COLUMN weight TO weight_g;",
+        'ALTER TABLE bronze.c RENAME COLUMN "color" TO "color_code";'
+        ' ALTER TABLE bronze.c RENAME COLUMN "weight" TO "weight_g";',
         '"optional_columns": ["color", "weight", "x"]',
     ):
         assert said in project.output
+
+
+def test_the_printed_renames_can_be_typed_as_they_are_whatever_the_source_calls_its_columns(project: Project) -> None:
+    """Reserved words, two columns that are near to the same one, a digit in front, and names that are too long."""
+    project.script(
+        "bronze/c.sql",
+        'CREATE TABLE IF NOT EXISTS bronze.c (id text, orders text, the_order text, q1_2025 text, "Ú""v" text);',
+    )
+    columns = ["id", "Order", "2025_q1", "order_" + "x" * 90]
+    project.put("c", [("1", "2", "3", "4")], columns=columns)
+    project.database.sql("CREATE SCHEMA bronze")
+    project.database.sql((project.root / "sql_scripts/bronze/c.sql").read_text())
+    assert project.run("c").exit_code == 1
+    assert "x" * 80 not in project.output
+    assert '"optional_columns": ["orders", "the_order", "q1_2025", "\\u00da\\"v"]' in project.output
+    printed = re.findall(r"ALTER TABLE [^;]*;", project.output)
+    assert len(printed) == 2
+    for statement in printed:
+        project.database.sql(statement)
+    names = "SELECT attname FROM pg_attribute WHERE attrelid = 'bronze.c'::regclass AND attnum > 0 ORDER BY attnum"
+    assert [name for (name,) in project.database.sql(names)] == ["id", "order", "the_order", "2025_q1", 'Ú"v']
 
 
 def test_tables_without_a_column_in_common_are_refused_also_where_that_was_accepted(monday: Project) -> None:
