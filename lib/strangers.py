@@ -37,18 +37,18 @@ ROLES = """
         SELECT members.roleid FROM members JOIN ours ON members.member = ours.oid
     ),
 
-    mighty (oid) AS (
+    administrators (oid) AS (
         SELECT oid FROM pg_roles WHERE rolsuper OR rolname = 'pg_database_owner'
         UNION
         SELECT datdba FROM pg_database WHERE datname = current_database()
         UNION
-        SELECT members.member FROM members JOIN mighty ON members.roleid = mighty.oid
+        SELECT members.member FROM members JOIN administrators ON members.roleid = administrators.oid
     ),
 
     trusted (oid) AS (
         SELECT oid FROM ours
         UNION
-        SELECT oid FROM mighty
+        SELECT oid FROM administrators
     ),
 
     strangers (oid, name) AS (

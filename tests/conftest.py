@@ -142,6 +142,12 @@ def database(servers: Mapping[int, Server]) -> Iterator[Database]:
     yield from _fresh_database(servers[18])
 
 
+@pytest.fixture(scope="module")
+def module_database(servers: Mapping[int, Server]) -> Iterator[Database]:
+    """One on PostgreSQL 18 for all tests of a module: making one takes longer than most of them."""
+    yield from _fresh_database(servers[18])
+
+
 @pytest.fixture(params=sorted(INSTALLS), ids=lambda version: f"postgresql_{version}")
 def database_on_each(request: pytest.FixtureRequest, servers: Mapping[int, Server]) -> Iterator[Database]:
     """An empty database, once on PostgreSQL 16 and once on 18."""

@@ -15,6 +15,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from checkout import Morning
+from conftest import Database
 from sandbox.inventory import put_inventory
 from tests.oracle import DIMENSIONS
 from tests.oracle_history import WINDOW, Answers, Load
@@ -217,20 +218,11 @@ class Mornings(Warehouse):
 
 
 @pytest.fixture(scope="module")
-def answering(servers) -> Iterator[Mornings]:
-    """One database for all tests here, with the views made once."""
-    administrator = psycopg2.connect(**servers[18].connect_args("postgres"))
-    administrator.autocommit = True
-    with administrator.cursor() as cursor:
-        cursor.execute("CREATE DATABASE inventory_answers TEMPLATE template0 STRATEGY file_copy")
-        opened = psycopg2.connect(**servers[18].connect_args("inventory_answers"))
-        opened.autocommit = True
-        mornings = Mornings(opened)
-        mornings.morning(MONDAY, [])
-        yield mornings
-        opened.close()
-        cursor.execute("DROP DATABASE inventory_answers")
-    administrator.close()
+def answering(module_database: Database) -> Mornings:
+    """One for all tests here, with the views made once."""
+    mornings = Mornings(module_database.connect())
+    mornings.morning(MONDAY, [])
+    return mornings
 
 
 @pytest.fixture

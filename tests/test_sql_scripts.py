@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psycopg2
@@ -13,6 +13,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 from psycopg2.extras import execute_values
 
+from conftest import Database
 from sandbox import inventory
 from tests import oracle
 
@@ -82,18 +83,8 @@ class Warehouse:
 
 
 @pytest.fixture(scope="module")
-def connection(servers) -> Iterator[Connection]:
-    """One database for all tests here: making one takes longer than most of them."""
-    administrator = psycopg2.connect(**servers[18].connect_args("postgres"))
-    administrator.autocommit = True
-    with administrator.cursor() as cursor:
-        cursor.execute("CREATE DATABASE sql_scripts TEMPLATE template0")
-        opened = psycopg2.connect(**servers[18].connect_args("sql_scripts"))
-        opened.autocommit = True
-        yield opened
-        opened.close()
-        cursor.execute("DROP DATABASE sql_scripts")
-    administrator.close()
+def connection(module_database: Database) -> Connection:
+    return module_database.connect()
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 
-import psycopg2
 import pytest
 
+from conftest import Database
 from sandbox.demo import DAYS, TOUR
 from sandbox.inventory import CAST, PRODUCT_COLUMNS, STOCK_COLUMNS, STORY_DAYS, products, stock
 from tests.oracle_history import Answers, Load
@@ -36,21 +36,12 @@ def days(count: int, until: date) -> list[date]:
 
 
 @pytest.fixture(scope="module")
-def told(servers) -> Iterator[Mornings]:
+def told(module_database: Database) -> Mornings:
     """The warehouse of the demo, after its last morning."""
-    administrator = psycopg2.connect(**servers[18].connect_args("postgres"))
-    administrator.autocommit = True
-    with administrator.cursor() as cursor:
-        cursor.execute("CREATE DATABASE inventory_story TEMPLATE template0 STRATEGY file_copy")
-        opened = psycopg2.connect(**servers[18].connect_args("inventory_story"))
-        opened.autocommit = True
-        mornings = Mornings(opened)
-        for day in days(DAYS, TODAY):
-            mornings.morning(day, *bronze(day, TODAY))
-        yield mornings
-        opened.close()
-        cursor.execute("DROP DATABASE inventory_story")
-    administrator.close()
+    mornings = Mornings(module_database.connect())
+    for day in days(DAYS, TODAY):
+        mornings.morning(day, *bronze(day, TODAY))
+    return mornings
 
 
 # ---- what each of the cast is there for -----------------------------------------------------------------------------
@@ -226,8 +217,10 @@ def test_readme_shows_what_the_demo_answers(told: Mornings, question: str, sql: 
 
 
 @pytest.mark.parametrize("sql, answer", TYPED)
-def test_readme_shows_what_psql_prints(told: Mornings, servers, sql: str, answer: str) -> None:
-    address = " ".join(f"{name}={value}" for name, value in servers[18].connect_args("inventory_story").items())
+def test_readme_shows_what_psql_prints(
+    told: Mornings, servers, module_database: Database, sql: str, answer: str
+) -> None:
+    address = " ".join(f"{name}={value}" for name, value in module_database.connect_args.items())
     printed = subprocess.run(
         [servers[18].psql, "-X", "-d", address, "-c", sql], capture_output=True, text=True, check=True
     )

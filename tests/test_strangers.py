@@ -22,7 +22,7 @@ from lib.console import Console
 from lib.database import Database
 from lib.errors import DatabaseError
 from lib.settings import Settings
-from lib.strangers import creators, of_others, psql_path, script_path
+from lib.strangers import ROLES, creators, of_others, psql_path, script_path
 from project import Project
 from sandbox.faults import Fault
 
@@ -893,3 +893,14 @@ def test_the_questions_are_answered_on_each_server(database_on_each: EmptyDataba
     assert creators(opened, ["public", "pg_catalog"]) == []
     assert of_others(opened, [("silver", "a"), ("gold", 'b"')], usable=True) == []
     opened.close()
+
+
+def test_both_places_that_say_who_is_trusted_say_the_same() -> None:
+    """Owners are asked before schema elt is trusted, and elt.publish_rows works without Python."""
+
+    def rule(text: str) -> list[str]:
+        text = re.sub("--.*", "", text)
+        begin = text.index("members (member, roleid) AS (")
+        return text[begin : text.index("SELECT oid FROM administrators", begin)].split()
+
+    assert rule(ROLES) == rule((ROOT / "lib/elt/publish_rows.sql").read_text(encoding="utf-8"))

@@ -253,19 +253,25 @@ BEGIN
                 SELECT members.roleid FROM members JOIN ours ON members.member = ours.oid
             ),
 
-            mighty (oid) AS (
-                SELECT oid FROM pg_roles WHERE rolsuper
+            administrators (oid) AS (
+                SELECT oid FROM pg_roles WHERE rolsuper OR rolname = 'pg_database_owner'
                 UNION
                 SELECT datdba FROM pg_database WHERE datname = current_database()
                 UNION
-                SELECT members.member FROM members JOIN mighty ON members.roleid = mighty.oid
+                SELECT members.member FROM members JOIN administrators ON members.roleid = administrators.oid
+            ),
+
+            trusted (oid) AS (
+                SELECT oid FROM ours
+                UNION
+                SELECT oid FROM administrators
             )
 
             SELECT
             FROM pg_roles AS stranger
             WHERE rolcanlogin
-                AND found.owner NOT IN (SELECT ours.oid FROM ours UNION SELECT mighty.oid FROM mighty)
-                AND oid NOT IN (SELECT ours.oid FROM ours UNION SELECT mighty.oid FROM mighty)
+                AND found.owner NOT IN (SELECT trusted.oid FROM trusted)
+                AND oid NOT IN (SELECT trusted.oid FROM trusted)
                 AND pg_has_role(stranger.oid, found.owner, 'MEMBER')
         ) THEN
             RAISE EXCEPTION 'trigger % on % runs % % of role %: nothing is written there, for it would run as %',
