@@ -183,7 +183,7 @@ def change_at_random(shop: Shop, count: int) -> None:
         before, may_load = shop.sql(SUMMARY), True
         for table, columns in TABLES.items():
             now: tuple[list[str], list[list[str]]] = ([*columns], [[*row] for row in shop.rows[table]])
-            # one change in five can be loaded; the first morning has none, so that there is one that loads
+            # about one changed morning in five can be loaded; the first has no change, so one surely loads
             for _ in range(dice.choice([0, 1, 1, 2, 3]) if number else 0):
                 now = change(dice, *now)
             shop.put(table, *now)
