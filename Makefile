@@ -38,7 +38,7 @@ format: .venv/installed-dev
 
 clean:
 	@[ ! -d .elt/demo/postgres ] || $$(ls .venv/bin/python 2>/dev/null || echo python3) -c \
-	    'from pathlib import Path; from lib.embedded import remove; remove(Path(".elt/demo/postgres"))'
+	    'from pathlib import Path; from lib.postgres.embedded.server import remove; remove(Path(".elt/demo/postgres"))'
 	@rm -rf .venv .elt/demo .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

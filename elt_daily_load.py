@@ -2,7 +2,7 @@
 
 import sys
 
-from lib.command_line import run_job
+from lib.cli.command_line import run_job
 
 if __name__ == "__main__":
     sys.exit(run_job([]))

@@ -7,9 +7,9 @@
 Ours: `elt_daily_load.py` with the jobs, histories and checks of this project; exports of 8 gzip slices a table over
 HTTP from the sandbox, in a process of its own. Plain: the same rows from local, unpacked CSV files, TRUNCATE + \\copy +
 TRUNCATE + INSERT of the same silver by psql -f (inventory_plain.sql), then the same checks by psql -f, timed apart.
-Each has a database of its own on one server with the settings of lib/embedded.py. 1 % of the products change from day
-to day; rows come in random order, as Keboola delivers them. Which way comes first changes every day. At the end both
-silvers must hold the same rows.
+Each has a database of its own on one server with the settings of lib/postgres/embedded/server.py. 1 % of the products
+change from day to day; rows come in random order, as Keboola delivers them. Which way comes first changes every day. At
+the end both silvers must hold the same rows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.inventory_sql import CHECKS, FIRST_DAY, PLAIN, SCRIPTS, Side, layer
-from lib.embedded import Server, remove
+from lib.postgres.embedded.server import Server, remove
 from sandbox.inventory import PRODUCT_COLUMNS, STOCK_COLUMNS, products, put_inventory, stock
 from sandbox.keboola_server import KeboolaServer
 

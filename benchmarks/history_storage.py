@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import psycopg2
 from psycopg2.extensions import cursor as Cursor
 
-from lib.embedded import Server, remove
+from lib.postgres.embedded.server import Server, remove
 
 WAREHOUSES = 10
 FIRST = "DATE '2024-01-01'"

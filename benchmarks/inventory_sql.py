@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from lib.embedded import Server, remove
+from lib.postgres.embedded.server import Server, remove
 from sandbox import inventory
 
 PROJECT = Path(__file__).parent.parent
@@ -75,7 +75,7 @@ class Side:
     def make_tables(self) -> None:
         """Schemas, the functions of elt, and the tables of bronze and silver without their rows."""
         self.sql("CREATE SCHEMA elt; CREATE SCHEMA bronze; CREATE SCHEMA silver; CREATE SCHEMA gold; SET jit = off")
-        for helper in sorted((PROJECT / "lib" / "elt").glob("*.sql")):
+        for helper in sorted((PROJECT / "lib" / "elt_schema").glob("*.sql")):
             self.sql(helper.read_text(encoding="utf-8"))
         for script in layer("bronze") + layer("silver"):
             self.sql(BEFORE_ROWS.split((SCRIPTS / script).read_text(encoding="utf-8"))[0])

@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import psycopg2
 from psycopg2.extensions import cursor as Cursor
 
-from lib.embedded import Server, remove
+from lib.postgres.embedded.server import Server, remove
 
-FUNCTION = Path(__file__).parent.parent / "lib" / "elt" / "publish_rows.sql"
+FUNCTION = Path(__file__).parent.parent / "lib" / "elt_schema" / "publish_rows.sql"
 
 TABLE = """
 CREATE TABLE {name} (

@@ -63,3 +63,18 @@ class Cancelled(EltError):
     def __init__(self, signal_number: int = 2) -> None:
         super().__init__("stopped by SIGTERM" if signal_number == 15 else "stopped by Ctrl-C")
         self.exit_code = 128 + signal_number
+
+
+# HEAD
+
+
+class LockTimeout(DatabaseError):
+    """Somebody held a lock for too long, or a deadlock was resolved against us: trying again may succeed."""
+
+
+class ConnectionLost(DatabaseError):
+    """The server or the network went away: nothing more can be done on this connection."""
+
+
+class CommitInDoubt(ConnectionLost):
+    """The connection was lost after COMMIT was sent and before its answer came."""

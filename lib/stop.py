@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 CANCEL_EVERY = 0.2
 
 
-class Stop:
+class StopSignal:
     """Whether this run was told to stop, and what must be interrupted for it to notice."""
 
     def __init__(self) -> None:
@@ -36,12 +36,12 @@ class Stop:
         self._signal = signal_number
         self._requested.set()
 
-    def check(self) -> None:
+    def raise_if_requested(self) -> None:
         """Raises Cancelled once a stop was requested."""
         if self.requested:
             raise Cancelled(self._signal)
 
-    def explain(self, error: EltError) -> EltError:
+    def cause_of(self, error: EltError) -> EltError:
         """Why work ended with this error: a stop, once there was one, for it makes statements fail anywhere."""
         return Cancelled(self._signal) if self.requested else error
 
@@ -52,7 +52,7 @@ class Stop:
     def pause(self, seconds: float) -> None:
         """Wait; raises Cancelled as soon as a stop is requested. Every wait of a run goes through here."""
         self._requested.wait(seconds)
-        self.check()
+        self.raise_if_requested()
 
     def watch(self, cancel: Callable[[], None]) -> None:
         """Call `cancel` on a stop, and again until the work has ended."""
@@ -83,14 +83,13 @@ def start_thread(work: Callable[[], Result], name: str) -> Future[Result]:
     return future
 
 
-def run_stoppable(work: Callable[[Stop], Result]) -> Result:
-    """Run work in a thread and stop it on SIGINT or SIGTERM; a second signal ends the process at once.
+def run_stoppable(work: Callable[[], Result], stop: StopSignal) -> Result:
+    """Run work in a thread and request a stop on SIGINT or SIGTERM; a second signal ends the process at once.
 
     Raises what work raises. Called outside the main thread, where no signal arrives, it only runs work.
     """
-    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        return work(stop)
+        return work()
 
     def on_signal(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
@@ -98,7 +97,7 @@ def run_stoppable(work: Callable[[Stop], Result]) -> Result:
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        future = start_thread(lambda: work(stop), "run")
+        future = start_thread(work, "run")
         while True:
             try:
                 return future.result(timeout=CANCEL_EVERY)
@@ -108,7 +107,7 @@ def run_stoppable(work: Callable[[Stop], Result]) -> Result:
                 if stop.requested:
                     stop.interrupt()
     except EltError as error:
-        raise stop.explain(error) from error
+        raise stop.cause_of(error) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

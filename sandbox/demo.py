@@ -15,16 +15,16 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
-from lib.command_line import command
-from lib.commands import run_command
-from lib.console import Console
-from lib.credentials import Secret
-from lib.settings import ROOT, Postgres, Settings
+from lib.cli.arguments import how_to_type
+from lib.cli.command_line import run_command
+from lib.cli.console import Console
+from lib.config.secret import Secret
+from lib.config.settings import ROOT, Postgres, Settings
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-    from lib.registry import Job
+    from lib.config.jobs import Job
     from sandbox.keboola_server import KeboolaServer
 
 TOKEN = Secret("815-4711-demo")
@@ -182,7 +182,7 @@ def _fail(settings: Settings, keboola: KeboolaServer, today: date, console: Cons
     console.text(f"\n{SENTENCE};\n")
     console.table(*_ask(settings, SENTENCE))
     console.text("\nHere the column has its old name again. This heals it:\n")
-    console.text(f"    {command('run', settings)}")
+    console.text(f"    {how_to_type('run', settings)}")
     return 0 if (exit_code, after) == (1, before) else 1
 
 
@@ -191,22 +191,26 @@ def _play(settings: Settings, today: date, console: Console) -> None:
 
     Without gold and checks: the daily load that comes after makes and runs them.
     """
-    from lib.database import LockTimeout, query, release_run_lock, run_name, take_run_lock, translated
-    from lib.errors import DatabaseError, LoadError, ScriptError
-    from lib.history import install
-    from lib.plan import make_plan, open_database, read_project
-    from lib.stop import Stop, run_stoppable
+    from lib.elt_schema.installation import install
+    from lib.errors import DatabaseError, LoadError, LockTimeout, ScriptError
+    from lib.postgres.connection import Database, query
+    from lib.postgres.driver_errors import translated
+    from lib.postgres.run_lock import release_run_lock, run_name, take_run_lock
+    from lib.run.plan import make_plan, read_project
+    from lib.stop import StopSignal, run_stoppable
 
     days = [today - timedelta(days=ago) for ago in range(DAYS - 1, 0, -1)]
     # a group that somebody added loads from a table which is not here: the run of today says so
     groups = [
         group
         for group in make_plan(read_project(settings.root)).groups
-        if all(job.source.table in _tables(today, today) for job in group if job.load)
+        if all(job.load.extract.table in _tables(today, today) for job in group if job.load)
     ]
 
-    def play(stop: Stop) -> None:
-        connection = open_database(settings, stop).connect(run_name(datetime.now(UTC)))
+    stop = StopSignal()
+
+    def play() -> None:
+        connection = Database(settings, stop).connect(run_name(datetime.now(UTC)))
         try:
             with translated("the mornings before today"):
                 take_run_lock(connection, stop.pause)
@@ -226,18 +230,18 @@ def _play(settings: Settings, today: date, console: Console) -> None:
                     except (ScriptError, LoadError, DatabaseError) as error:
                         hint = f"\n    {OPEN_PSQL}" if isinstance(error, LockTimeout) else ""
                         raise type(error)(f"the morning of {day}: {error}{hint}") from error
-                    stop.check()
+                    stop.raise_if_requested()
         finally:
             release_run_lock(connection)
             connection.close()
 
-    run_stoppable(play)
+    run_stoppable(play, stop)
 
 
 def _refuse_another_cast(connection: Connection, settings: Settings) -> None:
     """A demo of an older version knew other products; their mornings and these tell no story together."""
-    from lib.database import query
     from lib.errors import DatabaseError
+    from lib.postgres.connection import query
     from sandbox.inventory import CAST
 
     if query(connection, "SELECT to_regclass('silver.products')") == [(None,)]:
@@ -250,7 +254,7 @@ def _refuse_another_cast(connection: Connection, settings: Settings) -> None:
     if all_products and not known:
         raise DatabaseError(
             f"{settings.state} holds the sample products of another version of the demo. To begin anew:\n"
-            f"    {command('stop', settings)}\n    rm -r {settings.state}"
+            f"    {how_to_type('stop', settings)}\n    rm -r {settings.state}"
         )
 
 
@@ -271,23 +275,23 @@ def _load_morning(connection: Connection, group: Sequence[Job], day: date, today
     from psycopg2 import sql
     from psycopg2.extras import execute_values
 
-    from lib.contract import match, read_contract
-    from lib.database import transaction
-    from lib.extractors import SourceTable
-    from lib.guards import Accepted
-    from lib.loader import create_staging, drop_staging, publish_bronze
-    from lib.transformer import run_script
+    from lib.extract import SourceTable
+    from lib.load.bronze import publish_bronze
+    from lib.load.contract import match, read_contract
+    from lib.load.guards import Accepted
+    from lib.load.staging import create_staging, drop_staging
+    from lib.postgres.transaction import TransactionSettings, transaction
+    from lib.transform.scripts import run_script
 
     tables = _tables(day, today)
-    with transaction(connection, lock_timeout=5, run_date=day), connection.cursor() as cursor:
+    with transaction(connection, TransactionSettings(run_date=day)), connection.cursor() as cursor:
         for job in group:
-            for script in job.transform:
-                if script.layer == "bronze":
-                    run_script(connection, script)
-            if job.load:
-                columns, rows = tables[job.source.table]
-                source = SourceTable(job.source.table, tuple(columns), rows=None, has_nulls=False, version="")
-                contract = read_contract(connection, job.target)
+            for script in job.of_layer("bronze"):
+                run_script(connection, script)
+            if load := job.load:
+                columns, rows = tables[load.extract.table]
+                source = SourceTable(load.extract.table, tuple(columns), rows=None, has_nulls=False, version="")
+                contract = read_contract(connection, load)
                 found = match(contract, source).found
                 staging = create_staging(connection, f"demo_{job.name}", contract, found, source)
                 places = [columns.index(column) for column in found.values()]
@@ -296,19 +300,17 @@ def _load_morning(connection: Connection, group: Sequence[Job], day: date, today
                 insert = sql.SQL("INSERT INTO {} ({}) VALUES %s").format(staging.identifier, names)
                 execute_values(cursor, insert.as_string(connection), texts, page_size=1000)
                 accepted = Accepted(frozenset({(job.name, "shrink"), (job.name, "empty")}))
-                publish_bronze(connection, job, contract, staging, len(texts), accepted)
+                publish_bronze(connection, load, contract, staging, len(texts), accepted)
                 drop_staging(connection, staging.name)
-            for script in job.transform:
-                if script.layer == "silver":
-                    run_script(connection, script)
+            for script in job.of_layer("silver"):
+                run_script(connection, script)
 
 
 def _ask(settings: Settings, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Headers and rows of one question to the demo's database."""
-    from lib.plan import open_database
-    from lib.stop import Stop
+    from lib.postgres.connection import Database
 
-    connection = open_database(settings, Stop()).connect("elt demo")
+    connection = Database(settings).connect("elt demo")
     try:
         with connection.cursor() as cursor:
             cursor.execute(sql)
@@ -329,5 +331,5 @@ def _show(settings: Settings, console: Console) -> None:
         ("status", "the runs, and how old each table is"),
         ("fail", "play a bad morning: what cron mails, and what heals it"),
     ):
-        console.text(f"    {command(name, settings)}{' ' * (14 - len(name))}{hint}")
-    console.text(f"\nThe PostgreSQL goes on running; to end it: {command('stop', settings)}")
+        console.text(f"    {how_to_type(name, settings)}{' ' * (14 - len(name))}{hint}")
+    console.text(f"\nThe PostgreSQL goes on running; to end it: {how_to_type('stop', settings)}")

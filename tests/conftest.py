@@ -17,8 +17,8 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 
-from lib.embedded import Server
-from lib.wheel import INSTALLS
+from lib.postgres.embedded.package import INSTALLS
+from lib.postgres.embedded.server import Server
 
 # what the developer has set for his own work is no business of the tests
 for name in [name for name in os.environ if name.startswith(("PG", "KEBOOLA_", "POSTGRES_"))]:
@@ -31,7 +31,7 @@ pytest_plugins = ("project", "checkout")
 REMOVE_AFTERWARDS = """
 import shutil, sys
 from pathlib import Path
-from lib.embedded import remove
+from lib.postgres.embedded.server import remove
 sys.stdin.read()
 for made in list(Path(sys.argv[1]).rglob("server")):
     remove(made.parent)

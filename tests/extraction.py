@@ -6,8 +6,8 @@ import csv
 import io
 import time as real
 
-from lib.extractors import Export
-from lib.extractors.keboola import KeboolaExtractor
+from lib.extract import Export
+from lib.extract.keboola import KeboolaExtractor
 from sandbox.keboola_server import KeboolaServer
 
 TABLE = "in.c-shop.orders"

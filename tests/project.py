@@ -15,17 +15,17 @@ from pathlib import Path
 import pytest
 
 from conftest import Database as TestDatabase
-from lib.console import Console
-from lib.credentials import Secret
-from lib.database import Database
-from lib.plan import make_plan, read_project
-from lib.runner import Options, Patience, Run, RunResult
-from lib.settings import Settings
-from lib.stop import Stop
+from lib.cli.console import Console
+from lib.config.secret import Secret
+from lib.config.settings import Settings
+from lib.postgres.connection import Database
+from lib.run.plan import make_plan, read_project
+from lib.run.runner import LockRetry, Options, Run, RunResult
+from lib.stop import StopSignal
 from sandbox.keboola_server import KeboolaServer
 
 #: no test waits longer for a lock than it must; deadlock_timeout is 1 s
-IMPATIENT = Patience(lock_timeout=0.2, tries=2, pause=0.0)
+IMPATIENT = LockRetry(lock_timeout=0.2, tries=2, pause=0.0)
 
 BRONZE = """
 CREATE TABLE IF NOT EXISTS bronze.{name} (id text, v text);
@@ -99,14 +99,14 @@ class Project:
         for name in ("a", "b", "c"):
             self.put(name, [(str(number), day) for number in range(1, count + 1)])
 
-    def run(self, *names: str, stop: Stop | None = None, **options) -> RunResult:
+    def run(self, *names: str, stop: StopSignal | None = None, **options) -> RunResult:
         """A run in this process; what it printed is kept in `output`."""
         (self.root / "elt_jobs.json").write_text(json.dumps(self.registry, indent=2))
         plan = make_plan(read_project(self.root), names)
         stream = io.StringIO()
         console = Console(out=stream, err=stream)
-        opened = Database(self.settings, stop or Stop(), self.connect_args)
-        options.setdefault("patience", IMPATIENT)
+        opened = Database(self.settings, stop or StopSignal(), self.connect_args)
+        options.setdefault("lock_retry", IMPATIENT)
         environ = os.environ | self.keboola.store_environment
         result = Run(plan, self.settings, opened, console, Options(**options), environ).run()
         console.summary("run", result.records, result.error)

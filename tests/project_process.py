@@ -12,6 +12,7 @@ import sys
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Condition
 from typing import TYPE_CHECKING
@@ -154,23 +155,20 @@ def await_no_locks(project: Project) -> None:
 
 def main() -> int:
     """The child: this project's settings instead of elt_settings.toml, and all else as elt_daily_load.py."""
-    import argparse
+    import lib.extract.keboola
+    import lib.run.runner  # noqa: F401
+    from lib.cli.arguments import run_parser
+    from lib.cli.command_line import guarded
+    from lib.cli.run import run_jobs
+    from lib.config.secret import Secret
+    from lib.config.settings import Postgres, Settings
 
-    import lib.extractors.keboola
-    import lib.runner  # noqa: F401
-    from lib.command_line import add_run_arguments, guarded, run_project
-    from lib.credentials import Secret
-    from lib.settings import Postgres, Settings
-
-    parser = argparse.ArgumentParser()
-    add_run_arguments(parser)
-    given = parser.parse_args()
     about = json.loads(os.environ["ELT_TEST_PROJECT"])
     postgres = Postgres(**{**about["postgres"], "port": int(about["postgres"]["port"])})
     token = Secret(about["token"])
     settings = Settings(Path(about["root"]), about["url"], postgres, parallel=2, keboola_token=token)
     print(READY, flush=True)
-    return guarded(lambda: run_project(settings, given.jobs, given))
+    return guarded(partial(run_jobs, run_parser().parse_args(), settings=settings))
 
 
 if __name__ == "__main__":

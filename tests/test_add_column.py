@@ -8,7 +8,7 @@ import pytest
 from psycopg2 import errors
 from psycopg2.extensions import cursor as Cursor
 
-FUNCTION = Path(__file__).parent.parent / "lib" / "elt" / "add_column.sql"
+FUNCTION = Path(__file__).parent.parent / "lib" / "elt_schema" / "add_column.sql"
 
 
 @pytest.fixture

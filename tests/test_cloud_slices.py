@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lib.errors import Cancelled, ExtractError
-from lib.extractors.cloud_slices import open_object
-from lib.extractors.http import Http
-from lib.extractors.stores import Location
+from lib.extract.http import Http
+from lib.extract.object_stores import Location
+from lib.extract.object_stream import open_object
 from scripted_server import ScriptedServer
 
 CSV = "".join(f'"{number}","note ""{number}"" 🦊"\n' for number in range(60_000)).encode()

@@ -11,10 +11,12 @@ from datetime import date
 import pytest
 
 from conftest import Database as EmptyDatabase
-from lib import doubt, history
-from lib.database import LOCK, Database, execute, query
-from lib.settings import Settings
-from lib.stop import Stop, start_thread
+from lib.config.settings import Settings
+from lib.elt_schema import installation
+from lib.postgres.connection import Database, execute, query
+from lib.postgres.run_lock import LOCK
+from lib.run import history, lost_commit
+from lib.stop import StopSignal, start_thread
 from postgres_proxy import PostgresProxy
 from project import Project
 from project_process import await_rows
@@ -110,7 +112,7 @@ class AnotherRun:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self.connection = Database(project.settings, Stop(), project.database.connect_args).connect("another run")
+        self.connection = Database(project.settings, StopSignal(), project.database.connect_args).connect("another run")
         project.keboola.faults.add(Fault("slice", do=self._queue))
 
     def _queue(self) -> None:
@@ -149,14 +151,14 @@ def test_a_run_that_another_calls_lost_is_not_said_to_be_published(monday: Proje
 
 
 def test_a_server_that_lost_the_run_in_a_failover_did_not_publish_it(monday: Project) -> None:
-    opened = Database(monday.settings, Stop(), monday.database.connect_args)
-    asked = doubt.ask(opened, 99, 0, 5.0, Stop().pause, time.monotonic)
+    opened = Database(monday.settings, StopSignal(), monday.database.connect_args)
+    asked = lost_commit.ask(opened, 99, 0, 5.0, StopSignal().pause, time.monotonic)
     assert not asked.committed and asked.connection is not None
     asked.connection.close()
 
 
 def test_a_stop_while_asking_says_how_to_look(monday: Project) -> None:
-    stop = Stop()
+    stop = StopSignal()
     with PostgresProxy(monday.database, "answered", deaf=True, then=stop.request) as proxy:
         monday.connect_args = proxy.connect_args
         result = monday.run(stop=stop)
@@ -213,7 +215,7 @@ def test_a_connection_lost_after_the_commit_casts_no_doubt_on_it(monday: Project
 
 def test_a_failure_is_written_down_only_while_the_run_is_running(database: EmptyDatabase) -> None:
     connection = Database(Settings(root=database.server.folder), keywords=database.connect_args).connect("history")
-    history.install(connection)
+    installation.install(connection)
     run_id = history.begin_run(connection, ["a"], "pid 1", date(2026, 1, 1))
     assert history.end_run(connection, run_id, "done")
     assert not history.end_run(connection, run_id, "failed", "what is not so")

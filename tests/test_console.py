@@ -16,10 +16,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from lib.console import Console
+from lib.cli.console import Console
 from lib.errors import Cancelled, DatabaseError, EltError
-from lib.history import JobRecord
-from lib.transformer import ScriptResult
+from lib.run.history import JobRecord
+from lib.transform.scripts import ScriptResult
 
 PROJECT = Path(__file__).parent.parent
 
@@ -63,13 +63,13 @@ def test_steps_stand_in_columns_with_rows_and_seconds() -> None:
         progress.copied("products", 12)
         progress.staged("products", 1234567, 12.34)
         begins("silver/a.sql")
-    console.loaded("products", "bronze.products", 1, 1.5)
-    console.script("a", ScriptResult("silver/a.sql", 0.26, (1, 2000, 3, 4), changed_rows=2004))
-    console.script("a", ScriptResult("silver/a.sql", 0.26, (0, 0, 0, 4), changed_rows=0))
-    console.script("a", ScriptResult("silver/dml.sql", 0.26, changed_rows=7))
-    console.script("a", ScriptResult("gold/a.sql", 0.0))
-    console.script("a", ScriptResult("checks/a.sql", 0.0, broken_by=0))
-    console.script("a", ScriptResult("checks/a.sql", 0.0, broken_by=7))
+    console.on_load("bronze.products", 1, 1.5)
+    console.on_script(ScriptResult("silver/a.sql", 0.26, (1, 2000, 3, 4), changed_rows=2004))
+    console.on_script(ScriptResult("silver/a.sql", 0.26, (0, 0, 0, 4), changed_rows=0))
+    console.on_script(ScriptResult("silver/dml.sql", 0.26, changed_rows=7))
+    console.on_script(ScriptResult("gold/a.sql", 0.0))
+    console.on_script(ScriptResult("checks/a.sql", 0.0, broken_by=0))
+    console.on_script(ScriptResult("checks/a.sql", 0.0, broken_by=7))
     assert [re.sub(" +", " ", line) for line in spoken.out] == [
         "stage products 1,234,567 rows 12.3 s",
         "load bronze.products 1 row 1.5 s",
@@ -84,7 +84,7 @@ def test_steps_stand_in_columns_with_rows_and_seconds() -> None:
 
 def test_what_is_too_long_for_a_line_of_80_columns_has_one_of_its_own() -> None:
     spoken = speaking()
-    spoken.console.script("a", ScriptResult("silver/" + "a" * 60 + ".sql", 0.2, (1_000_000, 2, 3, 4)))
+    spoken.console.on_script(ScriptResult("silver/" + "a" * 60 + ".sql", 0.2, (1_000_000, 2, 3, 4)))
     assert spoken.out[0] == "script   silver/" + "a" * 60 + ".sql  +1,000,000 ~2 -3"
     assert spoken.out[1].split() == ["1,000,006", "rows", "0.2", "s"] and len(spoken.out[1]) == 80
 
@@ -137,7 +137,7 @@ def test_quiet_leaves_only_what_is_wrong() -> None:
     console = spoken.console
     console.text("a")
     console.line("a")
-    console.loaded("a", "bronze.a", 1, 1.0)
+    console.on_load("bronze.a", 1, 1.0)
     console.table(["a"], [[1]])
     with console.staging() as progress:
         progress.staged("a", 1, 1.0)
@@ -221,9 +221,9 @@ def test_a_character_that_the_stream_lacks_is_shown_escaped(encoding: str, shown
 
 SPEAK = """
 import sys
-from lib.console import Console
+from lib.cli.console import Console
 from lib.errors import LoadError
-from lib.history import JobRecord
+from lib.run.history import JobRecord
 console = Console()
 with console.staging() as progress:
     for job in ("abc", "d", "abc"):
@@ -345,13 +345,13 @@ def test_what_is_wrong_reaches_a_stderr_that_is_no_terminal_while_bars_are_shown
 
 
 WATCH = """
-from lib.console import Console
-from lib.transformer import ScriptResult
+from lib.cli.console import Console
+from lib.transform.scripts import ScriptResult
 console = Console()
 with console.publishing() as begins:
     begins("silver/stock_levels.sql")
     console._bars.refresh()
-    console.script("a", ScriptResult("silver/stock_levels.sql", 1.0, (1, 0, 0, 0), changed_rows=1))
+    console.on_script(ScriptResult("silver/stock_levels.sql", 1.0, (1, 0, 0, 0), changed_rows=1))
 console.table(["sku", "name"], [["HW-1", "x" * 80], ["HW-2", "y"]])
 """
 

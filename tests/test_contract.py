@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import pytest
 
 from checkout import Morning
-from lib.contract import Contract, Match, landing_name, match
 from lib.errors import LoadError, SettingsError
-from lib.extractors import SourceTable
-from lib.guards import Accepted, nearest_column
-from lib.runner import Patience
-from lib.stop import Stop
+from lib.extract import SourceTable
+from lib.load.contract import Contract, Match, landing_name, match
+from lib.load.guards import Accepted, nearest_column
+from lib.run.runner import LockRetry
+from lib.stop import StopSignal
 from project import Project
 from sandbox.faults import Fault
 from sandbox.inventory import PRODUCT_COLUMNS, PRODUCTS_TABLE, products
@@ -294,7 +294,7 @@ def test_trying_a_definition_out_waits_briefly_for_a_lock_and_names_who_holds_it
     reader.autocommit = False
     reader.cursor().execute("SET application_name = 'a long report'; SELECT * FROM bronze.c")
     project.put_day("tuesday")
-    assert project.run(patience=Patience(lock_timeout=1.2, tries=2, pause=0.0)).exit_code == 1
+    assert project.run(lock_retry=LockRetry(lock_timeout=1.2, tries=2, pause=0.0)).exit_code == 1
     assert "bronze/c.sql:3: canceling statement due to lock timeout" in project.last_line
     assert "a long report" in project.last_line
     assert project.day("silver.a") == "tuesday" and project.day("silver.c") == "monday"
@@ -313,11 +313,11 @@ def test_a_column_that_a_colleague_adds_meanwhile_is_never_loaded_as_null(projec
     assert project.day("silver.c") == "monday"
 
 
-class Unhurried(Stop):
+class Unhurried(StopSignal):
     """Never asked to stop, and no retry waits."""
 
     def pause(self, seconds: float) -> None:
-        self.check()
+        self.raise_if_requested()
 
 
 # ---- rows that nobody counted ---------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import _fresh_database as fresh_database
-from lib.embedded import Server, remove
+from lib.postgres.embedded.server import Server, remove
 from project import Calendar, Project
 from project_process import PATIENCE, READY, Moment, ProjectProcess, await_no_locks, await_rows
 from sandbox.faults import Fault

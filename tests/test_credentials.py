@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.credentials import (
-    Secret,
+from lib.config.secret import Secret
+from lib.config.secrets import (
     ask_keyring,
     delete_secret,
     keboola_token,
@@ -27,8 +27,8 @@ from lib.credentials import (
     set_secret,
     show_secret,
 )
+from lib.config.settings import Postgres, Settings
 from lib.errors import CredentialError
-from lib.settings import Postgres, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "815-4711-hunter2hunter2"
@@ -238,7 +238,7 @@ def test_a_keyring_that_hangs_is_ended_with_all_it_started(backends: Path) -> No
 def test_a_keyring_that_prompts_finds_no_terminal_although_we_have_one(backends: Path) -> None:
     """The whole of us runs on a terminal on which nobody types."""
     code = (
-        "from lib.credentials import ask_keyring; import os\n"
+        "from lib.config.secrets import ask_keyring; import os\n"
         "task = {'do': 'get', 'service': 'x', 'account': 'y', 'value': None}\n"
         "print(os.isatty(0), ask_keyring(task, os.environ, seconds=60))"
     )
@@ -269,8 +269,9 @@ def test_a_keyring_py_in_the_working_directory_is_not_keyring(
 def test_cron_without_home_terminal_or_environment_gets_the_list_and_no_traceback(tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from pathlib import Path; from lib.credentials import keboola_token; from lib.errors import CredentialError\n"
-        "from lib.settings import Settings\n"
+        "from pathlib import Path; from lib.config.secrets import keboola_token\n"
+        "from lib.errors import CredentialError\n"
+        "from lib.config.settings import Settings\n"
         "try: keboola_token(Settings(root=Path('/nowhere')))\n"
         "except CredentialError as error: print(error)"
     )
@@ -340,7 +341,8 @@ def test_a_file_that_we_may_not_read_is_an_error_with_its_name(tmp_path: Path) -
     os.chmod(path, 0)
     code = (
         f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from pathlib import Path; from lib.credentials import _read_file, _wanted; from lib.settings import Settings\n"
+        "from pathlib import Path; from lib.config.secrets import _read_file, _wanted\n"
+        "from lib.config.settings import Settings\n"
         "wanted = _wanted('keboola', Settings(root=Path('/')), None, {})\n"
         f"file = os.open({str(tmp_path)!r}, os.O_RDONLY); os.fchdir(file)\n"
         "if os.geteuid() == 0: os.seteuid(65534)\n"

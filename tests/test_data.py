@@ -13,16 +13,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from conftest import Database as EmptyDatabase
-from lib.contract import Contract, match, read_contract
-from lib.credentials import Secret
-from lib.database import Connection, Database, execute, query, transaction
+from lib.config.jobs import Extract, Load
+from lib.config.secret import Secret
+from lib.config.settings import Settings
 from lib.errors import LoadError
-from lib.extractors import Slice, SourceTable
-from lib.extractors.keboola import KeboolaExtractor
-from lib.guards import Accepted
-from lib.jobs import Job, Load
-from lib.loader import QuotedEndMarkers, copy_slice, create_staging, publish_bronze
-from lib.settings import Settings
+from lib.extract import Slice, SourceTable
+from lib.extract.keboola import KeboolaExtractor
+from lib.load.bronze import publish_bronze
+from lib.load.contract import Contract, match, read_contract
+from lib.load.guards import Accepted
+from lib.load.staging import QuotedEndMarkers, copy_slice, create_staging
+from lib.postgres.connection import Connection, Database, execute, query
+from lib.postgres.transaction import TransactionSettings, transaction
 from project import Project
 from sandbox.csv_slices import QUOTINGS
 from sandbox.keboola_server import KeboolaServer
@@ -89,15 +91,15 @@ class Pipe:
         """The rows that bronze holds after these were Keboola's."""
         width = len(rows[0])
         self.keboola.put_table("in.c-main.t", columns=COLUMNS[:width], rows=rows, typed=typed)
-        job = Job("t", load=Load(f"bronze.t{width}"))
-        contract = read_contract(self.connection, job.load)
+        load = Load("t", Extract("keboola_table", "in.c-main.t"), f"bronze.t{width}")
+        contract = read_contract(self.connection, load)
         table = self.extractor.table("in.c-main.t")
         found = match(contract, table).found
         export = self.extractor.finish(self.extractor.start(table, tuple(found.values())))
         staging = create_staging(self.connection, "r1_t", contract, found, table)
         counted = sum(copy_slice(self.connection, staging, piece, "in.c-main.t") for piece in export.slices)
-        with transaction(self.connection, lock_timeout=2):
-            publish_bronze(self.connection, job, contract, staging, counted, EVERYTHING)
+        with transaction(self.connection, TransactionSettings(2)):
+            publish_bronze(self.connection, load, contract, staging, counted, EVERYTHING)
         return query(self.connection, f"SELECT * FROM bronze.t{width}")
 
     def close(self) -> None:

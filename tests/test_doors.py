@@ -140,3 +140,46 @@ def test_every_door_has_help_with_an_example(checkout: Checkout, words: tuple[st
 def test_the_doors_stay_thin(checkout: Checkout) -> None:
     for name in ("elt_daily_load.py", "elt_run_job.py"):
         assert len((checkout.folder / name).read_text().splitlines()) <= 25
+
+
+#: runs the daily load with a hook that sees each cursor.execute; prints, for each silver script, the most functions of
+#: ours that are open then: those of the main thread, which waits, and those of the thread that works
+COUNT_FRAMES = """
+import runpy, sys, threading
+from pathlib import Path
+HERE, MAIN = str(Path(__file__).parent), threading.main_thread().ident
+deepest = {}
+
+def functions(frame):
+    found = []
+    while frame:
+        if frame.f_code.co_filename.startswith(HERE) and frame.f_code.co_filename != __file__:
+            found.append(frame.f_code.co_qualname)
+        frame = frame.f_back
+    return found[::-1]
+
+def hook(frame, event, called):
+    script = frame.f_locals.get("script")
+    if event == "c_call" and called.__name__ == "execute" and getattr(script, "layer", "") == "silver":
+        found = functions(frame) if threading.get_ident() == MAIN else functions(sys._current_frames()[MAIN])
+        found += functions(frame) if threading.get_ident() != MAIN else []
+        deepest[script.path] = max(deepest.get(script.path, []), found, key=len)
+
+threading.setprofile(hook)
+sys.argv = [str(Path(HERE) / "elt_daily_load.py")]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    for path, found in deepest.items():
+        print("frames:", path, len(found), *found)
+"""
+
+
+def test_at_most_twelve_functions_lead_from_the_daily_load_to_the_driver(morning: Morning) -> None:
+    (morning.folder / "count_frames.py").write_text(COUNT_FRAMES)
+    counted = morning.run("count_frames.py")
+    found = re.findall(r"^frames: (\S+) (\d+) (.*)", counted.stdout, re.MULTILINE)
+    assert len(found) > 5, counted.stdout
+    for path, number, functions in found:
+        assert int(number) <= 12, f"{path}: {functions}"
+        assert functions.startswith("<module> run_job ") and functions.endswith(" run_script")

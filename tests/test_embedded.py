@@ -16,9 +16,10 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from lib import server_folder, wheel
-from lib.embedded import Server, memory, remove, stop_running
 from lib.errors import DatabaseError, SettingsError
+from lib.postgres.embedded import folder as server_folder
+from lib.postgres.embedded import package
+from lib.postgres.embedded.server import Server, memory, remove, stop_running
 
 PROJECT = Path(__file__).parent.parent
 #: a small server: these tests are about its life, not its load
@@ -26,7 +27,7 @@ SMALL = {"shared_buffers": "8MB"}
 START_AND_TELL = """
 import sys
 from pathlib import Path
-from lib.embedded import Server
+from lib.postgres.embedded.server import Server
 print(Server.start(Path(sys.argv[1]), fsync=False, settings={"shared_buffers": "8MB"}).pid, flush=True)
 """
 
@@ -34,7 +35,7 @@ print(Server.start(Path(sys.argv[1]), fsync=False, settings={"shared_buffers": "
 START_AND_BE_KILLED = """
 import os, signal, subprocess, sys
 from pathlib import Path
-from lib.embedded import Server
+from lib.postgres.embedded.server import Server
 
 run = subprocess.run
 
@@ -252,9 +253,9 @@ def test_programs_out_of_reach_of_the_servers_account_are_copied(
     """For root: a .venv below /root. An ordinary user's programs are those of the package itself."""
     hidden = place / "hidden"
     hidden.mkdir(mode=0o700)
-    package = wheel.programs(18).parent.parent
-    for name in (package.name, f"{package.name}.libs"):
-        (hidden / name).symlink_to(package.parent / name)
+    found = package.programs(18).parent.parent
+    for name in (found.name, f"{found.name}.libs"):
+        (hidden / name).symlink_to(found.parent / name)
     monkeypatch.syspath_prepend(hidden)
     server = start(stopped)
     assert query(server, "SELECT 1") == 1

@@ -21,7 +21,7 @@ import json, resource, sys
 from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
 from extraction import Plain, export
-from lib.extractors.keboola import KeboolaExtractor
+from lib.extract.keboola import KeboolaExtractor
 
 def size_of(piece):
     with piece.open() as stream:

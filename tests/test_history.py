@@ -13,12 +13,16 @@ import psycopg2
 import pytest
 
 from conftest import Database as EmptyDatabase
-from lib import history
-from lib.database import Connection, execute, query, transaction
+from lib.config.jobs import Script
+from lib.elt_schema import installation
+from lib.elt_schema.installation import install
 from lib.errors import DatabaseError
-from lib.history import JobRecord, install, not_applied, record_definition
-from lib.jobs import Script
-from lib.transformer import ScriptResult
+from lib.postgres.connection import Connection, execute, query
+from lib.postgres.transaction import TransactionSettings, transaction
+from lib.run import history
+from lib.run.definitions import not_applied, record_definition
+from lib.run.history import JobRecord
+from lib.transform.scripts import ScriptResult
 
 DAY = date(2026, 1, 31)
 RELATIONS = {"runs", "job_runs", "script_runs", "definitions", "recent_runs", "job_status"}
@@ -42,7 +46,7 @@ def test_an_empty_database_gets_every_schema_and_table(database_on_each: EmptyDa
     )
     assert {name for (name,) in found} >= RELATIONS
     schemas = database_on_each.sql("SELECT nspname FROM pg_namespace")
-    assert set(history.SCHEMAS) <= {name for (name,) in schemas}
+    assert set(installation.SCHEMAS) <= {name for (name,) in schemas}
 
 
 def test_everything_in_schema_elt_says_what_it_is(installed: Connection) -> None:
@@ -93,9 +97,9 @@ def test_a_newer_version_is_installed_over_the_rows_of_an_older_one(
     history.record_jobs(installed, run_id, [JobRecord("a", "published", rows_loaded=3)])
     colleague = "CREATE VIEW public.of_a_colleague AS SELECT rows_loaded FROM elt.job_status"
     execute(installed, colleague)
-    shutil.copytree(history.FOLDER, tmp_path / "elt")
+    shutil.copytree(installation.FOLDER, tmp_path / "elt")
     (tmp_path / "elt" / "zz.sql").write_text("CREATE VIEW elt.newer AS SELECT 1 AS one;")
-    monkeypatch.setattr(history, "FOLDER", tmp_path / "elt")
+    monkeypatch.setattr(installation, "FOLDER", tmp_path / "elt")
     install(installed)
     assert query(installed, "SELECT one FROM elt.newer") == [(1,)]
     assert query(installed, "TABLE public.of_a_colleague") == [(3,)]
@@ -106,10 +110,10 @@ def test_a_newer_version_is_installed_over_the_rows_of_an_older_one(
 def test_a_version_that_fails_leaves_the_older_one_whole(
     installed: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(history.FOLDER, tmp_path / "elt")
+    shutil.copytree(installation.FOLDER, tmp_path / "elt")
     (tmp_path / "elt" / "a.sql").write_text("CREATE VIEW elt.newer AS SELECT 1 AS one;")
     (tmp_path / "elt" / "zz.sql").write_text("SELECT oops;")
-    monkeypatch.setattr(history, "FOLDER", tmp_path / "elt")
+    monkeypatch.setattr(installation, "FOLDER", tmp_path / "elt")
     for _ in range(2):
         with pytest.raises(DatabaseError, match='^cannot install schema elt: column "oops" does not exist'):
             install(installed)
@@ -145,7 +149,7 @@ def test_a_role_that_may_not_create_schemas_is_told_what_to_run_and_it_helps(
 ) -> None:
     asked = refused(plain_role)
     assert asked[0] == 'CREATE SCHEMA elt AUTHORIZATION "plain elt";'
-    assert len(asked) == len(history.SCHEMAS)
+    assert len(asked) == len(installation.SCHEMAS)
     assert database.sql("SELECT to_regnamespace('elt')") == [(None,)]
     for statement in asked:
         database.sql(statement)
@@ -156,12 +160,12 @@ def test_a_role_that_may_not_create_schemas_is_told_what_to_run_and_it_helps(
 def test_schemas_that_an_administrator_made_and_keeps_are_enough(
     database: EmptyDatabase, plain_role: Connection
 ) -> None:
-    for schema in history.SCHEMAS:
+    for schema in installation.SCHEMAS:
         database.sql(f"CREATE SCHEMA {schema}")
     database.sql('GRANT USAGE ON SCHEMA gold TO "plain elt"')
     asked = refused(plain_role)
     assert asked[-1] == 'GRANT USAGE, CREATE ON SCHEMA gold TO "plain elt";'
-    assert len(asked) == len(history.SCHEMAS)
+    assert len(asked) == len(installation.SCHEMAS)
     for statement in asked:
         database.sql(statement)
     install(plain_role)
@@ -186,7 +190,7 @@ def test_a_role_that_did_not_install_the_schema_is_told_what_makes_it_its_own_an
     execute(owner, 'SET ROLE "who was first"')
     install(owner)
     execute(owner, "RESET ROLE")
-    for schema in history.SCHEMAS:
+    for schema in installation.SCHEMAS:
         database.sql(f'GRANT USAGE, CREATE ON SCHEMA {schema} TO "plain elt"')
     try:
         asked = [statement.partition(" If it ")[0] for statement in refused(plain_role)]
@@ -302,7 +306,7 @@ TABLE = Script("bronze/x.sql", "bronze", Path("bronze/x.sql"), "CREATE TABLE IF 
 
 
 def apply(connection: Connection, script: Script) -> None:
-    with transaction(connection, lock_timeout=2):
+    with transaction(connection, TransactionSettings(2)):
         execute(connection, script.text)
         record_definition(connection, 1, script)
 
@@ -353,7 +357,7 @@ def test_a_materialized_view_counts_as_a_view(installed: Connection) -> None:
 
 
 def test_a_definition_that_was_rolled_back_is_not_recorded(installed: Connection) -> None:
-    with pytest.raises(ZeroDivisionError), transaction(installed, lock_timeout=2):
+    with pytest.raises(ZeroDivisionError), transaction(installed, TransactionSettings(2)):
         execute(installed, VIEW.text)
         record_definition(installed, 1, VIEW)
         raise ZeroDivisionError

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lib.errors import Cancelled, ExtractError
-from lib.extractors.http import Call, Http, parse_time, retry_after
+from lib.extract.http import Call, Http, parse_time, retry_after
 from scripted_server import ScriptedServer
 
 NOON = datetime.datetime(2026, 3, 4, 12, tzinfo=datetime.UTC).timestamp()

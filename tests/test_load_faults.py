@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Database
-from lib.stop import Stop
+from lib.stop import StopSignal
 from project import Calendar, Project
 from sandbox.faults import Fault
 from sandbox.keboola_server import KeboolaServer
@@ -27,11 +27,11 @@ def project(database: Database, tmp_path: Path) -> Iterator[Project]:
         keboola.faults.release()
 
 
-class Hasty(Stop):
+class Hasty(StopSignal):
     """Waits for nothing; can still be stopped."""
 
     def pause(self, seconds: float) -> None:
-        self.check()
+        self.raise_if_requested()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_token_refused_in_the_middle_of_a_run_ends_it(project: Project) -> Non
 def test_a_stop_is_obeyed_while_keboola_is_silent(project: Project, kind: str) -> None:
     project.put_day("monday")
     project.keboola.faults.add(Fault(kind, "stall", at=None))
-    stop = Stop()
+    stop = StopSignal()
     run = threading.Thread(target=project.run, kwargs={"stop": stop})
     run.start()
     assert project.keboola.faults.stalled.wait(30)

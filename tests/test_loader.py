@@ -6,27 +6,22 @@ import csv
 import io
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
 from conftest import Database as EmptyDatabase
-from lib.contract import Contract, match, read_contract
-from lib.database import Database, execute, query, transaction
+from lib.config.jobs import Extract, Load
+from lib.config.settings import Settings
 from lib.errors import ExtractError, LoadError
-from lib.extractors import Slice, SourceTable
-from lib.guards import Accepted
-from lib.jobs import Job, Load
-from lib.loader import (
-    Loaded,
-    Staging,
-    copy_slice,
-    create_staging,
-    drop_staging,
-    publish_bronze,
-    sweep_staging,
-    vacuum,
-)
-from lib.settings import Settings
+from lib.extract import Slice, SourceTable
+from lib.load.bronze import Loaded, publish_bronze
+from lib.load.contract import Contract, match, read_contract
+from lib.load.guards import Accepted
+from lib.load.staging import Staging, copy_slice, create_staging, drop_staging, sweep_staging
+from lib.postgres.connection import Database, execute, query
+from lib.postgres.maintenance import vacuum
+from lib.postgres.transaction import TransactionSettings, transaction
 
 NOTHING_ACCEPTED = Accepted()
 EVERYTHING = Accepted(frozenset({("t", "shrink"), ("t", "empty")}))
@@ -39,6 +34,9 @@ def source(*columns: str) -> SourceTable:
 
 def piece(data: bytes, number: int = 1) -> Slice:
     return Slice(number, f"t_{number}.csv.gz", lambda: io.BytesIO(data))
+
+
+LOAD = Load("t", Extract("keboola_table", "in.c-main.t"), "bronze.t")
 
 
 class Workbench:
@@ -57,7 +55,7 @@ class Workbench:
         return query(self.connection, text)
 
     def contract(self) -> Contract:
-        return read_contract(self.connection, Load("bronze.t"))
+        return read_contract(self.connection, LOAD)
 
     def stage(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Staging:
         """A staging table that holds these rows, as far as bronze.t asks for them."""
@@ -76,9 +74,8 @@ class Workbench:
         """Load these rows into bronze.t in a transaction of their own."""
         contract = self.contract()
         staging = self.stage(columns, rows)
-        job = Job("t", load=Load("bronze.t", **guards))
-        with transaction(self.connection, lock_timeout=2):
-            return publish_bronze(self.connection, job, contract, staging, len(rows), accepted)
+        with transaction(self.connection, TransactionSettings(2)):
+            return publish_bronze(self.connection, replace(LOAD, **guards), contract, staging, len(rows), accepted)
 
     def fill(self, count: int) -> None:
         """Let bronze.t hold so many rows."""
@@ -149,7 +146,7 @@ def test_a_table_whose_columns_changed_since_its_rows_were_exported_is_not_loade
     contract, staging = bench.contract(), bench.stage(["id", "v"], new(1))
     bench.sql(f"ALTER TABLE bronze.t {change}")
     with pytest.raises(LoadError, match="^bronze.t: its columns were changed while its rows were exported"):
-        publish_bronze(bench.connection, Job("t", load=Load("bronze.t")), contract, staging, 1, Accepted())
+        publish_bronze(bench.connection, LOAD, contract, staging, 1, Accepted())
     assert bench.rows("SELECT count(*) FROM bronze.t") == [(1,)]
 
 
@@ -286,9 +283,9 @@ def test_a_staging_table_that_lost_its_rows_is_found_out(bench: Workbench) -> No
     bench.sql("TRUNCATE elt_staging.r1_t")  # what a restart of the server does to an unlogged table
     with (
         pytest.raises(LoadError, match="^bronze.t: 3 rows were staged, 0 arrived; the server was restarted"),
-        transaction(bench.connection, lock_timeout=2),
+        transaction(bench.connection, TransactionSettings(2)),
     ):
-        publish_bronze(bench.connection, Job("t", load=Load("bronze.t")), bench.contract(), staging, 3, Accepted())
+        publish_bronze(bench.connection, LOAD, bench.contract(), staging, 3, Accepted())
     assert len(bench.rows()) == 3
 
 
@@ -334,8 +331,8 @@ def test_staging_that_a_copy_still_holds_is_left_to_the_next_sweep(bench: Workbe
     left = "SELECT tablename FROM pg_tables WHERE schemaname = 'elt_staging'"
     try:
         assert reached.wait(10)
-        drop_staging(bench.connection, "r1_t", patience=0.05)
-        drop_staging(bench.connection, "r0_litter", patience=0.05)
+        drop_staging(bench.connection, "r1_t", seconds=0.05)
+        drop_staging(bench.connection, "r0_litter", seconds=0.05)
         assert bench.rows(left) == [("r1_t",)]
     finally:
         go_on.set()
@@ -365,7 +362,7 @@ def test_a_vacuum_waits_for_nobody_and_says_what_it_skipped(bench: Workbench) ->
     bench.sql('CREATE TABLE bronze."other t" (v text)')
     bench.sql("SET lock_timeout = '1s'")  # who waits fails
     colleague = bench.connect()
-    with transaction(colleague, lock_timeout=2):
+    with transaction(colleague, TransactionSettings(2)):
         execute(colleague, "LOCK TABLE bronze.t IN SHARE UPDATE EXCLUSIVE MODE")
         said = vacuum(bench.connection, ["bronze.t", 'bronze."other t"'])
     colleague.close()

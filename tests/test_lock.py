@@ -16,19 +16,12 @@ from dataclasses import dataclass
 import psycopg2
 import pytest
 
-from lib.database import (
-    Connection,
-    ConnectionLost,
-    Database,
-    execute,
-    query,
-    release_run_lock,
-    take_run_lock,
-    translate,
-)
-from lib.errors import BusyError, ScriptError, SettingsError
-from lib.runner import Patience
-from lib.stop import Stop, start_thread
+from lib.errors import BusyError, ConnectionLost, ScriptError, SettingsError
+from lib.postgres.connection import Connection, Database, execute, query
+from lib.postgres.driver_errors import translate
+from lib.postgres.run_lock import release_run_lock, take_run_lock
+from lib.run.runner import LockRetry
+from lib.stop import StopSignal, start_thread
 from project import Calendar, Project
 from project_process import PATIENCE, ProjectProcess, await_no_locks, await_rows
 from sandbox.faults import Fault
@@ -117,7 +110,7 @@ def test_ctrl_c_ends_the_wait_for_another_run(monday: Project) -> None:
 
 
 def test_a_lock_is_free_the_moment_it_is_released_though_its_session_lives(project: Project) -> None:
-    database = Database(project.settings, Stop(), project.database.connect_args)
+    database = Database(project.settings, StopSignal(), project.database.connect_args)
     first, second = database.connect("first"), database.connect("second")
     take_run_lock(first)
     with pytest.raises(BusyError, match="first .PostgreSQL backend"):
@@ -129,8 +122,8 @@ def test_a_lock_is_free_the_moment_it_is_released_though_its_session_lives(proje
 
 
 def test_another_database_of_the_server_has_a_lock_of_its_own(project: Project) -> None:
-    database = Database(project.settings, Stop(), project.database.connect_args)
-    elsewhere = Database(project.settings, Stop(), project.database.connect_args | {"dbname": "template1"})
+    database = Database(project.settings, StopSignal(), project.database.connect_args)
+    elsewhere = Database(project.settings, StopSignal(), project.database.connect_args | {"dbname": "template1"})
     first, second = database.connect("first"), elsewhere.connect("second")
     take_run_lock(first)
     take_run_lock(second)
@@ -175,7 +168,7 @@ def test_a_run_whose_lock_was_taken_away_refuses_to_publish(monday: Project) -> 
     script = (monday.root / "sql_scripts/silver/a.sql").read_text()
     monday.script("silver/a.sql", f"{script}SELECT pg_advisory_unlock_all();")
     with somebody_holding(monday, "silver.b", "ACCESS EXCLUSIVE"):
-        assert monday.run(patience=Patience(lock_timeout=0.2, tries=2, pause=0.0)).exit_code == 1
+        assert monday.run(lock_retry=LockRetry(lock_timeout=0.2, tries=2, pause=0.0)).exit_code == 1
     assert "stopped: this run no longer holds the run lock" in monday.last_line
     assert "nothing was published. Run again" in monday.last_line
     assert newest_run(monday)[0] == "failed"
@@ -325,7 +318,7 @@ def somebody_holding(project: Project, relation: str, mode: str) -> Iterator[Col
 @pytest.mark.parametrize("relation, mode", [("bronze.a", "ACCESS EXCLUSIVE"), ("silver.a", "ROW EXCLUSIVE")])
 def test_a_lock_held_for_too_long_fails_its_group_and_is_named(monday: Project, relation: str, mode: str) -> None:
     with somebody_holding(monday, relation, mode) as colleague:
-        assert monday.run(patience=Patience(lock_timeout=0.7, tries=2, pause=0.0)).exit_code == 1
+        assert monday.run(lock_retry=LockRetry(lock_timeout=0.7, tries=2, pause=0.0)).exit_code == 1
     assert monday.output.count("trying again") == 1
     assert "1 failed: a (" in monday.last_line and "2 held back: b, both" in monday.last_line
     assert f"; backend {colleague.pid} (postgres, a long lunch, idle in transaction" in monday.last_line
@@ -342,7 +335,7 @@ def test_who_only_reads_is_never_in_the_way(monday: Project, mode: str) -> None:
     assert "trying again" not in monday.output
 
 
-class ColleagueComesBack(Stop):
+class ColleagueComesBack(StopSignal):
     """The pause between two tries, in which a lock is released."""
 
     def __init__(self, colleague: Colleague) -> None:
@@ -359,7 +352,7 @@ class ColleagueComesBack(Stop):
 def test_a_lock_released_in_between_lets_the_next_try_publish_everything(monday: Project) -> None:
     with somebody_holding(monday, "silver.a", "ACCESS EXCLUSIVE") as colleague:
         stop = ColleagueComesBack(colleague)
-        assert monday.run(stop=stop, patience=Patience(lock_timeout=0.2, tries=2, pause=7.0)).exit_code == 0
+        assert monday.run(stop=stop, lock_retry=LockRetry(lock_timeout=0.2, tries=2, pause=7.0)).exit_code == 0
     assert stop.pauses == [7.0]
     assert "trying again in 7 s" in monday.output
     assert monday.day("silver.a") == monday.day("silver.b") == "tuesday"
@@ -377,7 +370,7 @@ def test_a_colleague_may_create_an_index_concurrently_meanwhile(monday: Project)
     waits = (
         "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{}%' AND pid <> pg_backend_pid()"
     )
-    load: Future = start_thread(lambda: monday.run(patience=Patience(lock_timeout=30, tries=1)), "load")
+    load: Future = start_thread(lambda: monday.run(lock_retry=LockRetry(lock_timeout=30, tries=1)), "load")
     await_rows(monday, waits.format("advisory_xact_lock"))
     index: Future = start_thread(lambda: monday.database.sql("CREATE INDEX CONCURRENTLY his ON silver.a (v)"), "index")
     await_rows(monday, waits.format("CREATE INDEX"))
@@ -440,7 +433,7 @@ def test_a_pooler_is_refused(project: Project) -> None:
             "gssencmode": "disable",
         }
         with pytest.raises(SettingsError, match="a connection pooler .* connect to PostgreSQL itself"):
-            Database(project.settings, Stop(), through).connect("a run")
+            Database(project.settings, StopSignal(), through).connect("a run")
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
@@ -449,7 +442,7 @@ def test_a_database_that_cannot_hold_every_text_is_refused(project: Project, enc
     project.database.sql(
         f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
     )
-    database = Database(project.settings, Stop(), project.database.connect_args | {"dbname": name})
+    database = Database(project.settings, StopSignal(), project.database.connect_args | {"dbname": name})
     with pytest.raises(SettingsError, match=f"{name} has encoding {encoding}; .*CREATE DATABASE .. ENCODING 'UTF8'"):
         database.connect("a run")
     project.database.sql(f"DROP DATABASE {name} WITH (FORCE)")
@@ -463,7 +456,7 @@ def test_a_login_trigger_with_a_temporary_table_is_no_reason_to_fail(project: Pr
         END $$;
         CREATE EVENT TRIGGER greet ON login EXECUTE FUNCTION public.greet();
     """)
-    connection = Database(project.settings, Stop(), project.database.connect_args).connect("a run")
+    connection = Database(project.settings, StopSignal(), project.database.connect_args).connect("a run")
     assert query(connection, "SELECT text FROM greeting") == [("hello",)]
     connection.close()
 
@@ -539,14 +532,14 @@ def test_whatever_a_role_has_as_defaults_the_rows_are_the_same(project: Project)
     assert project.run().exit_code == 0, project.output
     expected = project.rows("silver.c")
     project.database.sql("DELETE FROM silver.c")
-    administrator = Database(project.settings, Stop(), project.database.connect_args | {"dbname": "postgres"}).connect(
-        "me"
-    )
+    administrator = Database(
+        project.settings, StopSignal(), project.database.connect_args | {"dbname": "postgres"}
+    ).connect("me")
     for name, value in DEFAULTS.items():
         execute(administrator, f"ALTER ROLE postgres IN DATABASE {project.database.name} SET {name} = '{value}'")
     administrator.close()
     with ProjectProcess(project) as process:
         assert process.exit_code() == 0, process.output
-    reader = Database(project.settings, Stop(), project.database.connect_args).connect("reader")
+    reader = Database(project.settings, StopSignal(), project.database.connect_args).connect("reader")
     assert query(reader, "SELECT * FROM silver.c") == expected
     reader.close()

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from checkout import TOKEN, Checkout, Morning
-from lib.command_line import guarded
-from lib.embedded import remove
+from lib.cli.command_line import guarded
+from lib.postgres.embedded.server import remove
 from tests.test_readme import blocks
 
 #: what a developer may have set for his own work, and the demo must not follow

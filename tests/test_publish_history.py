@@ -13,7 +13,7 @@ from psycopg2.extensions import connection as Connection
 
 from conftest import Database
 
-HELPERS = Path(__file__).parent.parent / "lib" / "elt"
+HELPERS = Path(__file__).parent.parent / "lib" / "elt_schema"
 FIRST = date(2026, 1, 1)
 #: key -> value; what a table holds on a day
 State = Mapping[tuple[str, int], tuple]

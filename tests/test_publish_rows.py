@@ -20,9 +20,9 @@ from psycopg2 import Error, errors
 from psycopg2.extensions import connection as Connection
 from psycopg2.extras import execute_values
 
-from lib.embedded import Server
+from lib.postgres.embedded.server import Server
 
-ELT = Path(__file__).parent.parent / "lib" / "elt"
+ELT = Path(__file__).parent.parent / "lib" / "elt_schema"
 
 
 class Counts(NamedTuple):

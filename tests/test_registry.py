@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.config.jobs import Check, Extract, Job, Load, Registry, Script
+from lib.config.json_reader import JsonSyntaxError, Node, read_json
+from lib.config.registry import read_registry
 from lib.errors import JobConfigError, SettingsError
-from lib.json_reader import JsonSyntaxError, Node, read_json
-from lib.registry import Check, Extract, Job, Load, Registry, Script, read_registry
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = json.loads((ROOT / "elt_jobs.schema.json").read_text())
@@ -106,8 +107,7 @@ def test_a_registry_becomes_jobs_with_their_scripts(folder: Folder) -> None:
         "a": Job(
             "a",
             (),
-            Extract("keboola_table", "in.c-main.a"),
-            Load("bronze.a", 0, 12.5),
+            Load("a", Extract("keboola_table", "in.c-main.a"), "bronze.a", 0, 12.5),
             (script("bronze/a.sql"), script("silver/a.sql")),
         ),
         "both": Job(

@@ -8,8 +8,8 @@ from datetime import UTC, date, datetime
 import pytest
 
 from lib.errors import JobConfigError
-from lib.guards import Accepted
-from lib.runner import Patience
+from lib.load.guards import Accepted
+from lib.run.runner import LockRetry
 from project import GOLD, Project
 from sandbox.faults import Fault
 
@@ -315,7 +315,7 @@ def test_a_lock_that_somebody_holds_is_named_and_the_other_group_publishes(proje
     colleague = project.database.connect()
     colleague.autocommit = False
     colleague.cursor().execute("SET application_name = 'a long lunch'; LOCK TABLE silver.a")
-    assert project.run(patience=Patience(lock_timeout=1.2, tries=2, pause=0.0)).exit_code == 1
+    assert project.run(lock_retry=LockRetry(lock_timeout=1.2, tries=2, pause=0.0)).exit_code == 1
     assert f"backend {colleague.info.backend_pid} (postgres, a long lunch" in project.output
     assert f"SELECT pg_terminate_backend({colleague.info.backend_pid});" in project.output
     colleague.rollback()

@@ -11,9 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from lib.credentials import Secret
+from lib.config.secret import Secret
+from lib.config.settings import (
+    ROOT,
+    Postgres,
+    Settings,
+    postgres_keywords,
+    read_settings,
+    require_keboola,
+    require_postgres,
+)
 from lib.errors import SettingsError
-from lib.settings import ROOT, Postgres, Settings, postgres_keywords, read_settings, require_keboola, require_postgres
 
 
 def read(root: Path, text: str | bytes) -> Settings:

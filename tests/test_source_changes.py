@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from checkout import Morning
-from lib.guards import Accepted
-from lib.wheel import programs
+from lib.load.guards import Accepted
+from lib.postgres.embedded.package import programs
 from project import Project
 from sandbox.inventory import (
     PRODUCT_COLUMNS,

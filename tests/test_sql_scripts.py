@@ -28,7 +28,7 @@ CHECKS = [
 ]
 #: those that only warn: rows so unlike yesterday's as the ones here are worth a warning
 WARNINGS = ["checks/no_day_is_missing.sql", "checks/issues_have_not_doubled.sql"]
-HELPERS = sorted(path.name for path in (PROJECT / "lib" / "elt").glob("*.sql"))
+HELPERS = sorted(path.name for path in (PROJECT / "lib" / "elt_schema").glob("*.sql"))
 
 
 class Warehouse:
@@ -41,7 +41,7 @@ class Warehouse:
         self.sql("CREATE SCHEMA bronze; CREATE SCHEMA silver; CREATE SCHEMA gold")
         if self.sql("SELECT to_regproc('elt.to_text')") == [(None,)]:
             for name in HELPERS:
-                self.sql((PROJECT / "lib" / "elt" / name).read_text(encoding="utf-8"))
+                self.sql((PROJECT / "lib" / "elt_schema" / name).read_text(encoding="utf-8"))
         self.run([script for script in ORDER if script.startswith("bronze/")])
 
     def sql(self, text: str) -> list[tuple]:

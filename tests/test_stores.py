@@ -18,9 +18,9 @@ from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from lib.errors import ExtractError
-from lib.extractors.cloud_slices import open_object
-from lib.extractors.http import Http
-from lib.extractors.stores import Location, locate
+from lib.extract.http import Http
+from lib.extract.object_stores import Location, locate
+from lib.extract.object_stream import open_object
 
 NOW = 1_800_000_000.0
 BODY = b'"1","one"\n' * 100_000

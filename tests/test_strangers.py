@@ -14,15 +14,16 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 
-import main
 from checkout import Morning
 from conftest import Database as EmptyDatabase
-from lib import history
-from lib.console import Console
-from lib.database import Database
+from lib.cli.arguments import main_parser
+from lib.cli.console import Console
+from lib.config.settings import Settings
+from lib.elt_schema import installation
+from lib.elt_schema.strangers import ROLES, creators, of_others, psql_path, script_path
 from lib.errors import DatabaseError
-from lib.settings import Settings
-from lib.strangers import ROLES, creators, of_others, psql_path, script_path
+from lib.postgres.connection import Database
+from lib.run import history
 from project import Project
 from sandbox.faults import Fault
 
@@ -98,7 +99,9 @@ _OPERATOR = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
 def all_sql() -> str:
     """Every text in lib that could be SQL, schema elt, the shipped scripts."""
     texts = [
-        file.read_text("utf-8") for folder in ("lib/elt", "sql_scripts") for file in (ROOT / folder).rglob("*.sql")
+        file.read_text("utf-8")
+        for folder in ("lib/elt_schema", "sql_scripts")
+        for file in (ROOT / folder).rglob("*.sql")
     ]
     for file in (ROOT / "lib").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
@@ -217,7 +220,7 @@ def sprung(database: EmptyDatabase) -> list[tuple]:
 
 def words_of_commands() -> list[list[str]]:
     """Every command that main.py has, so that a new one is among them."""
-    (commands,) = [action for action in main.parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    (commands,) = [action for action in main_parser()._actions if isinstance(action, argparse._SubParsersAction)]
     further = {
         "check": [["check"], ["check", "--online"]],
         "credentials": [["credentials", "show"]],
@@ -670,7 +673,7 @@ def test_where_a_stranger_may_create_in_a_layer_owners_are_asked_before_each_scr
     loaded.edit("silver/c.sql", "DROP TABLE IF EXISTS", f"{fresh}\nDROP TABLE IF EXISTS")
     made: list[object] = []
     # in the middle of the publish his table is there, before the script that would make it
-    monkeypatch.setattr(Console, "loaded", lambda *_: made.append(intruder.sql("CREATE TABLE silver.fresh (id int)")))
+    monkeypatch.setattr(Console, "on_load", lambda *_: made.append(intruder.sql("CREATE TABLE silver.fresh (id int)")))
     assert loaded.run("c").exit_code == 1 and made
     assert f"table silver.fresh belongs to {intruder.name}" in loaded.output
 
@@ -703,11 +706,11 @@ def test_schemas_of_an_administrator_with_the_rights_to_them_are_enough(
     admin = roles("admin", "LOGIN SUPERUSER" if who == "another superuser" else "LOGIN")
     if who == "the owner of the database":
         database.sql(f"ALTER DATABASE {database.name} OWNER TO {admin}")
-    for schema in history.SCHEMAS:
+    for schema in installation.SCHEMAS:
         database.sql(f"CREATE SCHEMA {schema} AUTHORIZATION {admin}")
         database.sql(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {elt.name}")
     opened = Database(Settings(root=ROOT), keywords=elt.connect_args).connect("install")
-    history.install(opened)
+    installation.install(opened)
     assert history.begin_run(opened, ["a"], "pid 1", date(2026, 1, 1)) == 1
     opened.close()
 
@@ -716,16 +719,16 @@ def test_a_schema_that_the_first_superuser_installed_is_handed_over_by_the_print
     database: EmptyDatabase, elt: Role
 ) -> None:
     owner = Database(Settings(root=ROOT), keywords=database.connect_args).connect("install")
-    history.install(owner)
+    installation.install(owner)
     owner.close()
-    for schema in history.SCHEMAS:
+    for schema in installation.SCHEMAS:
         database.sql(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {elt.name}")
     opened = Database(Settings(root=ROOT), keywords=elt.connect_args).connect("install")
     with pytest.raises(DatabaseError) as caught:
-        history.install(opened)
+        installation.install(opened)
     for statement in re.findall(r": (ALTER .*?;)", str(caught.value)):
         database.sql(statement)
-    history.install(opened)
+    installation.install(opened)
     assert history.begin_run(opened, ["a"], "pid 1", date(2026, 1, 1)) == 1
     opened.close()
 
@@ -903,4 +906,4 @@ def test_both_places_that_say_who_is_trusted_say_the_same() -> None:
         begin = text.index("members (member, roleid) AS (")
         return text[begin : text.index("SELECT oid FROM administrators", begin)].split()
 
-    assert rule(ROLES) == rule((ROOT / "lib/elt/publish_rows.sql").read_text(encoding="utf-8"))
+    assert rule(ROLES) == rule((ROOT / "lib/elt_schema/publish_rows.sql").read_text(encoding="utf-8"))

@@ -11,10 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import Database as EmptyDatabase
-from lib.database import LockTimeout, execute, transaction
-from lib.errors import CheckFailed, ScriptError
-from lib.jobs import Check, Script
-from lib.transformer import Statement, refusals, replacement_help, run_check, run_script, statements
+from lib.config.jobs import Check, Script
+from lib.errors import CheckFailed, LockTimeout, ScriptError
+from lib.postgres.connection import execute
+from lib.postgres.transaction import TransactionSettings, transaction
+from lib.transform.checks import run_check
+from lib.transform.replace_view import replacement_help
+from lib.transform.rules import refusals
+from lib.transform.scripts import run_script
+from lib.transform.statements import Statement, statements
 from project import Project
 
 
@@ -256,7 +261,7 @@ def test_all_refusals_of_a_script_come_at_once_in_the_order_of_its_lines() -> No
 def failure(database: EmptyDatabase, text: str) -> str:
     """What a script's failure says."""
     connection = database.connect()
-    with pytest.raises(ScriptError) as caught, transaction(connection, lock_timeout=2):
+    with pytest.raises(ScriptError) as caught, transaction(connection, TransactionSettings(2)):
         run_script(connection, script(text))
     return str(caught.value)
 
@@ -320,10 +325,10 @@ def test_rows_that_a_script_publishes_are_added_up(database: EmptyDatabase) -> N
         SELECT 10::bigint AS inserted, 20 AS updated, 30 AS deleted, 40 AS unchanged;
         SELECT 5 AS inserted;
     """
-    assert run_script(database.connect(), script(text)).news == (11, 22, 33, 44)
-    assert run_script(database.connect(), script("SELECT 1;")).news is None
+    assert run_script(database.connect(), script(text)).row_counts == (11, 22, 33, 44)
+    assert run_script(database.connect(), script("SELECT 1;")).row_counts is None
     none = "SELECT 1 AS inserted, 2 AS updated, 3 AS deleted, 4 AS unchanged WHERE false;"
-    assert run_script(database.connect(), script(none)).news == (0, 0, 0, 0)
+    assert run_script(database.connect(), script(none)).row_counts == (0, 0, 0, 0)
 
 
 def test_a_lock_that_somebody_holds_is_no_error_of_the_script(database: EmptyDatabase) -> None:
@@ -333,7 +338,7 @@ def test_a_lock_that_somebody_holds_is_no_error_of_the_script(database: EmptyDat
     execute(colleague, "LOCK TABLE public.t")
     with (
         pytest.raises(LockTimeout, match="^silver/x.sql:2: canceling statement due to lock timeout"),
-        transaction(connection, lock_timeout=0.05),
+        transaction(connection, TransactionSettings(0.05)),
     ):
         run_script(connection, script("\nDELETE FROM public.t;"))
 

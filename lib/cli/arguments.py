@@ -1,0 +1,190 @@
+"""What a person may type: the arguments of every command, and how a command is typed here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lib.config.settings import Settings
+
+
+RUN_EPILOG = """examples:
+  python main.py run                       every job, as elt_daily_load.py does
+  python main.py run products              one job, and the transforms and checks of what depends on it
+  python main.py run --accept products:shrink    load an export that is much smaller than the table, once
+
+exit codes: 0 done, 1 a job failed, 2 registry, settings or usage, 75 another run is at work, 130/143 stopped"""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Wraps a description, and leaves examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        kind = argparse.RawDescriptionHelpFormatter if "\n" in text else argparse.HelpFormatter
+        return kind._fill_text(self, text, width, indent)
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """What one may say about a run, the same behind every door."""
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help="job names of elt_jobs.json")
+    parser.add_argument("--quiet", action="store_true", help="print only what is wrong")
+    parser.add_argument("--wait", action="store_true", help="queue behind a run that is at work, instead of exit 75")
+    parser.add_argument(
+        "--accept",
+        action="append",
+        default=[],
+        metavar="JOB:GUARD",
+        help="let this job's load pass this once although a guard speaks: missing (a column), shrink, empty or count"
+        " (of rows); what a guard says names the command",
+    )
+    parser.add_argument(
+        "--accept-shrink",
+        action="append",
+        default=[],
+        metavar="JOB",
+        help="the same as --accept JOB:shrink --accept JOB:empty",
+    )
+    parser.add_argument(
+        "--date",
+        type=_past_date,
+        metavar="YYYY-MM-DD",
+        help="the day that the rows belong to, for a backfill (default: today in the settings' time zone)",
+    )
+
+
+def _past_date(text: str) -> date:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date: write it as 2026-01-31") from None
+    if day > date.today() + timedelta(days=1):
+        raise argparse.ArgumentTypeError(f"{text} has not come yet")
+    return day
+
+
+def how_to_type(name: str, settings: Settings) -> str:
+    """How to type a command here, for the demo or the project."""
+    return f"{_python()} main.py {'demo ' if settings.state_folder != '.elt' else ''}{name}"
+
+
+def _python() -> str:
+    """The Python that runs now, as short as it can be typed here."""
+    import shutil
+
+    inside = os.path.relpath(sys.executable)
+    if not inside.startswith(".."):
+        return inside
+    return "python" if shutil.which("python") == sys.executable else sys.executable
+
+
+def main_parser() -> argparse.ArgumentParser:
+    """Every command with its own --help."""
+    whole = argparse.ArgumentParser(
+        prog="main.py",
+        description="Keboola tables into PostgreSQL: bronze, silver, gold. Without a command: where things stand.",
+        epilog="start here: python main.py demo",
+    )
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="see it work: a local Keboola, a local PostgreSQL, 30 mornings",
+        description="Start a PostgreSQL of its own and a local Keboola with sample data, play 29 mornings, run the"
+        " daily load of today, and ask gold what an analyst would. Your settings, PG* and KEBOOLA_* variables are"
+        " neither read nor written; everything is below .elt/demo/. With a command: run that command against the demo.",
+        epilog="examples:\n  python main.py demo\n  python main.py demo psql\n  python main.py demo fail\n"
+        "  python main.py demo stop",
+        formatter_class=HelpFormatter,
+    )
+    within_demo = demo.add_subparsers(dest="demo_command", metavar="COMMAND")
+    for target in (commands, within_demo):
+        _add_commands(target)
+    within_demo.add_parser(
+        "fail",
+        help="play a bad morning: what cron mails, what readers see, what heals it",
+        description="Load the demo, then run the daily load once more as cron would, after somebody renamed a column in"
+        " Keboola: the mail, gold as it was, and the command that heals it.",
+        epilog="example: python main.py demo fail",
+    )
+    _add_credentials(commands)
+    return whole
+
+
+def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """What there is for the project and for the demo alike."""
+    run = commands.add_parser(
+        "run",
+        help="run all jobs, or the named ones",
+        description="Run all jobs in dependency order, or load the named ones and bring what depends on them"
+        " up to date.",
+        epilog=RUN_EPILOG,
+        formatter_class=HelpFormatter,
+    )
+    _add_run_arguments(run)
+    check = commands.add_parser(
+        "check",
+        help="find everything that can be wrong before a run",
+        description="Check settings, registry, scripts and secrets, and report every mistake at once.",
+        epilog="example: python main.py check --online",
+    )
+    check.add_argument(
+        "--online",
+        action="store_true",
+        help="also ask Keboola (token, tables) and PostgreSQL (rights, with the GRANT to run)",
+    )
+    status = commands.add_parser(
+        "status",
+        help="the last runs, and how old each job's tables are",
+        description="Show the last runs and, for each job, when it was published, its rows and seconds, and its error.",
+        epilog="example: python main.py status --runs 20",
+    )
+    status.add_argument("--runs", type=int, default=7, metavar="N", help="how many runs (default: 7)")
+    psql = commands.add_parser(
+        "psql",
+        help="open psql on the configured database",
+        description="Open psql on the configured database, with the password already known to it.",
+        epilog='example: python main.py psql -c "SELECT * FROM gold.product_status_summary LIMIT 10"',
+        formatter_class=HelpFormatter,
+    )
+    psql.usage = f"{psql.prog} [psql's own arguments]"
+    commands.add_parser(
+        "stop",
+        help="stop the embedded PostgreSQL",
+        description="Stop the PostgreSQL that `embedded = true` (or the demo) started; its data stay.",
+        epilog="example: python main.py stop",
+    )
+
+
+def _add_credentials(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    credentials = commands.add_parser(
+        "credentials",
+        help="set, show or delete the Keboola token and the PostgreSQL password",
+        description="Keep a secret where cron finds it: in the keyring, or in a file that only you can read.",
+        epilog="examples:\n  python main.py credentials set keboola        asks for the token\n"
+        "  python main.py credentials set postgres < file    reads it from a file\n"
+        "  python main.py credentials show                shows where they are found, never what they are",
+        formatter_class=HelpFormatter,
+    )
+    credentials.add_argument("action", choices=("set", "show", "delete"))
+    credentials.add_argument("name", nargs="?", choices=("keboola", "postgres"), help="which secret (show: both)")
+
+
+def run_parser() -> argparse.ArgumentParser:
+    """What the daily scripts take."""
+    parser = argparse.ArgumentParser(
+        description="Run the jobs that the script lists, or those named here.",
+        epilog="example: python elt_run_job.py products --wait",
+    )
+    _add_run_arguments(parser)
+    return parser
+
+
+def split_psql(typed: list[str]) -> tuple[list[str], list[str]]:
+    """What is ours and what belongs to psql: argparse would take psql's options for unknown ones of ours."""
+    for place, word in enumerate(typed[:2]):
+        if word == "psql" and typed[place + 1 :] not in (["-h"], ["--help"]):
+            return typed[: place + 1], typed[place + 1 :]
+    return typed, []

@@ -1,0 +1,177 @@
+"""The command `check`: everything that can be found wrong before a run.
+
+Settings, registry, scripts and secrets; online also Keboola and PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from lib.cli.arguments import how_to_type
+from lib.cli.console import Console
+from lib.config.jobs import Load, Registry
+from lib.config.secrets import show_secret
+from lib.config.settings import Settings, require_keboola, require_postgres
+from lib.elt_schema.installation import missing_rights
+from lib.elt_schema.strangers import creators, of_others, script_path, trigger_rights
+from lib.errors import EltError
+from lib.extract import SourceTable
+from lib.load.contract import Contract, Match, match
+from lib.load.guards import Accepted, check_columns, named
+from lib.postgres.connection import Connection, Database, address
+from lib.postgres.driver_errors import translated
+from lib.run.plan import make_extractor, read_project
+from lib.run.targets import named_in, written_in
+from lib.run.trial import read_contracts
+from lib.stop import StopSignal
+
+
+def check(settings: Settings, console: Console, *, online: bool) -> int:
+    """Everything that can be found wrong before a run, all at once; exit code 2 where something is."""
+    findings = _offline(settings)
+    if online:
+        findings += _online(settings)
+    for finding in findings:
+        if finding.level == "wrong":
+            console.error(finding.text)
+        elif finding.level == "warning":
+            console.warn(finding.text)
+        else:
+            console.text(f"ok: {finding.text}")
+    wrong = sum(finding.level == "wrong" for finding in findings)
+    if wrong:
+        console.error(f"{wrong} of {len(findings)} things to mend")
+        return 2
+    console.text(
+        "all is well"
+        + ("" if online else f"; to ask Keboola and PostgreSQL too: {how_to_type('check --online', settings)}")
+    )
+    return 0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; the text says what to do where it is wrong, or where it is worth a warning."""
+
+    text: str
+    level: Literal["ok", "warning", "wrong"] = "ok"
+
+
+class Findings(list[Finding]):
+    """What was looked at, in order."""
+
+    def ok(self, text: str) -> None:
+        self.append(Finding(text))
+
+    def warn(self, text: str) -> None:
+        self.append(Finding(text, "warning"))
+
+    def wrong(self, text: str) -> None:
+        self.append(Finding(text, "wrong"))
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """An error inside is one more thing to mend, and no reason to stop looking."""
+        try:
+            yield
+        except EltError as error:
+            self.wrong(str(error))
+
+
+def _offline(settings: Settings) -> Findings:
+    """Registry, scripts, settings and secrets, without a connection."""
+    findings = Findings()
+    registry = None
+    with findings.collecting():
+        registry = read_project(settings.root)
+        scripts = sum(len(job.transform) + len(job.checks) for job in registry.jobs.values())
+        findings.ok(f"elt_jobs.json: {len(registry.jobs)} jobs, {scripts} scripts and checks")
+        for name in registry.unused_scripts:
+            findings.ok(f"sql_scripts/{name} is used by no job")
+    if registry is None or _loads(registry):
+        with findings.collecting():
+            findings.ok(f"Keboola is {require_keboola(settings)}")
+        with findings.collecting():
+            if settings.keboola_token is None:
+                findings.ok(f"Keboola token: {show_secret(settings, 'keboola')}")
+    with findings.collecting():
+        require_postgres(settings)
+        findings.ok("PostgreSQL is named")
+    return findings
+
+
+def _online(settings: Settings) -> Findings:
+    """Ask Keboola for its token and every table, and PostgreSQL for every right that a run needs."""
+    findings = Findings()
+    registry = None
+    with findings.collecting():
+        registry = read_project(settings.root)
+    contracts: dict[str, Contract] = {}
+    with findings.collecting(), translated("PostgreSQL"):
+        connection = Database(settings).connect("elt check")
+        try:
+            findings.ok(address(connection))
+            contracts = _ask_postgres(connection, registry, findings)
+        finally:
+            connection.close()
+    if registry is None or _loads(registry):
+        with findings.collecting():
+            _ask_keboola(settings, registry, contracts, findings)
+    return findings
+
+
+def _loads(registry: Registry) -> bool:
+    return any(job.load for job in registry.jobs.values())
+
+
+def _ask_postgres(connection: Connection, registry: Registry | None, findings: Findings) -> dict[str, Contract]:
+    """Rights, owners, and what strangers could do; returns the columns that each job's export must fill."""
+    jobs = list(registry.jobs.values()) if registry else []
+    missing = missing_rights(connection)
+    foreign = of_others(connection, named_in(jobs), usable=True) + creators(connection, ["elt", "elt_staging"])
+    for text in missing + foreign:
+        findings.wrong(text)
+    if not missing + foreign:
+        findings.ok("PostgreSQL: the role has every right that a run needs")
+    written = [f"{schema}.{name}" for schema, name in written_in(jobs)]
+    for text in creators(connection, ["bronze", "silver", "gold"]) + trigger_rights(connection, written):
+        findings.warn(text)
+    path = script_path(connection)
+    if path.hidden or path.reason:
+        findings.warn(f"scripts do not see schema public: {path.reason}")
+    if missing or foreign:
+        return {}
+    loading = [job for job in jobs if job.load]
+    contracts, failed = read_contracts(connection, loading, path, [0.5] * 4, time.sleep, lambda: "")
+    for error in failed.values():
+        findings.wrong(str(error))
+    return contracts
+
+
+def _ask_keboola(
+    settings: Settings, registry: Registry | None, contracts: Mapping[str, Contract], findings: Findings
+) -> None:
+    extractor = make_extractor(settings, "elt-check", StopSignal(), os.environ, lambda line: None)
+    findings.ok(extractor.describe())
+    accepted = Accepted(command=how_to_type("run", settings))
+    for job in registry.jobs.values() if registry else ():
+        if job.load:
+            with findings.collecting():
+                table = extractor.table(job.load.extract.table)
+                rows = "" if table.rows is None else f", {table.rows:,} rows"
+                found = f"job {job.name}: {table.id}, {len(table.columns)} columns{rows}"
+                if job.name in contracts:
+                    found += _columns(job.load, table, match(contracts[job.name], table), accepted)
+                findings.ok(found)
+
+
+def _columns(load: Load, table: SourceTable, found: Match, accepted: Accepted) -> str:
+    """What to say of columns that only one side has. Raises LoadError where one is missing that may not be."""
+    check_columns(load, table, found, accepted)
+    optional = f"; without the optional {named(found.missing)}" if found.missing else ""
+    return optional + (f"; not in {load.table}: {named(found.unused)}" if found.unused else "")

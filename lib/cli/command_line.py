@@ -1,0 +1,92 @@
+"""From a command line to an exit code: the one place where an error becomes text.
+
+The scripts and main.py import this before anything else of lib, so it imports the rest late: a missing package or an
+old Python is one line too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import gc
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lib.cli.arguments import run_parser
+from lib.cli.run import run_jobs
+
+if TYPE_CHECKING:
+    from lib.config.settings import Settings
+
+OLDEST_PYTHON = (3, 11)
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """The exit code of a command; whatever it raises on purpose is one message on stderr.
+
+    A closed pipe (`| head`) ends it quietly.
+    """
+    if sys.platform == "win32":
+        return fail(
+            "Windows itself is not supported. In WSL it works: type `wsl --install`, then the same command there.", 2
+        )
+    if sys.version_info < OLDEST_PYTHON:
+        running = ".".join(map(str, sys.version_info[:2]))
+        return fail(f"this is Python {running}; 3.11 or newer is needed. Use .venv/bin/python, made by `make demo`.", 2)
+    from lib.errors import EltError
+
+    # at exit Python collects garbage once more, which takes 0.04 s after a run; frozen objects are left out
+    atexit.register(gc.freeze)
+    try:
+        return work()
+    except EltError as error:
+        return fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("lib", "sandbox"):
+            raise
+        return fail(
+            f"the package {error.name!r} is not installed for {sys.executable}."
+            f" Use .venv/bin/python (made by `make demo`), or: {sys.executable} -m pip install -r requirements.txt",
+            2,
+        )
+    except BrokenPipeError:
+        # whoever read us has left; what is still buffered must not raise again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def fail(message: str, exit_code: int) -> int:
+    """Say what went wrong and hand the exit code on."""
+    from lib.cli.console import Console
+
+    Console().error(message)
+    return exit_code
+
+
+def run_job(jobs: Sequence[str], arguments: Sequence[str] | None = None) -> int:
+    """Run the named jobs (none: all of them) and return the exit code.
+
+    arguments are those of the command line, whose job names win over `jobs`.
+    """
+    return guarded(partial(run_jobs, run_parser().parse_args(arguments), jobs))
+
+
+def run_command(name: str | None, given: argparse.Namespace, settings: Settings) -> int:
+    """Run one command of main.py against what the settings name; returns its exit code."""
+    from lib.cli import check, credentials, overview, psql, status, stop_server
+    from lib.cli.console import Console
+
+    console = Console(zone=settings.zone)
+    commands: dict[str | None, Callable[[], int]] = {
+        None: lambda: overview.overview(settings, console),
+        "run": lambda: run_jobs(given, settings=settings),
+        "check": lambda: check.check(settings, console, online=given.online),
+        "status": lambda: status.status(settings, console, runs=given.runs),
+        "credentials": lambda: credentials.credentials(settings, console, given.action, given.name),
+        "psql": lambda: psql.psql(settings, given.arguments),
+        "stop": lambda: stop_server.stop_server(settings, console),
+    }
+    return commands[name]()

@@ -1,0 +1,264 @@
+"""What a person sees: a line per finished step, a progress bar on a terminal, a summary. The only module that formats.
+
+What is wrong goes to stderr, everything else to stdout; both are flushed line by line, so that a log that takes both
+keeps their order. Quiet leaves only what is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from decimal import Decimal
+from typing import TYPE_CHECKING, TextIO
+
+from lib.errors import EltError
+
+#: what a value in a message could do to a terminal or to the one line that it belongs into
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+#: columns of a line that a run prints
+WIDTH = 80
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import ProgressColumn, TaskID
+
+    from lib.run.history import JobRecord
+    from lib.transform.scripts import ScriptResult
+
+
+class ConsoleProgress:
+    """Lines, and bars where there is a terminal, while exports flow into staging. Called from several threads."""
+
+    def __init__(self, console: Console, bars: Bars | None) -> None:
+        self._console = console
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def exported(self, job: str, slices: int, rows: int | None) -> None:
+        """The export is ready to be read; rows is what the source counts, None where it does not say."""
+        if self._bars is not None:
+            if job in self._tasks:  # exported again
+                self._bars.remove_task(self._tasks[job])
+            self._tasks[job] = self._bars.add_task(job, total=rows)
+
+    def copied(self, job: str, rows: int) -> None:
+        """A slice of so many rows is in staging."""
+        if self._bars is not None:
+            self._bars.advance(self._tasks[job], rows)
+
+    def staged(self, job: str, rows: int, seconds: float) -> None:
+        """The last row is in."""
+        self._console.step("stage", job, rows, seconds)
+
+    def note(self, job: str, text: str) -> None:
+        """Something that a person should know."""
+        self._console.note(job, text)
+
+
+@dataclass
+class Console:
+    """Where a run speaks."""
+
+    quiet: bool = False
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    err: TextIO = field(default_factory=lambda: sys.stderr)
+    zone: tzinfo = UTC
+
+    def __post_init__(self) -> None:
+        self._bars: Bars | None = None
+        self._began = time.monotonic()
+
+    def text(self, text: str = "") -> None:
+        """Plain words, as they are."""
+        self._print(text)
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Rows under headers; a cell shows its first line, a number stands right.
+
+        A table that is wider than the terminal is shown row by row, a column a line, as psql's \\x does.
+        """
+        cells = [[_cell(value, self.zone, whole=len(headers) == 1) for value in row] for row in rows]
+        widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+        right = [any(isinstance(row[place], (int, Decimal)) for row in rows) for place in range(len(headers))]
+        if self.out.isatty() and sum(widths) + 2 * len(widths) - 2 > shutil.get_terminal_size().columns:
+            longest = max(map(len, headers))
+            for number, row in enumerate(cells):
+                if number:
+                    self._print("")
+                for name, value in zip(headers, row, strict=True):
+                    self._print(f"{name:<{longest}}  {value}".rstrip())
+            return
+        for line in [list(headers), ["-" * width for width in widths], *cells]:
+            padded = [
+                text.rjust(width) if is_right else text.ljust(width)
+                for text, width, is_right in zip(line, widths, right, strict=True)
+            ]
+            self._print("  ".join(padded).rstrip())
+
+    def line(self, text: str) -> None:
+        """Something worth knowing, with the time of day."""
+        self._print(f"{datetime.now(self.zone):%Y-%m-%d %H:%M:%S %Z}  {text}")
+
+    def begin(self, run_id: int, target: str, source: str = "") -> None:
+        """The first lines of a run: its number, where rows come from and where they go."""
+        self.line(f"run {run_id}")
+        for word, place in (("from", source), ("into", target)):
+            if place:
+                self._print(
+                    "\n".join(textwrap.wrap(place, WIDTH, initial_indent=f"{word}  ", subsequent_indent="      "))
+                )
+
+    def step(self, step: str, subject: str, rows: int | None, seconds: float) -> None:
+        """A finished step, in a line of 80 columns; what is longer has a line of its own."""
+        counted = "" if rows is None else _count(rows, "row")
+        numbers = f"{counted:>14} {seconds:>7.1f} s"
+        if len(subject) > WIDTH - 11 - len(numbers):
+            self._print(f"{step:<7}  {subject}")
+            step = subject = ""
+        self._print(f"{step:<7}  {subject:<{WIDTH - 11 - len(numbers)}}  {numbers}")
+
+    def on_load(self, table: str, rows: int, seconds: float) -> None:
+        """A bronze table was loaded."""
+        self.step("load", table, rows, seconds)
+
+    def on_script(self, result: ScriptResult) -> None:
+        """A finished script and what it changed, or a check that warns; what the summary counts has no line here."""
+        if result.is_uneventful:
+            return
+        if result.broken_by is not None:
+            self.step("check", result.path, result.broken_by, result.seconds)
+            return
+        changes, rows = "", None
+        if result.row_counts is not None:
+            inserted, updated, deleted, unchanged = result.row_counts
+            changes, rows = f"  +{inserted:,} ~{updated:,} -{deleted:,}", inserted + updated + unchanged
+        self.step("script", result.path + changes, rows, result.seconds)
+
+    def note(self, job: str, text: str) -> None:
+        """Something about a job that a person should look at, though it did not fail."""
+        self._print(f"{job}: {text}", wrong=True)
+
+    def warn(self, text: str) -> None:
+        self._print(f"warning: {text}", wrong=True)
+
+    def error(self, error: EltError | str) -> None:
+        self._print(f"error: {error}", wrong=True)
+
+    @contextmanager
+    def staging(self) -> Iterator[ConsoleProgress]:
+        """Bars for as long as exports are staged; only on a terminal that somebody watches."""
+        if self.quiet or not self.out.isatty():
+            yield ConsoleProgress(self, None)
+            return
+        from rich import progress
+
+        columns = progress.BarColumn(), progress.TextColumn("{task.completed:,.0f} rows"), progress.TimeElapsedColumn()
+        with self._live(progress.TextColumn("{task.description}"), *columns) as bars:
+            yield ConsoleProgress(self, bars)
+
+    @contextmanager
+    def publishing(self) -> Iterator[Callable[[str], None]]:
+        """Tell the function what begins: a terminal shows it, and since when, until the next thing begins."""
+        if self.quiet or not self.out.isatty():
+            yield lambda step: None
+            return
+        from rich import progress
+
+        with self._live(progress.TextColumn("{task.description}"), progress.TimeElapsedColumn()) as bars:
+            task = bars.add_task("", total=None, visible=False)
+
+            def on_begin(step: str) -> None:
+                since = f"{datetime.now(self.zone):%H:%M:%S}"
+                bars.reset(task, description=f"{step}  since {since}", visible=True)
+
+            yield on_begin
+
+    @contextmanager
+    def _live(self, *columns: ProgressColumn) -> Iterator[Bars]:
+        """Lines that change at the bottom of the terminal, and go when they are done; what is printed goes above."""
+        from rich import console, progress
+
+        with progress.Progress(*columns, console=console.Console(file=self.out), transient=True) as self._bars:
+            try:
+                yield self._bars
+            finally:
+                self._bars = None
+
+    def summary(self, name: str, records: Sequence[JobRecord], error: EltError | None = None) -> None:
+        """The last line: what was published, what failed and why, what was held back."""
+        for record in records:
+            if record.status == "failed" and "\n" in (record.error or ""):
+                self._print(f"{record.job} failed: {record.error}", wrong=True)
+        if error is not None and "\n" in str(error):
+            self.error(error)
+        done = [result for record in records if record.status == "published" for result in record.scripts]
+        for step, quiet, outcome in (
+            ("script", [result for result in done if result.is_uneventful and result.broken_by is None], "unchanged"),
+            ("check", [result for result in done if result.broken_by == 0], "passed"),
+        ):
+            if quiet:
+                noun = "table" if step == "script" else "check"
+                self.step(step, f"{_count(len(quiet), noun)} {outcome}", None, sum(result.seconds for result in quiet))
+        seconds = f"{time.monotonic() - self._began:.1f} s"
+        by_status = {
+            status: [record for record in records if record.status == status]
+            for status in ("published", "failed", "held back")
+        }
+        parts = [f"{_count(len(by_status['published']), 'job')} published"] if records else []
+        if failed := by_status["failed"]:
+            reasons = ", ".join(f"{record.job} ({_first_line(record.error)})" for record in failed)
+            parts.append(f"{len(failed)} failed: {reasons}")
+        if held := by_status["held back"]:
+            parts.append(f"{len(held)} held back: {', '.join(record.job for record in held)}")
+        if error is not None:
+            parts.append(f"stopped: {_first_line(error)}")
+        wrong = error is not None or bool(failed)
+        self._print(f"{name}: {', '.join(parts) or 'nothing to do'}, {seconds}", wrong=wrong)
+
+    def _print(self, text: str, *, wrong: bool = False) -> None:
+        if self.quiet and not wrong:
+            return
+        stream = self.err if wrong else self.out
+        encoding = stream.encoding or "ascii"
+        shown = text.translate(CONTROLS).encode(encoding, "backslashreplace").decode(encoding)
+        try:
+            if self._bars is not None and stream.isatty():
+                self._bars.console.print(shown, markup=False, highlight=False, emoji=False, soft_wrap=True)
+            else:
+                print(shown, file=stream, flush=True)
+        except OSError:
+            _silence(stream)
+
+
+def _silence(stream: TextIO) -> None:
+    """A closed pipe or a full disk takes the rest of the log, and neither the load nor its exit code."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _first_line(text: object) -> str:
+    return str(text).partition("\n")[0]
+
+
+def _cell(value: object, zone: tzinfo, *, whole: bool) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{value.astimezone(zone):%Y-%m-%d %H:%M %Z}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    text = _first_line(value)
+    return text if whole or len(text) <= 100 else f"{text[:97]}..."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,84 @@
+"""The commands of main.py beside `run`: where things stand, what is wrong before a run, secrets, psql."""
+
+from __future__ import annotations
+
+from lib.cli.arguments import how_to_type
+from lib.cli.console import Console
+from lib.config.settings import Settings, require_postgres
+from lib.elt_schema.strangers import refuse_strangers
+from lib.errors import EltError, SettingsError
+from lib.postgres.connection import Connection, Database, address, query
+from lib.postgres.driver_errors import translated
+from lib.run.plan import read_project
+
+# ---- where things stand ---------------------------------------------------------------------------------------------
+
+
+def overview(settings: Settings, console: Console) -> int:
+    """What is set up, what happened last, and what to type next; never fails for what is missing."""
+    try:
+        registry = read_project(settings.root)
+        console.text(f"jobs        {', '.join(registry.jobs)}")
+    except EltError as error:
+        console.text(f"jobs        {_first_line(error)}")
+    console.text(f"Keboola     {settings.keboola_url or 'not set up'}")
+    console.text(f"PostgreSQL  {_postgres(settings, console)}\n")
+    names = ["run", "status", "psql"] if settings.keboola_url else ["demo"]
+    for name in [*names, "check", "--help"]:
+        console.text(f"    {how_to_type(name, settings)}{' ' * (10 - len(name))}{HINTS[name]}")
+    return 0
+
+
+HINTS = {
+    "run": "load everything now",
+    "status": "the last runs, and how old each table is",
+    "psql": "look into the tables",
+    "check": "what is missing or wrong, each with what to do",
+    "demo": "see it all work, with nothing set up",
+    "--help": "every command",
+}
+
+
+def _postgres(settings: Settings, console: Console) -> str:
+    """Which database, and what the last run there came to; or why that cannot be said."""
+    try:
+        require_postgres(settings)
+    except SettingsError:
+        return "not set up"
+    try:
+        with translated("PostgreSQL"):
+            connection = Database(settings).connect("elt overview")
+            try:
+                refuse_strangers(connection)
+                return f"{address(connection)}\nlast run    {_last_run(connection, console)}"
+            finally:
+                connection.close()
+    except EltError as error:
+        return _first_line(error)
+
+
+def _last_run(connection: Connection, console: Console) -> str:
+    if query(connection, "SELECT to_regclass('elt.recent_runs')")[0][0] is None:
+        return "none yet"
+    rows = query(connection, "SELECT run_id, status, started_at, seconds, error FROM elt.recent_runs LIMIT 1")
+    if not rows:
+        return "none yet"
+    run_id, outcome, started_at, seconds, error = rows[0]
+    when = f"{started_at.astimezone(console.zone):%Y-%m-%d %H:%M %Z}"
+    return f"{run_id}, {outcome}, {when}, {seconds} s" + (f": {error.splitlines()[0]}" if error else "")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+# ---- status ---------------------------------------------------------------------------------------------------------
+
+
+# ---- check ----------------------------------------------------------------------------------------------------------
+
+
+# ---- secrets --------------------------------------------------------------------------------------------------------
+
+
+# ---- psql and the embedded server -----------------------------------------------------------------------------------

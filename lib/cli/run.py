@@ -1,0 +1,44 @@
+"""The command `run`, and what the two daily scripts do.
+
+The daily scripts import it before anything else of lib, so it imports the rest late: a missing package is one line too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lib.cli.arguments import how_to_type
+
+if TYPE_CHECKING:
+    from lib.config.settings import Settings
+
+
+def run_jobs(given: argparse.Namespace, jobs: Sequence[str] = (), settings: Settings | None = None) -> int:
+    """Run jobs of a project, by default of this one; names in the parsed arguments win over `jobs`.
+
+    Returns the exit code.
+    """
+    from lib.cli.console import Console
+    from lib.config.settings import read_settings
+    from lib.load.guards import Accepted
+    from lib.postgres.connection import Database
+    from lib.run.plan import make_plan, read_project
+    from lib.run.runner import Options, Run
+    from lib.stop import StopSignal, run_stoppable
+
+    settings = settings or read_settings()
+    jobs = given.jobs or jobs
+    registry = read_project(settings.root)
+    words = ["run", *jobs, *(["--date", f"{given.date}"] if given.date else [])]
+    accepted = Accepted.parse(given.accept, given.accept_shrink, how_to_type(" ".join(words), settings))
+    registry.check_names(accepted.jobs)
+    plan = make_plan(registry, jobs)
+    accepted.check_jobs(plan.loads)
+    console = Console(quiet=given.quiet, zone=settings.zone)
+    stop = StopSignal()
+    run = Run(plan, settings, Database(settings, stop), console, Options(given.wait, accepted, given.date))
+    result = run_stoppable(run.run, stop)
+    console.summary("run" if jobs else "daily load", result.records, result.error)
+    return result.exit_code

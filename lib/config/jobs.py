@@ -1,0 +1,179 @@
+"""What a job is: the frozen objects that `registry` makes of elt_jobs.json and that every other module works with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.config.spelling import did_you_mean
+from lib.errors import SettingsError
+
+LAYERS = ("bronze", "silver", "gold")
+RELATION_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Where rows come from: the kind of source and the table's id there."""
+
+    source: str
+    table: str
+
+
+@dataclass(frozen=True)
+class Load:
+    """`extract` and `load` of a job, which go together: where its rows come from, where they land, and what an export
+    must hold before it may replace what is there."""
+
+    #: the job's name
+    job: str
+    extract: Extract
+    #: schema and name, such as bronze.products
+    table: str
+    #: rows
+    min_rows: int = 1
+    #: how much smaller than the present table an export may be
+    max_shrink_percent: float = 50
+    #: bronze columns that the source may lack; they are NULL then
+    optional_columns: tuple[str, ...] = ()
+
+    @property
+    def script(self) -> str:
+        """The script that defines the table, for messages."""
+        return f"sql_scripts/bronze/{self.name}.sql"
+
+    @property
+    def schema(self) -> str:
+        return self.table.partition(".")[0]
+
+    @property
+    def name(self) -> str:
+        return self.table.partition(".")[2]
+
+
+@dataclass(frozen=True)
+class Script:
+    """One file below sql_scripts/, as it was when the registry was read."""
+
+    #: relative to sql_scripts/, such as silver/products.sql
+    path: str
+    #: bronze, silver, gold or checks: the folder
+    layer: str
+    file: Path
+    text: str
+
+    @property
+    def relation(self) -> str:
+        """What a bronze or gold script defines, by its name: gold/x.sql makes gold.x."""
+        return self.path.removesuffix(".sql").replace("/", ".")
+
+
+@dataclass(frozen=True)
+class Check:
+    """SQL that must return no rows."""
+
+    script: Script
+    #: "error" holds the group back, "warn" reports
+    on_failure: str = "error"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One entry of the registry; it reads as E, L, T."""
+
+    name: str
+    depends_on: tuple[str, ...] = ()
+    #: None: it only transforms
+    load: Load | None = None
+    transform: tuple[Script, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def scripts(self) -> tuple[Script, ...]:
+        """Every script of the job, those of its checks too."""
+        return (*self.transform, *(check.script for check in self.checks))
+
+    def of_layer(self, layer: str) -> tuple[Script, ...]:
+        """Its transforms of one layer, in order."""
+        return tuple(script for script in self.transform if script.layer == layer)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All jobs, in dependency order and, among equals, in the order of the file."""
+
+    jobs: Mapping[str, Job]
+    #: jobs joined by depends_on, the unit that publishes; each in dependency order
+    groups: tuple[tuple[str, ...], ...]
+    #: files below sql_scripts/ that no job runs
+    unused_scripts: tuple[str, ...] = ()
+
+    def downstream(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The jobs that depend on any of these, directly or not, without these, in dependency order."""
+        given = set(names)
+        reached = set(given)
+        for job in self.jobs.values():
+            if reached.intersection(job.depends_on):
+                reached.add(job.name)
+        return tuple(name for name in self.jobs if name in reached - given)
+
+    def group_of(self, name: str) -> tuple[str, ...]:
+        """The jobs that publish together with this one, itself included."""
+        return next(group for group in self.groups if name in group)
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raises SettingsError that names each unknown job and the nearest known one."""
+        unknown = [name for name in dict.fromkeys(names) if name not in self.jobs]
+        if unknown:
+            lines = [f"no job is named {name!r}{did_you_mean(name, self.jobs)}" for name in unknown]
+            raise SettingsError("\n".join([*lines, f"jobs: {', '.join(self.jobs)}"]))
+
+
+class ScriptFolder:
+    """What is below sql_scripts/, read once; names are compared exactly, also where the file system would not."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.all = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.sql") if file.is_file())
+
+    def script(self, path: str, allowed: Collection[str]) -> Script:
+        """The script of that name in one of the allowed layers; raises ValueError with what is wrong with it."""
+        layer, slash, name = path.partition("/")
+        if path.startswith(("/", "~")) or "\\" in path or ".." in path.split("/"):
+            raise ValueError("leaves sql_scripts/: write <layer>/<name>.sql")
+        if layer == self.folder.name:
+            raise ValueError(f"is relative to {layer}/: write {name!r}")
+        if not slash or "/" in name or not name.isprintable():
+            raise ValueError("must be <layer>/<name>.sql, such as silver/products.sql")
+        if layer not in (*LAYERS, "checks"):
+            raise ValueError(f"is in no known layer{did_you_mean(layer, (*LAYERS, 'checks'))}")
+        if layer not in allowed:
+            other = 'a check: name it under "checks"' if layer == "checks" else 'no check: name it under "transform"'
+            raise ValueError(f"is {other}, or move the file")
+        if not name.endswith(".sql"):
+            raise ValueError("must end in .sql")
+        if layer in ("bronze", "gold") and not RELATION_NAME.fullmatch(name.removesuffix(".sql")):
+            raise ValueError(f"makes {layer}.<name>, so its name must be [a-z_][a-z0-9_]* and at most 63 bytes")
+        if path not in self.all:
+            raise ValueError(f"does not exist in {self.folder.name}/{did_you_mean(path, self.all)}")
+        return Script(path, layer, self.folder / path, self.text(path))
+
+    def text(self, path: str) -> str:
+        file = self.folder / path
+        if not file.resolve().is_relative_to(self.folder.resolve()):
+            raise ValueError("is a link that leaves sql_scripts/")
+        try:
+            content = file.read_bytes()
+            text = content.decode("utf-8-sig")
+        except OSError as error:
+            raise ValueError(f"cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise ValueError(f"is not UTF-8 text (line {line} of the script): save it as UTF-8") from None
+        if "\0" in text:
+            raise ValueError(f"holds a NUL byte (line {text.count(chr(10), 0, text.index(chr(0))) + 1} of the script)")
+        if not text.strip():
+            raise ValueError("is empty")
+        return text

@@ -1,0 +1,22 @@
+"""A secret value that no message, log or traceback shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A value that no repr, str, format or traceback shows."""
+
+    _value: str = field(repr=False)
+
+    def reveal(self) -> str:
+        """The value itself, to be handed to who asks for it at the last moment."""
+        return self._value
+
+    def __str__(self) -> str:
+        return "****"
+
+    def __repr__(self) -> str:
+        return "Secret(****)"

@@ -1,0 +1,343 @@
+"""Secrets: where each one is looked up, in which order, and how it is set, shown and deleted.
+
+The order: the environment, the file that a *_FILE variable names, the project's own file below .elt/secrets, keyring,
+and for PostgreSQL finally whatever libpq finds (.pgpass). The own file is what `credentials set` writes where there is
+no keyring; it comes first, and a later `set` that reaches a keyring deletes it, so that the last `set` always wins.
+An empty variable counts as unset: crontabs and compose files write `KEBOOLA_TOKEN=` for "none".
+
+keyring runs in a process of its own, without a terminal and with a time limit, because its backends may prompt, hang
+(a locked desktop keyring, a dead D-Bus) or fail while they are imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from lib.config.secret import Secret
+from lib.config.settings import Settings
+from lib.errors import CredentialError
+
+#: seconds that keyring may take: alone (cron), and where a person may have to unlock it in a window
+ALONE_SECONDS, ATTENDED_SECONDS = 5.0, 60.0
+#: a secret is one line; a larger file is something else
+MAX_FILE_BYTES = 65_536
+
+#: what keyring's documentation says to name in PYTHON_KEYRING_BACKEND where no keyring is wanted
+_NO_BACKEND = ("keyring.backends.fail.Keyring", "keyring.backends.null.Keyring")
+_KEYRING_PROCESS = """
+import json, sys
+import keyring, keyring.errors
+task = json.load(sys.stdin)
+backend = keyring.get_keyring()
+kind = type(backend).__module__
+where = (task["service"], task["account"])
+answer = {"backend": None if kind in ("keyring.backends.fail", "keyring.backends.null") else kind, "value": None}
+if answer["backend"]:
+    if task["do"] == "set":
+        keyring.set_password(*where, task["value"])
+    answer["value"] = keyring.get_password(*where)
+    if task["do"] == "delete" and answer["value"] is not None:
+        keyring.delete_password(*where)
+print("\\n" + json.dumps(answer))
+"""
+
+
+class _KeyringError(CredentialError):
+    """keyring gave no answer, so what it holds is unknown; it never stops a search."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """One kind of secret and everything that its places are named after."""
+
+    #: as people type it: keboola or postgres
+    name: str
+    variable: str
+    service: str
+    #: None where nobody said which user it is; then keyring and the own file cannot be asked
+    account: str | None
+    #: the project's folder: a relative *_FILE is relative to it, never to the working directory
+    root: Path
+    own_file: Path
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The outcome of a search."""
+
+    value: str | None
+    #: where the value came from
+    place: str
+    #: each place tried in vain, with what was there
+    tried: tuple[str, ...]
+
+
+def keboola_token(settings: Settings, environ: Mapping[str, str] = os.environ) -> Secret:
+    """The Storage API token; raises CredentialError with each place tried where there is none."""
+    if settings.keboola_token is not None:
+        return settings.keboola_token
+    found = _find(_wanted("keboola", settings, None, environ), environ)
+    if found.value is None:
+        raise CredentialError(_missing_token(found))
+    return Secret(found.value)
+
+
+def postgres_password(settings: Settings, user: str | None, environ: Mapping[str, str] = os.environ) -> Secret | None:
+    """The password of a PostgreSQL user, or None: libpq then looks at PGPASSWORD and .pgpass itself.
+
+    Without a user it is the one that libpq would take; an embedded server has no passwords. Raises CredentialError
+    where a place is named but unusable.
+    """
+    if settings.postgres_password is not None or settings.postgres.embedded:
+        return settings.postgres_password
+    found = _find(_wanted("postgres", settings, user, environ), environ)
+    return None if found.value is None else Secret(found.value)
+
+
+def set_secret(
+    settings: Settings,
+    name: str,
+    value: str,
+    user: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> str:
+    """Store the secret `keboola` or `postgres` and say where, and what still wins over it.
+
+    It goes to keyring, or where that does not work to a file that only its owner can read. Raises CredentialError.
+    """
+    wanted = _wanted(name, settings, user, environ)
+    _checked(value, wanted, "what was typed")
+    if wanted.account is None:
+        raise CredentialError("nobody says which PostgreSQL user it is: write user = ... into elt_settings.toml first")
+    try:
+        answer = _keyring("set", wanted, environ, value)
+        # some backends accept everything and keep nothing, so what counts is what comes back
+        place, why = answer.place if answer.value == value else "", "".join(answer.tried)
+    except _KeyringError as error:
+        place, why = "", str(error)
+    if place:
+        # an older copy would win
+        wanted.own_file.unlink(missing_ok=True)
+    else:
+        _write_own_file(wanted.own_file, value)
+        place = f"{wanted.own_file}, which only its owner can read ({why})"
+    winner = next((text for text in (wanted.variable, f"{wanted.variable}_FILE") if environ.get(text)), None)
+    return place + (f"; but {winner} is set here and wins" if winner else "")
+
+
+def show_secret(settings: Settings, name: str, user: str | None = None, environ: Mapping[str, str] = os.environ) -> str:
+    """Where the secret comes from, in one line, with the public part of a Keboola token and nothing of a password.
+
+    Raises CredentialError with each place tried where a Keboola token is missing.
+    """
+    if name == "postgres" and settings.postgres.embedded:
+        return "none needed: the embedded PostgreSQL has no passwords"
+    found = _find(_wanted(name, settings, user, environ), environ)
+    if name == "postgres":
+        return f"from {found.place}" if found.value else "none here: libpq looks at PGPASSWORD and .pgpass itself"
+    if found.value is None:
+        raise CredentialError(_missing_token(found))
+    # project id and token id are no secrets (API note 1); what follows the second dash is
+    public = re.match(r"\d+-\d+-(?=.)", found.value)
+    return f"from {found.place}: {public[0] if public else ''}****"
+
+
+def delete_secret(
+    settings: Settings, name: str, user: str | None = None, environ: Mapping[str, str] = os.environ
+) -> tuple[str, ...]:
+    """Delete what `set_secret` may have stored; the places where something was.
+
+    Raises CredentialError where keyring cannot be asked: it may still hold the secret.
+    """
+    wanted = _wanted(name, settings, user, environ)
+    deleted: list[str] = []
+    try:
+        wanted.own_file.unlink()
+        deleted.append(str(wanted.own_file))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise CredentialError(f"{wanted.own_file} cannot be deleted: {error.strerror}") from None
+    if wanted.account is not None:
+        answer = _keyring("delete", wanted, environ)
+        deleted += [answer.place] if answer.value is not None else []
+    return tuple(deleted)
+
+
+def postgres_user(settings: Settings, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The user that libpq would connect as; None where a service decides or the system knows no name for us."""
+    user = settings.postgres.user or environ.get("PGUSER")
+    if user or settings.postgres.service or environ.get("PGSERVICE"):
+        return user or None
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return None
+
+
+def _wanted(name: str, settings: Settings, user: str | None, environ: Mapping[str, str]) -> _Wanted:
+    folder = settings.state / "secrets"
+    if name == "keboola":
+        return _Wanted(name, "KEBOOLA_TOKEN", "KEBOOLA", "keboola", settings.root, folder / "keboola_token")
+    if name != "postgres":
+        raise CredentialError(f"no secret is named {name!r}: keboola and postgres are")
+    account = user or postgres_user(settings, environ)
+    own_file = folder / f"postgres_password.{quote(account or '', safe='')}"
+    return _Wanted(name, "POSTGRES_PASSWORD", "POSTGRES", account, settings.root, own_file)
+
+
+def _find(wanted: _Wanted, environ: Mapping[str, str]) -> _Found:
+    """Look into each place in order. A place that is named but unusable is an error, not a reason to go on."""
+    if value := environ.get(wanted.variable):
+        return _Found(_checked(value, wanted, wanted.variable), wanted.variable, ())
+    tried = [f"{wanted.variable}: {'empty' if wanted.variable in environ else 'not set'}"]
+    variable = f"{wanted.variable}_FILE"
+    if path := environ.get(variable):
+        file = wanted.root / path
+        value = _read_file(file, wanted, f"{variable}={file}")
+        if value is None:
+            raise CredentialError(f"{variable}={file}: there is no such file")
+        return _Found(value, f"{variable} ({file})", ())
+    tried.append(f"{variable}: {'empty' if variable in environ else 'not set'}")
+    if wanted.account is None:
+        return _Found(None, "", (*tried, "keyring: not asked, nobody says which user"))
+    value = _read_file(wanted.own_file, wanted, str(wanted.own_file))
+    if value is not None:
+        return _Found(value, str(wanted.own_file), ())
+    tried.append(f"{wanted.own_file}: no such file")
+    try:
+        answer = _keyring("get", wanted, environ)
+    except _KeyringError as error:
+        return _Found(None, "", (*tried, str(error)))
+    if answer.value is not None:
+        _checked(answer.value, wanted, answer.place)
+    return _Found(answer.value, answer.place, (*tried, *answer.tried))
+
+
+def _missing_token(found: _Found) -> str:
+    places = "\n".join(f"  {text}" for text in found.tried)
+    return (
+        f"there is no Keboola token. Tried:\n{places}\nSet it with: python main.py credentials set keboola\n"
+        "(cron cannot reach a desktop's keyring: let KEBOOLA_TOKEN_FILE in the crontab name a file with the token)"
+    )
+
+
+def _checked(value: str, wanted: _Wanted, place: str) -> str:
+    """The value, if it can be what is wanted; the message never repeats it."""
+    if wanted.name == "keboola" and not re.fullmatch(r"[!-~]+", value):
+        raise CredentialError(
+            f"{place}: a Keboola token has no blanks, line breaks or letters beyond ASCII; copy it again"
+        )
+    if not value or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
+        raise CredentialError(f"{place}: a password is one line of text, and not empty")
+    return value
+
+
+def _read_file(path: Path, wanted: _Wanted, place: str) -> str | None:
+    """The one line of a file, None where there is no file.
+
+    Its mode is not looked at: Docker's secrets are readable by everybody in the container.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        text = content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise CredentialError(f"{place}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise CredentialError(f"{place}: is not a text file with one line") from None
+    if not text.strip():
+        raise CredentialError(f"{place}: the file is empty")
+    if len(content) > MAX_FILE_BYTES or "\n" in text:
+        raise CredentialError(f"{place}: the file must hold one line, the secret, and nothing else")
+    return _checked(text, wanted, place)
+
+
+def _write_own_file(path: Path, value: str) -> None:
+    """Atomic, and readable by its owner alone from its first byte on."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(value + "\n")
+            file.flush()
+            os.fsync(handle)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CredentialError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _keyring(do: str, wanted: _Wanted, environ: Mapping[str, str], value: str | None = None) -> _Found:
+    """Let keyring get, set or delete; raises _KeyringError where it gives no answer.
+
+    What it said once holds for the life of the process: every connection asks for the same password.
+    """
+    seconds = ATTENDED_SECONDS if os.isatty(0) else ALONE_SECONDS
+    place = f"keyring ({wanted.service!r}, {wanted.account!r})"
+    task = {"do": do, "service": wanted.service, "account": wanted.account, "value": value}
+    key = (wanted.service, wanted.account, frozenset(environ.items()))
+    with _lock:
+        if do != "get":
+            _answers.clear()
+        answer = _answers.get(key) or ask_keyring(task, environ, seconds)
+        if do == "get":
+            _answers[key] = answer
+    if isinstance(answer, str):
+        raise _KeyringError(f"{place}: {answer}")
+    why = "no entry" if answer["backend"] else "no backend on this machine"
+    return _Found(answer["value"], place, (f"{place}: {why}",))
+
+
+_answers: dict[object, dict[str, str | None] | str] = {}
+_lock = threading.Lock()
+
+
+def ask_keyring(task: dict[str, str | None], environ: Mapping[str, str], seconds: float) -> dict[str, str | None] | str:
+    """keyring's `backend` and `value`, or the reason why there is no answer; returns within `seconds` or little more.
+
+    The process belongs to a session of its own: it has no terminal to prompt on, and all it started ends with it.
+    """
+    if environ.get("PYTHON_KEYRING_BACKEND") in _NO_BACKEND:
+        return {"backend": None, "value": None}
+    command = [sys.executable, "-c", _KEYRING_PROCESS]
+    # in "/": a keyring.py in the working directory is not keyring
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(environ),
+        cwd="/",
+        start_new_session=True,
+    ) as process:
+        try:
+            out, trouble = process.communicate(json.dumps(task).encode(), timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return f"no answer within {seconds:g} s"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode == 0:
+        # a backend may print; the answer is the last line
+        answer: dict[str, str | None] = json.loads(out.splitlines()[-1])
+        return answer
+    last = (trouble.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+    if task["value"] and task["value"] in last:
+        return "failed"
+    return "the package is not installed" if "No module named 'keyring'" in last else f"failed: {last[:200]}"

@@ -1,0 +1,366 @@
+"""Nobody else's code runs as the pipeline's role.
+
+A stranger is a role that can log in and that is none of ours: no superuser, not the database's owner, nobody who can
+become one of them, and no role that ours is a member of. This module asks which search_path scripts get, who owns what
+a run calls, which triggers would fire, and where a stranger could put code of his own.
+
+PostgreSQL: "Schemas", section "Usage Patterns"; "Function Type Resolution": a function of a stranger in the path that
+fits the types better is called in place of PostgreSQL's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lib.errors import DatabaseError
+from lib.postgres.connection import Connection, query
+
+#: (schema, name) of a table, view or function
+Name = tuple[str, str]
+
+#: Membership is looked up here and not asked of pg_has_role, which says yes to a superuser whatever the role. Since
+#: PostgreSQL 16 a member may be allowed to do no more than to grant the role, which makes nobody one of us.
+ROLES = """
+    members (member, roleid) AS (
+        SELECT member, roleid
+        FROM pg_auth_members
+        WHERE coalesce((to_jsonb(pg_auth_members) ->> 'inherit_option')::boolean, true)
+            OR coalesce((to_jsonb(pg_auth_members) ->> 'set_option')::boolean, true)
+    ),
+
+    ours (oid) AS (
+        SELECT oid FROM pg_roles WHERE rolname = current_user
+        UNION
+        SELECT members.roleid FROM members JOIN ours ON members.member = ours.oid
+    ),
+
+    administrators (oid) AS (
+        SELECT oid FROM pg_roles WHERE rolsuper OR rolname = 'pg_database_owner'
+        UNION
+        SELECT datdba FROM pg_database WHERE datname = current_database()
+        UNION
+        SELECT members.member FROM members JOIN administrators ON members.roleid = administrators.oid
+    ),
+
+    trusted (oid) AS (
+        SELECT oid FROM ours
+        UNION
+        SELECT oid FROM administrators
+    ),
+
+    strangers (oid, name) AS (
+        SELECT oid, rolname FROM pg_roles WHERE rolcanlogin AND oid NOT IN (SELECT oid FROM trusted)
+    )
+"""
+
+#: who may create in these schemas, and the statement that ends it
+CREATORS = f"""
+    WITH RECURSIVE {ROLES},
+
+    rights (nspname, role, grantee, statement) AS (
+        SELECT nspname, nspowner, nspowner, format('ALTER SCHEMA %%I OWNER TO %%I;', nspname, current_user)
+        FROM pg_namespace
+        UNION ALL
+        SELECT nspname, grantee, grantee, format(
+            'REVOKE CREATE ON SCHEMA %%I FROM %%s;', nspname,
+            CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END
+        )
+        FROM pg_namespace
+        CROSS JOIN aclexplode(coalesce(nspacl, acldefault('n', nspowner))) AS acl
+        WHERE privilege_type = 'CREATE' AND grantee <> nspowner
+    )
+
+    SELECT nspname, statement, min(strangers.name)
+    FROM rights
+    JOIN strangers ON rights.role = 0 OR pg_has_role(strangers.oid, rights.role, 'MEMBER')
+    WHERE nspname = ANY (%s)
+    GROUP BY nspname, statement
+    ORDER BY nspname, statement
+"""
+
+#: what can be named without its schema once this one is in the path, and the first thing in it that is code of a
+#: stranger
+IN_SCHEMA = f"""
+    WITH RECURSIVE {ROLES},
+
+    objects (name, owner, is_code, description) AS (
+        SELECT proname, proowner, true, 'function ' || oid::regprocedure
+        FROM pg_proc WHERE pronamespace = to_regnamespace(%(schema)s)
+        UNION ALL
+        SELECT oprname, oprowner, true, 'operator ' || oid::regoperator
+        FROM pg_operator WHERE oprnamespace = to_regnamespace(%(schema)s)
+        UNION ALL
+        SELECT relname, relowner, relkind IN ('v', 'm'), 'view ' || oid::regclass
+        FROM pg_class WHERE relnamespace = to_regnamespace(%(schema)s)
+        UNION ALL
+        SELECT typname, typowner, typtype <> 'c' AND typcategory <> 'A', 'type ' || oid::regtype
+        FROM pg_type WHERE typnamespace = to_regnamespace(%(schema)s)
+    )
+
+    SELECT
+        array_agg(DISTINCT name),
+        min(description || ' of role ' || quote_ident(pg_get_userbyid(owner))) FILTER (
+            WHERE is_code AND owner IN (
+                SELECT owners.owner
+                FROM (SELECT DISTINCT owner FROM objects) AS owners
+                JOIN strangers ON pg_has_role(strangers.oid, owners.owner, 'MEMBER')
+                WHERE owners.owner NOT IN (SELECT oid FROM trusted)
+            )
+        )
+    FROM objects
+"""
+
+#: Who owns what. pg_shdepend has every kind of object, but none of the first superuser's.
+OWNERS = """
+    owners (classid, objid, owner) AS (
+        SELECT classid, objid, refobjid
+        FROM pg_shdepend
+        WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND refclassid = 'pg_authid'::regclass AND deptype = 'o'
+        UNION
+        SELECT 'pg_class'::regclass, oid, relowner FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+        UNION
+        SELECT 'pg_proc'::regclass, oid, proowner FROM pg_proc
+    ),
+
+    -- what is not ours and, with usable, what belongs to somebody whom we trust but whose rights we lack
+    foreign_owners (oid) AS (
+        SELECT oid FROM pg_roles
+        WHERE oid NOT IN (SELECT oid FROM trusted) OR %(usable)s AND NOT pg_has_role(oid, 'USAGE')
+    )
+"""
+
+#: whose owner is not ours, of these schemas and all that is in them
+OWNED_BY_OTHERS = f"""
+    WITH RECURSIVE {ROLES}, {OWNERS}
+
+    SELECT object.type, object.identity, pg_get_userbyid(owner)
+    FROM owners
+    JOIN foreign_owners ON foreign_owners.oid = owner
+    CROSS JOIN pg_identify_object(classid, objid, 0) AS object
+    WHERE objid >= 16384
+        AND (object.schema = ANY (%(schemas)s)
+            -- of a schema that an administrator made, rights to it are enough
+            OR object.type = 'schema' AND object.identity = ANY (%(schemas)s)
+                AND owner NOT IN (SELECT oid FROM trusted))
+        -- a sequence of a column goes with its table
+        AND NOT EXISTS (
+            SELECT FROM pg_depend AS owning
+            WHERE owning.classid = owners.classid AND owning.objid = owners.objid
+                AND owning.refclassid = 'pg_class'::regclass AND owning.deptype IN ('a', 'i')
+        )
+    ORDER BY object.type = 'schema' DESC, object.type, object.identity
+"""
+
+#: The same for relations, functions, types and operators by name, and for all that lies beneath them: what a view reads
+#: and calls, defaults, constraints, indexes and policies, partitions and children. PostgreSQL's own objects have
+#: numbers below 16384.
+NAMED_OF_OTHERS = f"""
+    WITH RECURSIVE {ROLES}, {OWNERS},
+
+    kinds (oid) AS (
+        VALUES ('pg_class'::regclass), ('pg_proc'::regclass), ('pg_type'::regclass), ('pg_operator'::regclass)
+    ),
+
+    parts (oid) AS (
+        VALUES ('pg_rewrite'::regclass), ('pg_attrdef'::regclass), ('pg_constraint'::regclass), ('pg_policy'::regclass),
+            ('pg_class'::regclass)
+    ),
+
+    named (namespace, name) AS (
+        SELECT to_regnamespace(quote_ident(schema))::oid, name
+        FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS given (schema, name)
+    ),
+
+    reached (classid, objid) AS (
+        SELECT root.classid, root.objid
+        FROM named
+        CROSS JOIN LATERAL (
+            SELECT 'pg_class'::regclass, oid FROM pg_class WHERE relnamespace = namespace AND relname = named.name
+            UNION ALL
+            SELECT 'pg_proc'::regclass, oid FROM pg_proc WHERE pronamespace = namespace AND proname = named.name
+            UNION ALL
+            SELECT 'pg_type'::regclass, oid FROM pg_type WHERE typnamespace = namespace AND typname = named.name
+            UNION ALL
+            SELECT 'pg_operator'::regclass, oid FROM pg_operator WHERE oprnamespace = namespace AND oprname = named.name
+        ) AS root (classid, objid)
+        UNION
+        SELECT beneath.classid, beneath.objid
+        FROM reached
+        CROSS JOIN LATERAL (
+            SELECT refclassid, refobjid FROM pg_depend WHERE classid = reached.classid AND objid = reached.objid
+            UNION ALL
+            SELECT used.refclassid, used.refobjid
+            FROM pg_depend AS part
+            JOIN pg_depend AS used ON used.classid = part.classid AND used.objid = part.objid
+            WHERE part.refclassid = reached.classid AND part.refobjid = reached.objid
+                AND part.deptype IN ('a', 'i') AND part.classid IN (SELECT oid FROM parts)
+            UNION ALL
+            SELECT 'pg_class'::regclass, inhrelid FROM pg_inherits
+            WHERE reached.classid = 'pg_class'::regclass AND inhparent = reached.objid
+        ) AS beneath (classid, objid)
+        WHERE beneath.objid >= 16384 AND beneath.classid IN (SELECT oid FROM kinds)
+    )
+
+    SELECT object.type, object.identity, pg_get_userbyid(owner)
+    FROM reached
+    JOIN owners USING (classid, objid)
+    JOIN foreign_owners ON foreign_owners.oid = owner
+    CROSS JOIN pg_identify_object(classid, objid, 0) AS object
+    ORDER BY object.type, object.identity
+"""
+
+#: who may put a trigger on these tables, or a foreign key to them, whose action then fires triggers of its table
+TRIGGER_RIGHTS = f"""
+    WITH RECURSIVE {ROLES}
+
+    SELECT format('%%I.%%I', nspname, relname),
+        format('REVOKE %%s ON %%I.%%I FROM %%s;', privilege_type, nspname, relname,
+            CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END),
+        min(strangers.name)
+    FROM pg_class
+    JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    CROSS JOIN aclexplode(relacl) AS acl
+    JOIN strangers ON grantee = 0 OR pg_has_role(strangers.oid, grantee, 'MEMBER')
+    WHERE privilege_type IN ('TRIGGER', 'REFERENCES') AND grantee <> relowner AND relkind IN ('r', 'p')
+        AND (nspname = 'elt' OR pg_class.oid = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name))
+    GROUP BY 1, 2
+    ORDER BY 1, 2
+"""
+
+#: what an error's position points at: an operator or a name
+_TOKEN = re.compile(r'"(?:[^"]|"")+"|[\w$]+|[-+*/<>=~!@#%^&|`?]+')
+
+
+@dataclass(frozen=True)
+class ScriptPath:
+    """The search_path of scripts."""
+
+    #: "public" where no stranger may create or owns anything there, else "pg_catalog"
+    path: str
+    #: what public holds and scripts do not see
+    hidden: frozenset[str] = frozenset()
+    #: why, with the statements that end it
+    reason: str = ""
+
+    def help(self, error: Exception) -> str:
+        """For a script that failed for a name that public has: why it was not found, and what to do. Else nothing."""
+        # psycopg2's, or whatever else
+        cause: Any = error.__cause__
+        if not self.hidden or getattr(cause, "pgcode", None) not in ("42883", "42P01", "42704"):
+            return ""
+        names = re.findall(r'"([^"]+)"', cause.diag.message_primary or "")
+        if cause.diag.statement_position and cause.cursor is not None and cause.cursor.query:
+            # the position counts characters, from 1
+            text = cause.cursor.query.decode("utf-8", "replace")[int(cause.diag.statement_position) - 1 :]
+            if token := _TOKEN.match(text):
+                quoted = token[0].startswith('"')
+                names.append(token[0][1:-1].replace('""', '"') if quoted else token[0].lower())
+        found = next((name for name in names if name in self.hidden), "")
+        return (
+            f"\n    public has {found!r}, but scripts do not see it: {self.reason}"
+            f"\n    Or name its schema: public.{found}"
+            if found
+            else ""
+        )
+
+
+def script_path(connection: Connection) -> ScriptPath:
+    """The path that scripts get here and now."""
+    names, reason = _danger(connection, "public")
+    return ScriptPath("pg_catalog", frozenset(names), reason) if reason else ScriptPath("public")
+
+
+def psql_path(connection: Connection) -> str:
+    """The path of a person's psql: gold and silver, as far as no stranger can put code into them."""
+    safe = [schema for schema in ("gold", "silver") if not _danger(connection, schema)[1]]
+    return ",".join(safe) or "pg_catalog"
+
+
+def _danger(connection: Connection, schema: str) -> tuple[list[str], str]:
+    """What is in a schema, and why it must stay out of a path; empty: it need not."""
+    found = query(connection, CREATORS, ([schema],))
+    ((names, code),) = query(connection, IN_SCHEMA, {"schema": schema})
+    if found:
+        statements = " ".join(dict.fromkeys(statement for _, statement, _ in found))
+        reason = f"role {found[0][2]} may create in it, and what it makes would run as us. {statements}"
+    elif code:
+        reason = f"{code} would run as us. Drop it, or give it another owner."
+    else:
+        reason = ""
+    return names or [], reason
+
+
+def of_others(connection: Connection, named: Iterable[Name], *, usable: bool = False) -> list[str]:
+    """What must belong to us and does not: a line each, with the statements that an administrator may run.
+
+    named: what scripts name in the layers. usable: also what belongs to somebody whom we trust and whose rights we
+    lack.
+    """
+    given = sorted(set(named))
+    found = query(connection, OWNED_BY_OTHERS, {"schemas": ["elt", "elt_staging"], "usable": usable})
+    if given:
+        schemas, names = map(list, zip(*given, strict=True))
+        found += query(connection, NAMED_OF_OTHERS, {"schemas": schemas, "names": names, "usable": usable})
+    ((role,),) = query(connection, "SELECT quote_ident(current_user)")
+    return [_belongs(kind, identity, owner, role) for kind, identity, owner in dict.fromkeys(found)]
+
+
+def _belongs(kind: str, identity: str, owner: str, role: str) -> str:
+    kind = {"composite type": "type", "statistics object": "statistics"}.get(kind, kind)
+    identity = identity.replace("pg_catalog.", "")
+    alter = f"ALTER {kind.upper()} {identity} OWNER TO {role};"
+    # what holds code is worth a look before it becomes ours
+    holds_rows = kind in ("schema", "table", "sequence", "foreign table")
+    drop = "" if holds_rows else f" If it is not yours: DROP {kind.upper()} {identity};"
+    return f"{kind} {identity} belongs to {owner}: {alter}{drop}"
+
+
+def creators(connection: Connection, schemas: Sequence[str]) -> list[str]:
+    """Who may create in these schemas, a line each, with the REVOKE."""
+    rows = query(connection, CREATORS, ([*schemas],))
+    return [f"role {stranger} may create in schema {schema}: {statement}" for schema, statement, stranger in rows]
+
+
+def trigger_rights(connection: Connection, tables: Sequence[str]) -> list[str]:
+    """Who may put a trigger on these tables, or on those of schema elt, a line each, with the REVOKE."""
+    rows = query(connection, TRIGGER_RIGHTS, ([*tables],))
+    return [f"role {stranger} may put a trigger on {table}: {statement}" for table, statement, stranger in rows]
+
+
+def refuse_strangers(connection: Connection, named: Iterable[Name] = ()) -> None:
+    """Raises DatabaseError where something that we are about to call could be somebody else's code."""
+    found = of_others(connection, named) + creators(connection, ["elt", "elt_staging"])
+    if found:
+        ((role,),) = query(connection, "SELECT current_user")
+        raise DatabaseError(
+            "\n    ".join(
+                [
+                    f"nothing was done, for code of others would run as {role}."
+                    " If the pipeline has another role, connect as that one. Else look at each, and type:",
+                    *found,
+                ]
+            )
+        )
+
+
+def refuse_triggers(
+    connection: Connection, schemas: Sequence[str], tables: Sequence[str], others: Iterable[Name]
+) -> None:
+    """Look at the triggers of these tables, and of all tables and views of ours in these schemas but `others`.
+
+    What a statement writes in the end can't be read from a script: it may write through a view, a trigger, a foreign
+    key's action or a text that is put together. Raises psycopg2.Error where a trigger would run a stranger's code.
+    """
+    names = [f"{schema}.{name}" for schema, name in others]
+    query(
+        connection,
+        "SELECT elt._refuse_triggers(%s::regclass[] || ARRAY("
+        "SELECT pg_class.oid::regclass FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
+        " WHERE nspname = ANY (%s) AND relhastriggers AND nspname || '.' || relname <> ALL (%s::text[])"
+        " AND pg_has_role(relowner, 'MEMBER')))",
+        ([*tables], [*schemas], names),
+    )

@@ -1,0 +1,148 @@
+"""Where a Keboola file lies and how its objects are asked for: S3, Azure Blob Storage or Google Cloud Storage.
+
+Owns what differs between the clouds: places, credentials, URLs, and which manifest entries belong to a file
+(API note 6). What is the same for all of them, the bytes, is in `cloud_slices`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from requests_aws4auth import AWS4Auth  # type: ignore[import-untyped]  # it comes without types
+
+from lib.errors import ExtractError
+from lib.extract.http import Auth, Call, no_auth, parse_time
+
+#: credentials are replaced after this part of their life: of Google's hour that is 45 minutes (API note 6.1)
+RENEW_AT = 0.75
+AZURE = ".blob.core.windows.net"
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file's place in its store, with credentials for it: as one file detail tells."""
+
+    #: bucket or container
+    bucket: str
+    #: the object's key; of a sliced file the beginning of all its objects' keys
+    key: str
+    #: matches the beginning of a manifest entry of this place, up to the key
+    entry: re.Pattern[str]
+    #: epoch seconds from which on fresh credentials should be asked for
+    renew_at: float
+    #: the URL of a key and, for the second and further requests, of the generation seen at the first one
+    url: Callable[[str, str | None], str] = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    auth: Callable[[], Auth] = field(default=lambda: no_auth, repr=False)
+
+    def call(self, what: str, key: str, generation: str | None, headers: Mapping[str, str]) -> Call:
+        """The request for one object's bytes."""
+        url, headers = self.url(key, generation), {**self.headers, **headers}
+        return Call(what, url, headers=headers, auth=self.auth(), stream=True)
+
+    def key_of(self, entry_url: str, what: str) -> str:
+        """The key that a manifest entry names. Raises ExtractError, about `what`, for one that is not of this file."""
+        match = self.entry.match(entry_url)
+        key = entry_url[match.end() :] if match else ""
+        # a URL's dot segments would lead elsewhere
+        if not match or not key.startswith(self.key) or {".", ".."} & set(key.split("/")):
+            shown = entry_url.partition("?")[0]
+            raise ExtractError(f"{what}: the manifest names {shown}, which is not part of {self.key} in {self.bucket}")
+        return key
+
+
+def locate(detail: Mapping[str, object], now: float, environ: Mapping[str, str], what: str) -> Location:
+    """The location in a file detail that was asked for with federationToken.
+
+    `now` is the time of the request, in epoch seconds. `environ` may hold the ecosystem's own variables for another
+    endpoint: AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL), STORAGE_EMULATOR_HOST. Azure's is in the SAS string.
+    Raises ExtractError, about `what`, for a provider or a detail that is not understood.
+    """
+    providers = {"aws": _amazon, "azure": _azure, "gcp": _google}
+    provider = str(detail.get("provider"))
+    if provider not in providers:
+        raise ExtractError(f"{what}: the file lies at {provider!r}; only {', '.join(providers)} are known")
+    try:
+        return providers[provider](detail, now, environ)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        reason = f"{what}: the file's detail lacks what a download from {provider} needs (place or credentials)"
+    raise ExtractError(reason)
+
+
+def _google(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -> Location:
+    place, credentials = detail["gcsPath"], detail["gcsCredentials"]
+    bucket = place["bucket"]
+    endpoint = environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com"
+    endpoint = (endpoint if "://" in endpoint else f"http://{endpoint}").rstrip("/")
+
+    def url(key: str, generation: str | None) -> str:
+        condition = f"&ifGenerationMatch={generation}" if generation else ""
+        return f"{endpoint}/download/storage/v1/b/{quote(bucket)}/o/{quote(key, safe='')}?alt=media{condition}"
+
+    return Location(
+        bucket,
+        place["key"],
+        re.compile(re.escape(f"gs://{bucket}/")),
+        now + RENEW_AT * float(credentials["expires_in"]),
+        url,
+        headers={"Authorization": f"Bearer {credentials['access_token']}"},
+    )
+
+
+def _amazon(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -> Location:
+    place, credentials, region = detail["s3Path"], detail["credentials"], detail["region"]
+    bucket = place["bucket"]
+    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        base = f"{endpoint.rstrip('/')}/{bucket}"
+    elif "." in bucket:
+        # the certificate of *.s3.REGION.amazonaws.com does not cover a further dot
+        base = f"https://s3.{region}.amazonaws.com/{bucket}"
+    else:
+        base = f"https://{bucket}.s3.{region}.amazonaws.com"
+
+    def auth() -> Auth:
+        signed: Auth = AWS4Auth(
+            credentials["AccessKeyId"],
+            credentials["SecretAccessKey"],
+            region,
+            "s3",
+            session_token=credentials["SessionToken"],
+        )
+        return signed
+
+    auth()
+    return Location(
+        bucket,
+        place["key"],
+        re.compile(re.escape(f"s3://{bucket}/")),
+        _renew_at(credentials["Expiration"], now),
+        # exactly the bytes that AWS4Auth signs
+        lambda key, _generation: f"{base}/{quote(key, safe='/~')}",
+        auth=auth,
+    )
+
+
+def _azure(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -> Location:
+    place, credentials = detail["absPath"], detail["absCredentials"]
+    # the SAS holds "=" itself: the first one ends the name
+    parts = dict(part.split("=", 1) for part in credentials["SASConnectionString"].split(";") if part)
+    endpoint, sas = parts["BlobEndpoint"].rstrip("/"), parts["SharedAccessSignature"].lstrip("?")
+    container, host = place["container"], urlsplit(endpoint).hostname
+    # an emulator's address says nothing about the account
+    account = re.escape(host) if host.endswith(AZURE) else rf"[^/]+{re.escape(AZURE)}"
+    return Location(
+        container,
+        place["name"],
+        re.compile(rf"(?:azure|https)://{account}/{re.escape(container)}/"),
+        _renew_at(credentials["expiration"], now),
+        lambda key, _generation: f"{endpoint}/{quote(container)}/{quote(key)}?{sas}",
+    )
+
+
+def _renew_at(expiration: object, now: float) -> float:
+    return now + RENEW_AT * ((parse_time(expiration) or now + 3600.0) - now)

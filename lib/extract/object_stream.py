@@ -1,0 +1,312 @@
+"""One object of an export as a stream of CSV bytes that survives a cut connection.
+
+Owns the bytes between a store and COPY: resuming, counting, gunzipping, the header line of a file that is not sliced.
+Knows no cloud by name (that is `stores`) and no Keboola call: `access` gives fresh credentials.
+Memory does not depend on the size of the object.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zlib
+from typing import TYPE_CHECKING, Protocol
+
+import requests
+from isal import isal_zlib
+
+from lib.errors import ExtractError
+from lib.extract.http import CUT, NETWORK_ERRORS, Failure, Http, Retries, is_transient, text_of
+from lib.extract.object_stores import Location
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+#: bytes asked from the connection, and the most that one step of gunzip gives
+RAW_PIECE = 256 * 1024
+CSV_PIECE = 1024 * 1024
+#: this much progress makes up for the failures before it
+PROGRESS = 1024 * 1024
+#: a header line of a table's 64-character column names stays far below
+LONGEST_HEADER = 1024 * 1024
+
+_GZIP = b"\x1f\x8b"
+_PARQUET = b"PAR1"
+_RECORD = re.compile(rb'(?:"[^"]*"|[^"\n])*\n')
+_S3_TOKEN = re.compile(r"<Code>\w*Token\w*</Code>")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+
+
+class Access(Protocol):
+    """Credentials of one file, shared by all readers of its objects."""
+
+    def location(self) -> Location:
+        """The location with credentials that are not about to expire."""
+
+    def renew(self, refused: Location) -> None:
+        """Fetch fresh credentials, unless somebody did so since `refused` was handed out."""
+
+
+class ObjectBytes:
+    """The stored bytes of one object, in order and all of them, whatever happens to the connection.
+
+    `may_be_empty` False: an object of 0 bytes is a failed download, as any other that breaks off.
+    """
+
+    def __init__(self, http: Http, access: Access, key: str, what: str, may_be_empty: bool = True) -> None:
+        self._http, self._access, self._key, self._what = http, access, key, what
+        self._may_be_empty = may_be_empty
+        self._retries = Retries(http, what)
+        self._response: requests.Response | None = None
+        self._position = 0
+        self._counted_from = 0
+        self._total: int | None = None
+        self._etag: str | None = None
+        self._generation: str | None = None
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; b"" only after the very last one.
+
+        Raises ExtractError where the bytes cannot be had or are no longer those of the beginning."""
+        while self._total is None or self._position < self._total:
+            try:
+                if self._response is None:
+                    self._response = self._open()
+                data = self._response.raw.read(size, decode_content=False)
+            except NETWORK_ERRORS as error:
+                failure = Failure(self._at(self._http.explain(error)), retry=is_transient(error))
+            else:
+                if data:
+                    return self._count(data)
+                total = self._position if self._total is None else self._total
+                if total == 0 and not self._may_be_empty:
+                    # nothing is known of the object yet, so the next try begins anew
+                    self._total = self._etag = None
+                    failure = Failure("the object has 0 bytes, and a gzip stream of nothing has 20")
+                elif total == self._position:
+                    self._total = total
+                    break
+                else:
+                    failure = Failure(self._at(CUT))
+            self.close()
+            self._retries.wait(failure)
+        self.close()
+        return b""
+
+    def close(self) -> None:
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
+    def _count(self, data: bytes) -> bytes:
+        self._position += len(data)
+        if self._position - self._counted_from >= PROGRESS:
+            self._counted_from = self._position
+            self._retries.reset()
+        return data
+
+    def _at(self, why: str) -> str:
+        return f"{why} after {self._position} of {'?' if self._total is None else self._total} bytes"
+
+    def _open(self) -> requests.Response:
+        """The answer that continues at the position."""
+        response = self._ask()
+        if response.status_code == 412:
+            raise self._refused(response, "the object was replaced while it was read; run again")
+        if response.status_code == 404:
+            raise self._refused(response, "the object is gone (exported files live 2 days); run again")
+        if response.status_code == 416:
+            raise self._refused(response, f"the object ends before byte {self._position}, it had {self._total}")
+        if response.status_code not in (200, 206):
+            raise self._refused(response, "the store refuses the object")
+        start, total = self._extent(response)
+        etag = response.headers.get("ETag")
+        if self._position and (_differ(total, self._total) or _differ(etag, self._etag)):
+            raise self._refused(response, "the object was replaced while it was read; run again")
+        self._total = self._total if total is None else total
+        self._etag = etag or self._etag
+        self._generation = response.headers.get("x-goog-generation")
+        self._skip(response, self._position - start)
+        return response
+
+    def _ask(self) -> requests.Response:
+        """The store's answer; a refused credential is renewed once."""
+        headers = {}
+        if self._position:
+            headers["Range"] = f"bytes={self._position}-"
+            if self._etag and not self._etag.startswith("W/"):
+                headers["If-Match"] = self._etag
+        location = self._access.location()
+        response = self._http.send(location.call(self._what, self._key, self._generation, headers))
+        if _refuses_credential(response):
+            response.close()
+            # a file can answer 403 for about a second after its creation (API note 6.3)
+            self._http.pause(1.0)
+            self._access.renew(location)
+            location = self._access.location()
+            response = self._http.send(location.call(self._what, self._key, self._generation, headers))
+        return response
+
+    def _extent(self, response: requests.Response) -> tuple[int, int | None]:
+        """Where the answer's body begins in the object, and the object's size."""
+        if response.status_code == 206:
+            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if not match or int(match[1]) != self._position:
+                raise self._refused(response, "the store sent another range than was asked for")
+            return int(match[1]), int(match[2])
+        length = response.headers.get("Content-Length", "")
+        if length.isdigit():
+            return 0, int(length)
+        if response.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            raise self._refused(response, "the store does not say how long the object is")
+        return 0, None
+
+    def _skip(self, response: requests.Response, count: int) -> None:
+        """Read again what was read before: the store ignored the range."""
+        while count:
+            data = response.raw.read(min(count, RAW_PIECE), decode_content=False)
+            if not data:
+                raise requests.ConnectionError
+            count -= len(data)
+
+    def _refused(self, response: requests.Response, why: str) -> ExtractError:
+        said = "" if response.status_code < 300 else f" ({self._http.words_of(response)})"
+        response.close()
+        return ExtractError(f"{self._what}: {why}{said}")
+
+
+def _differ(now: object, before: object) -> bool:
+    """Whether both are known and not the same."""
+    return None not in (now, before) and now != before
+
+
+def _refuses_credential(response: requests.Response) -> bool:
+    """Whether the store refuses the credential, perhaps because it has expired: S3 says that with 400."""
+    if response.status_code == 400:
+        return bool(_S3_TOKEN.search(text_of(response)[:2000]))
+    return response.status_code in (401, 403)
+
+
+class SliceStream(io.RawIOBase):
+    """The CSV bytes of one object: gunzipped where they are gzip (by content, any number of members).
+
+    `header` is the column names that the first line must hold; the line is left out then.
+    """
+
+    def __init__(self, source: ObjectBytes, what: str, header: tuple[str, ...] | None = None) -> None:
+        super().__init__()
+        self._source, self._what = source, what
+        self._pending = b""
+        self._member: isal_zlib.Decompress | None = None
+        self._plain: bool | None = None
+        self._header = header
+        self._ready = b""
+        self._offset = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes, b"" at the verified end. Raises ExtractError where bytes are missing or damaged."""
+        if size is None or size < 0:
+            return b"".join(iter(lambda: self.read(CSV_PIECE), b""))
+        if self._header is not None:
+            self._ready, self._header = self._after_header(self._header), None
+        if self._offset >= len(self._ready):
+            self._ready, self._offset = self._next(), 0
+        data = self._ready[self._offset : self._offset + size]
+        self._offset += len(data)
+        return data
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._source.close()
+        super().close()
+
+    def _next(self) -> bytes:
+        """The next piece of CSV."""
+        if self._plain is None:
+            while len(self._pending) < len(_PARQUET) and self._refill():
+                pass
+            if self._pending.startswith(_PARQUET):
+                raise ExtractError(f"{self._what} is a Parquet file; only CSV can be read")
+            self._plain = not self._pending.startswith(_GZIP)
+        if self._plain:
+            data, self._pending = self._pending, b""
+            return data or self._source.read(RAW_PIECE)
+        return self._gunzip()
+
+    def _gunzip(self) -> bytes:
+        while True:
+            if not self._pending and not self._refill():
+                if self._member is not None:
+                    raise ExtractError(f"{self._what}: the gzip data end early")
+                return b""
+            if self._member is None:
+                # RFC 1952: members follow each other; zero bytes may fill up the end
+                self._pending = self._pending.lstrip(b"\0")
+                if not self._pending or (len(self._pending) < len(_GZIP) and self._refill()):
+                    continue
+                if not self._pending.startswith(_GZIP):
+                    raise ExtractError(f"{self._what}: the gzip data are damaged")
+                self._member = isal_zlib.decompressobj(31)
+            data = self._unpack(self._member)
+            if self._member.eof:
+                self._pending, self._member = self._member.unused_data, None
+            else:
+                self._pending = self._member.unconsumed_tail
+            if data:
+                return data
+
+    def _unpack(self, member: isal_zlib.Decompress) -> bytes:
+        """What one step makes of the pending bytes."""
+        try:
+            return member.decompress(self._pending, CSV_PIECE)
+        # the stub calls it an exception, where it is a class of exceptions
+        except (isal_zlib.error, zlib.error):  # type: ignore[misc]
+            pass
+        raise ExtractError(f"{self._what}: the gzip data are damaged")
+
+    def _refill(self) -> bool:
+        """More stored bytes behind the pending ones; False at the end of the object."""
+        more = self._source.read(RAW_PIECE)
+        self._pending += more
+        return bool(more)
+
+    def _after_header(self, columns: tuple[str, ...]) -> bytes:
+        """Whatever follows the first record, which must name the columns (API note 7.3)."""
+        head = b""
+        while not (match := _RECORD.match(head)):
+            piece = self._next()
+            if not piece or len(head) > LONGEST_HEADER:
+                break
+            head += piece
+        line = match[0] if match else head
+        if not line:
+            raise ExtractError(f"{self._what} is empty where its header line was expected")
+        text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
+        try:
+            names = next(csv.reader(io.StringIO(text, newline="")), [])
+        except csv.Error:  # a field longer than any name
+            names = []
+        if tuple(names) != columns:
+            raise ExtractError(f"{self._what} begins with {text[:200]!r} where its header line was expected")
+        return head[len(line) :]
+
+
+def open_object(
+    http: Http, access: Access, key: str, what: str, *, is_gzip: bool, header: tuple[str, ...] | None = None
+) -> SliceStream:
+    """One object from its beginning; nothing is asked for before the first read.
+
+    is_gzip: it was announced as gzip, so it can't have 0 bytes. Its content decides how it is read: a store may have
+    unpacked it.
+    """
+    return SliceStream(ObjectBytes(http, access, key, what, may_be_empty=not is_gzip), what, header)

@@ -1,0 +1,104 @@
+"""The columns of a bronze table are a contract: they alone are exported, staged and loaded.
+
+Owns which columns an export must fill, and which column of the source fills which.
+Columns that fill themselves (DEFAULT, identity, generated) are no part of the contract. Knows no staging and no COPY.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lib.config.jobs import Load
+from lib.errors import LoadError
+from lib.extract import SourceTable
+from lib.postgres.connection import Connection, query
+from lib.postgres.driver_errors import translated
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What an export must fill in one bronze table."""
+
+    table: str
+    #: in the table's order
+    columns: tuple[str, ...]
+    #: columns that fill themselves: nothing of the source is loaded into them
+    self_filling: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Match:
+    """A contract held against a source table."""
+
+    #: bronze column -> column of the source, in the source's order, which is that of an export
+    found: Mapping[str, str]
+    #: bronze columns that the source lacks
+    missing: tuple[str, ...]
+    #: columns of the source that no bronze column asks for, in the source's order
+    unused: tuple[str, ...]
+
+
+def landing_name(column: str) -> str:
+    """A source column's name in bronze: lower case, everything but a-z, 0-9 and _ replaced by _."""
+    return re.sub(r"[^a-z0-9_]", "_", column.lower())
+
+
+def may_be_column(name: str) -> bool:
+    """Whether PostgreSQL takes this name for a column whole (manual: "Identifiers and Key Words", "System Columns")."""
+    return 0 < len(name.encode()) < 64 and name not in ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+
+
+def match(contract: Contract, source: SourceTable) -> Match:
+    """Find the source's column for each column of the contract, by its landing name.
+
+    Raises LoadError where two columns of the source land under one name that the contract asks for. Two that meet under
+    any other name do no harm.
+    """
+    landed: dict[str, list[str]] = {}
+    for column in source.columns:
+        landed.setdefault(landing_name(column), []).append(column)
+    for name in contract.columns:
+        if len(landed.get(name, ())) > 1:
+            both = " and ".join(map(repr, landed[name]))
+            raise LoadError(
+                f"{source.id}: columns {both} would both land as {name!r} in {contract.table}; rename one in Keboola"
+            )
+    wanted = {landed[name][0]: name for name in contract.columns if name in landed}
+    found = {wanted[column]: column for column in source.columns if column in wanted}
+    return Match(
+        found,
+        tuple(name for name in contract.columns if name not in found),
+        tuple(column for column in source.columns if column not in wanted),
+    )
+
+
+def read_contract(connection: Connection, load: Load) -> Contract:
+    """The contract as the database has it now. Raises LoadError where there is no such table."""
+    with translated(f"cannot look at {load.table}", LoadError):
+        columns = query(
+            connection,
+            "SELECT attname, atthasdef OR attidentity <> '', relkind IN ('r', 'p')"
+            " FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
+            " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            (f'"{load.schema}"."{load.name}"',),
+        )
+    if not columns:
+        raise LoadError(
+            f"{load.table} does not exist: let {load.script} create it, and name that script in `transform`"
+        )
+    if not columns[0][2]:
+        raise LoadError(f"{load.table} is no table: rows can only be loaded into a table")
+    contract = Contract(
+        load.table,
+        tuple(name for name, fills_itself, _ in columns if not fills_itself),
+        frozenset(name for name, fills_itself, _ in columns if fills_itself),
+    )
+    if not contract.columns:
+        raise LoadError(f"{load.table} has no column that a load could fill: each has a DEFAULT or fills itself")
+    if unknown := [name for name in load.optional_columns if name not in {name for name, *_ in columns}]:
+        raise LoadError(
+            f"{load.table} has no column {unknown[0]!r}, which optional_columns names; correct elt_jobs.json"
+        )
+    return contract

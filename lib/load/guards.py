@@ -1,0 +1,171 @@
+"""What holds a load back until the registry changes, or until a person accepts it once.
+
+Each guard has a name, by which a person accepts it: --accept JOB:GUARD. Each message says what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lib.config.jobs import Load
+from lib.config.spelling import did_you_mean
+from lib.errors import LoadError, SettingsError
+from lib.extract import SourceTable
+from lib.load.contract import Match, landing_name, may_be_column
+
+GUARDS = {
+    "missing": "the source lacks a column that the bronze table has",
+    "shrink": "the export is much smaller than the table",
+    "empty": "the export has fewer rows than min_rows",
+    "count": "the export has another number of rows than the source counts",
+}
+#: columns that a message names, and characters of each
+SHOWN = 10
+SHOWN_CHARACTERS = 70
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What a person accepts in this run, as (job, guard), and the command that would accept more."""
+
+    given: frozenset[tuple[str, str]] = frozenset()
+    command: str = "python main.py run"
+
+    @classmethod
+    def parse(cls, texts: Iterable[str], shrinking: Iterable[str], command: str) -> Accepted:
+        """From the JOB:GUARD of --accept and the jobs of --accept-shrink, which means shrink and empty.
+
+        Raises SettingsError for a guard that there is not.
+        """
+        given = {(job, guard) for job in shrinking for guard in ("shrink", "empty")}
+        for text in texts:
+            job, colon, guard = text.rpartition(":")
+            if not colon or not job or guard not in GUARDS:
+                hint = did_you_mean(guard, GUARDS) if job and guard not in GUARDS else ""
+                known = "".join(f"\n    {name:<8} {meaning}" for name, meaning in GUARDS.items())
+                raise SettingsError(f"--accept wants JOB:GUARD, not {text!r}{hint}; guards:{known}")
+            given.add((job, guard))
+        return cls(frozenset(given), command)
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        return tuple(sorted({job for job, _ in self.given}))
+
+    def check_jobs(self, loaded: Sequence[str]) -> None:
+        """Raises SettingsError for a job that this run does not load."""
+        if idle := [job for job in self.jobs if job not in loaded]:
+            raise SettingsError(
+                f"--accept names {idle[0]}, which this run does not load: {', '.join(loaded) or 'nothing'}"
+            )
+
+    def has(self, job: str, guard: str) -> bool:
+        return (job, guard) in self.given
+
+    def of(self, job: str) -> tuple[str, ...]:
+        """The guards that are accepted for this job."""
+        return tuple(sorted(guard for name, guard in self.given if name == job))
+
+    def once(self, job: str, guard: str) -> str:
+        """The command that accepts this, too."""
+        given = sorted(self.given | {(job, guard)})
+        return f"{self.command} {' '.join(f'--accept {name}:{accepted}' for name, accepted in given)}"
+
+
+def named(columns: Sequence[str]) -> str:
+    """Columns for a message: the first ones, in quotes."""
+    more = f" and {len(columns) - SHOWN:,} more" if len(columns) > SHOWN else ""
+    shown = [name if len(name) <= SHOWN_CHARACTERS else name[:SHOWN_CHARACTERS] + "..." for name in columns[:SHOWN]]
+    return ", ".join(map(repr, shown)) + more
+
+
+def nearest_column(missing: str, candidates: Sequence[str]) -> str:
+    """The candidate that a missing column most likely became, or nothing: a rename often adds or drops a word."""
+    by_name = {name.lower(): name for name in candidates}
+    near = difflib.get_close_matches(missing, by_name, n=1, cutoff=0.5)
+    near = near or [name for name in by_name if missing in name or (len(name) > 2 and name in missing)]
+    return by_name[near[0]] if near else ""
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def missing_columns(load: Load, source: SourceTable, found: Match) -> str:
+    """What is missing that may not be, with the nearest names and the ways out but for --accept; empty: nothing."""
+    missing = [name for name in found.missing if name not in load.optional_columns]
+    if not missing:
+        return ""
+    candidates = [column for column in found.unused if may_be_column(landing_name(column))]
+    near: dict[str, str] = {}
+    for name in missing[:SHOWN]:
+        near[name] = nearest_column(name, [column for column in candidates if column not in near.values()])
+    lacks = [f"no column {name!r}{f'; did you mean {new!r}?' if new else ''}" for name, new in near.items()]
+    if len(missing) > SHOWN:
+        lacks.append(f"and {len(missing) - SHOWN:,} more are missing")
+    elif found.unused and not any(near.values()):
+        lacks.append(f"but {named(found.unused)}")
+    renamed = [
+        # quoted, for a source may well call a column order
+        f"ALTER TABLE {load.table} RENAME COLUMN {_quoted(name)} TO {_quoted(landing_name(new))};"
+        for name, new in near.items()
+        if new
+    ]
+    if renamed:
+        way_out = f"If it was renamed, rename it in {load.script}, in what reads it, and in psql: {' '.join(renamed)}"
+    else:
+        way_out = f"Correct it in {load.script}, in what reads it, and in {load.table}."
+    optional = json.dumps([*near])
+    return (
+        f"{source.id} has {', '.join(lacks)}\n    The rows loaded before stay. {way_out}"
+        f'\n    If it may be missing, add to "load" of job {load.job} in elt_jobs.json:'
+        f' "optional_columns": {optional}'
+    )
+
+
+def check_columns(load: Load, source: SourceTable, found: Match, accepted: Accepted) -> None:
+    """Guard `missing`: every column of the contract is there. Raises LoadError."""
+    if not found.found:
+        raise LoadError(f"{load.table} and {source.id} have no column in common: is it the right table?")
+    if (text := missing_columns(load, source, found)) and not accepted.has(load.job, "missing"):
+        raise LoadError(
+            f"{text}\n    To load without it once (each number made of it is 0 or unknown):"
+            f" {accepted.once(load.job, 'missing')}"
+        )
+
+
+def check_count(load: Load, source: SourceTable, rows: int, accepted: Accepted) -> None:
+    """Guard `count`: as many rows were staged as the source counts, where that can be compared. Raises LoadError."""
+    if source.rows in (None, rows) or accepted.has(load.job, "count"):
+        return
+    raise LoadError(
+        f"{source.id}: the source counts {source.rows:,} rows, its export held {rows:,}"
+        "\n    The rows loaded before stay. Run again; if it stays so, tell Keboola's support."
+        f"\n    If the export is right, accept it once: {accepted.once(load.job, 'count')}"
+    )
+
+
+def check_size(load: Load, rows_before: int, rows: int, accepted: Accepted) -> None:
+    """Guards `empty` and `shrink`: the export is not much smaller than the table. Raises LoadError.
+
+    Who accepts an export below min_rows accepts its shrinking, too.
+    """
+    if rows < load.min_rows:
+        if not accepted.has(load.job, "empty"):
+            raise LoadError(
+                f"{load.table}: the export has {rows:,} rows, min_rows is {load.min_rows:,}"
+                f"\n    The {rows_before:,} rows loaded before stay. Is the table in Keboola complete?"
+                f"\n    If so, accept it once: {accepted.once(load.job, 'empty')}"
+            )
+        return
+    # rounded, since 33.3 is no binary number
+    shrunk = 100 * (rows_before - rows) > round(rows_before * load.max_shrink_percent, 6)
+    if shrunk and not accepted.has(load.job, "shrink"):
+        raise LoadError(
+            f"{load.table}: the export has {rows:,} rows, {rows_before:,} were loaded before:"
+            f" {100 - 100 * rows / rows_before:.0f} % fewer, max_shrink_percent is {load.max_shrink_percent:g}"
+            "\n    The rows loaded before stay. If the new number is right, accept it once:"
+            f" {accepted.once(load.job, 'shrink')}"
+        )

@@ -1,0 +1,301 @@
+"""Exports into staging: all are asked for at once, and the slices of all flow through one pool of connections.
+
+Tables of one group must be of one moment: they are looked at before the first export is asked for and after the last
+row is staged; where one moved meanwhile, the group is exported again.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from threading import Lock
+from typing import Generic, Protocol
+
+from lib.config.jobs import Load
+from lib.errors import EltError, ExtractError, LoadError
+from lib.extract import Extractor, Slice, SourceTable, Ticket
+from lib.load.contract import Contract, Match, landing_name, match, may_be_column
+from lib.load.guards import Accepted, check_columns, check_count, named
+from lib.load.staging import Staging, copy_slice, create_staging
+from lib.postgres.connection import Connection, Database, keep_alive
+from lib.stop import start_thread
+
+#: a group whose tables move while they are exported is exported again, a retry, until it was so many times
+EXPORT_TRIES = 3
+#: seconds between two signs of life on the connection that holds the run lock
+KEEP_ALIVE = 30.0
+
+
+@dataclass(frozen=True)
+class Staged:
+    """One job's export, whole in its staging table."""
+
+    staging: Staging
+    source: SourceTable
+    contract: Contract
+    #: columns of the source that bronze does not ask for
+    unused_columns: tuple[str, ...]
+    rows: int
+    seconds: float
+
+
+class StagingProgress(Protocol):
+    """Who is told what happens while staging; called from several threads."""
+
+    def exported(self, job: str, slices: int, rows: int | None) -> None:
+        """The export is ready to be read; rows is what the source counts, None where it does not say."""
+
+    def copied(self, job: str, rows: int) -> None:
+        """One more slice is in staging."""
+
+    def staged(self, job: str, rows: int, seconds: float) -> None:
+        """The last slice is in."""
+
+    def note(self, job: str, text: str) -> None:
+        """Something that a person should know."""
+
+
+@dataclass
+class _Export(Generic[Ticket]):
+    """An export on its way; `rows` grows under the stager's lock."""
+
+    load: Load
+    staging: Staging
+    source: SourceTable
+    unused_columns: tuple[str, ...]
+    #: what the extractor's `finish` needs
+    ticket: Ticket
+    began: float
+    slices: int = -1
+    slices_left: int = -1
+    rows: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Stager(Generic[Ticket]):
+    """Stages the jobs of some groups. `connection` holds the run lock and is kept alive meanwhile."""
+
+    database: Database
+    extractor: Extractor[Ticket]
+    connection: Connection
+    run_id: int
+    parallel: int
+    #: by job: the columns to export
+    contracts: Mapping[str, Contract]
+    accepted: Accepted
+    #: by job: columns beyond the contract that a person has been told of
+    known_unused: Mapping[str, Collection[str]]
+    progress: StagingProgress
+
+    def __post_init__(self) -> None:
+        self._noted: set[tuple[str, str]] = set()
+        self._lock = Lock()
+        self._queue: queue.SimpleQueue[tuple[_Export[Ticket], Slice] | None] = queue.SimpleQueue()
+        self._failed: dict[str, EltError] = {}
+
+    def stage(
+        self, groups: Sequence[Sequence[Load]], watched: Mapping[str, Sequence[SourceTable]]
+    ) -> tuple[dict[str, Staged], dict[str, EltError]]:
+        """Stage all jobs of all groups; returns what is staged and what failed, by job.
+
+        watched: by the first job of a group, further source tables that must not move meanwhile.
+        A group with a failed job is not exported again; the others go on. Raises what ends the whole run: a refused
+        token, a database that went away, a stop.
+        """
+        staged: dict[str, Staged] = {}
+        pending = list(groups)
+        for attempt in range(1, EXPORT_TRIES + 1):
+            staged |= self._stage_once(pending)
+            moved = {
+                group[0].job: self._moved(group, staged, watched) for group in pending if not self._has_failed(group)
+            }
+            pending = [group for group in pending if moved.get(group[0].job)]
+            for group in pending:
+                names = ", ".join(moved[group[0].job])
+                text = f"{names} changed in the source while it was exported"
+                if attempt < EXPORT_TRIES:
+                    self.progress.note(group[0].job, f"{text}: exporting the group again")
+                else:
+                    self._failed[group[0].job] = ExtractError(
+                        f"{text}, {EXPORT_TRIES} times. Run again when the source is at rest;"
+                        " the rows loaded before stay."
+                    )
+            if not pending:
+                break
+        return staged, self._failed
+
+    def _has_failed(self, group: Sequence[Load]) -> bool:
+        return any(load.job in self._failed for load in group)
+
+    def _moved(
+        self, group: Sequence[Load], staged: Mapping[str, Staged], watched: Mapping[str, Sequence[SourceTable]]
+    ) -> list[str]:
+        """Source tables of a group that are no longer what they were when its first export was asked for."""
+        before = [staged[load.job].source for load in group] + list(watched.get(group[0].job, ()))
+        with self._blame(group[0]):
+            return [table.id for table in before if self.extractor.table(table.id).version != table.version]
+        return []
+
+    @contextmanager
+    def _blame(self, load: Load) -> Iterator[None]:
+        """A failure to extract or load is this job's, and the run goes on; the first one counts."""
+        try:
+            yield
+        except (ExtractError, LoadError) as error:
+            self._failed.setdefault(load.job, error)
+
+    # ---- one pass ---------------------------------------------------------------------------------------------------
+
+    def _stage_once(self, groups: Sequence[Sequence[Load]]) -> dict[str, Staged]:
+        exports = [export for group in groups for export in self._start_group(group)]
+        finishing = [start_thread(partial(self._finish, export), f"export {export.load.job}") for export in exports]
+        copying = [start_thread(self._copy_slices, f"copy {number}") for number in range(self.parallel)]
+        self._await(finishing, copying)
+        for export in exports:
+            with self._blame(export.load):
+                self._compare_counts(export)
+        return {
+            export.load.job: Staged(
+                export.staging,
+                export.source,
+                self.contracts[export.load.job],
+                export.unused_columns,
+                export.rows,
+                export.seconds,
+            )
+            for export in exports
+            if export.load.job not in self._failed
+        }
+
+    def _start_group(self, group: Sequence[Load]) -> list[_Export[Ticket]]:
+        """Look at every table of the group and hold it against its contract, then ask for every export."""
+        began = time.monotonic()
+        ready: dict[str, tuple[SourceTable, Match]] = {}
+        exports: list[_Export[Ticket]] = []
+        for load in group:
+            with self._blame(load):
+                source = self.extractor.table(load.extract.table)
+                found = match(self.contracts[load.job], source)
+                self._tell_columns(load, source, found)
+                check_columns(load, source, found, self.accepted)
+                ready[load.job] = source, found
+        for load in group if len(ready) == len(group) else ():
+            with self._blame(load):
+                source, found = ready[load.job]
+                name = f"r{self.run_id}_{load.job}"
+                staging = create_staging(self.connection, name, self.contracts[load.job], found.found, source)
+                ticket = self.extractor.start(source, tuple(found.found.values()))
+                exports.append(_Export(load, staging, source, found.unused, ticket, began))
+        return exports
+
+    def _tell_columns(self, load: Load, source: SourceTable, found: Match) -> None:
+        """What a person should know of columns, also where the group then fails; each is told once in a run."""
+        contract = self.contracts[load.job]
+        new = [column for column in found.unused if column not in self.known_unused.get(load.job, ())]
+        shadowed = [column for column in new if landing_name(column) in contract.self_filling]
+        new = [column for column in new if column not in shadowed]
+        if new:
+            text = f"{source.id} has columns that {contract.table} lacks; they are not loaded: {named(new)}"
+            loadable = [name for name in map(landing_name, new) if may_be_column(name)]
+            # where a column is missing, too, one of these is more likely its new name
+            if loadable and not found.missing:
+                text += (
+                    f"\n    To load one, add to {load.script}:"
+                    f" SELECT elt.add_column('{contract.table}', '{loadable[0]}', 'text');"
+                )
+            self._note_once(load, text)
+        for column in shadowed:
+            self._note_once(
+                load,
+                f"{source.id} has a column {column!r}, but {contract.table} fills {landing_name(column)!r} itself,"
+                f" so it is not loaded\n    To load it, take its DEFAULT away in {load.script} and in the table",
+            )
+        if found.missing and found.found and self.accepted.has(load.job, "missing"):
+            self._note_once(
+                load, f"{source.id} has no column {named(found.missing)}: NULL in {contract.table}, as accepted"
+            )
+
+    def _note_once(self, load: Load, text: str) -> None:
+        if (load.job, text) not in self._noted:
+            self._noted.add((load.job, text))
+            self.progress.note(load.job, text)
+
+    def _finish(self, export: _Export[Ticket]) -> None:
+        """Wait for one export and hand its slices to the pool."""
+        with self._blame(export.load):
+            slices = self.extractor.finish(export.ticket).slices
+            export.slices = export.slices_left = len(slices)
+            self.progress.exported(export.load.job, len(slices), export.source.rows)
+            for csv_slice in slices:
+                self._queue.put((export, csv_slice))
+            if not slices:
+                self._report(export)
+
+    def _copy_slices(self) -> None:
+        """One connection of the pool: copy slices until there are no more."""
+        connection = self.database.connect(f"elt run {self.run_id} copy")
+        try:
+            while (item := self._queue.get()) is not None:
+                self.database.stop.raise_if_requested()
+                export, csv_slice = item
+                if export.load.job not in self._failed:
+                    with self._blame(export.load):
+                        self._copy_slice(connection, export, csv_slice)
+        finally:
+            connection.close()
+
+    def _copy_slice(self, connection: Connection, export: _Export[Ticket], csv_slice: Slice) -> None:
+        rows = copy_slice(connection, export.staging, csv_slice, export.source.id)
+        self.progress.copied(export.load.job, rows)
+        with self._lock:
+            export.rows += rows
+            export.slices_left -= 1
+            last = export.slices_left == 0
+        if last:
+            self._report(export)
+
+    def _report(self, export: _Export[Ticket]) -> None:
+        export.seconds = time.monotonic() - export.began
+        self.progress.staged(export.load.job, export.rows, export.seconds)
+
+    def _compare_counts(self, export: _Export[Ticket]) -> None:
+        """Rows staged against the source's own count, where it can be compared."""
+        load, source = export.load, export.source
+        if load.job in self._failed:
+            return
+        if export.slices == 0 and source.rows is None:
+            self._note_once(
+                load, f"{source.id}: the export names no file, and the source has no count: taken as 0 rows"
+            )
+        if source.rows in (None, export.rows) or self.extractor.table(source.id).version != source.version:
+            return  # where it moved it is exported again, or given up, as a group
+        if export.slices == 0:
+            raise ExtractError(
+                f"{source.id}: the source counts {source.rows:,} rows, but its export names no file."
+                " The rows loaded before stay; run again, and tell Keboola's support if it stays so."
+            )
+        check_count(load, source, export.rows, self.accepted)
+
+    def _await(self, finishing: list[Future[None]], copying: list[Future[None]]) -> None:
+        """Wait for threads, keep the lock's connection alive, and let what ends the run end it."""
+        pending = {*finishing, *copying}
+        last_sign = time.monotonic()
+        ended = False
+        while pending:
+            if not ended and all(future.done() for future in finishing):
+                ended = True
+                for _ in copying:
+                    self._queue.put(None)
+            done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            self.database.stop.raise_if_requested()
+            if time.monotonic() - last_sign > KEEP_ALIVE:
+                keep_alive(self.connection)
+                last_sign = time.monotonic()

@@ -1,0 +1,94 @@
+"""The run lock: one run in a database at a time. A session holds it, so it is free as soon as that session ends.
+
+PostgreSQL: "Explicit Locking", section "Advisory Locks".
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+
+import psycopg2
+
+from lib.errors import BusyError
+from lib.postgres.connection import Connection, execute, query
+
+#: pg_locks shows the run lock as classid = LOCK[0], objid = LOCK[1] of the target database: "elt", 1
+LOCK = (0x656C74, 1)
+
+
+def run_name(now: datetime) -> str:
+    """The application_name of the session that holds the lock: all that other roles may see of it, 63 bytes at most."""
+    host = socket.gethostname().split(".")[0].encode("ascii", "replace").decode()[:20]
+    return f"elt pid {os.getpid()} on {host} since {now:%Y-%m-%d %H:%M:%SZ}"
+
+
+def take_run_lock(connection: Connection, wait: Callable[[float], None] | None = None) -> None:
+    """Take the session lock that makes this the only run in this database.
+
+    Without `wait` a held lock raises BusyError that says who holds it; with it (a pause in seconds) the lock is asked
+    for once a second. A blocking pg_advisory_lock() would hold a snapshot and keep VACUUM from its work.
+    """
+    while not try_run_lock(connection):
+        if wait is None:
+            raise BusyError(
+                f"another run is at work here: {_holder_in_words(connection)}. Nothing was done."
+                " Wait for it, or queue behind it with --wait."
+            )
+        wait(1.0)
+
+
+def try_run_lock(connection: Connection) -> bool:
+    """Take the run lock if nobody holds it; says whether it is ours now."""
+    return bool(query(connection, "SELECT pg_try_advisory_lock(%s, %s)", LOCK)[0][0])
+
+
+def release_run_lock(connection: Connection) -> None:
+    """Free the lock before the session is closed: the server notices that a moment later, too late for the next run."""
+    with suppress(psycopg2.Error):
+        execute(connection, "SELECT pg_advisory_unlock_all()")
+
+
+def _holder_in_words(connection: Connection) -> str:
+    holder = lock_holder(connection)
+    if holder is None:
+        return "it ended just now"
+    backend, name, user = holder
+    return f"{name} (PostgreSQL backend {backend}, role {user})"
+
+
+def lock_holder(connection: Connection) -> tuple[int, str, str] | None:
+    """Backend, application_name and role of the session that holds the run lock; None where nobody does."""
+    rows = query(
+        connection,
+        """
+        SELECT holder.pid, activity.application_name, activity.usename
+        FROM pg_locks AS holder
+        JOIN pg_stat_activity AS activity USING (pid)
+        WHERE holder.locktype = 'advisory' AND holder.granted
+          AND holder.classid = %s AND holder.objid = %s AND holder.objsubid = 2
+          AND holder.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        """,
+        LOCK,
+    )
+    return rows[0] if rows else None
+
+
+def holds_run_lock(connection: Connection) -> bool:
+    """Whether this very session still holds the lock; asked inside the publish transaction."""
+    ((holds,),) = query(
+        connection,
+        """
+        SELECT EXISTS (
+            SELECT FROM pg_locks
+            WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()
+              AND classid = %s AND objid = %s AND objsubid = 2
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        )
+        """,
+        LOCK,
+    )
+    return bool(holds)

@@ -1,0 +1,89 @@
+"""The transaction in which a run changes the database, with the settings that every script relies on.
+
+PostgreSQL: chapters "Client Connection Defaults" and "Concurrency Control".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+
+import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+
+from lib.errors import CommitInDoubt, ConnectionLost
+from lib.postgres.connection import Connection, execute
+from lib.postgres.driver_errors import translate
+
+#: Repeated before each script, for a plain SET of an earlier one would outlive it. pg_temp stays out of the path, so it
+#: is first. Whatever could change the rows that a script makes is here: PostgreSQL's own default, not the role's or the
+#: server's. parallel_tuple_cost is a tenth of it: a row that a script parses costs far more than handing it over does.
+#: A hash table that processes share lives in /dev/shm, of which a container has 64 MB: too little for a million rows.
+TRANSACTION = """
+    SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD';
+    SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';
+    SET LOCAL standard_conforming_strings = on; SET LOCAL check_function_bodies = on; SET LOCAL row_security = off;
+    SET LOCAL array_nulls = on; SET LOCAL transform_null_equals = off; SET LOCAL quote_all_identifiers = off;
+    SET LOCAL lc_monetary = 'C'; SET LOCAL lc_numeric = 'C'; SET LOCAL lc_time = 'C';
+    SET LOCAL timezone_abbreviations = 'Default'; SET LOCAL default_text_search_config = 'pg_catalog.simple';
+    SET LOCAL xmlbinary = 'base64'; SET LOCAL xmloption = 'content'; SET LOCAL gin_fuzzy_search_limit = 0;
+    SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off;
+    SET LOCAL work_mem = '64MB'; SET LOCAL default_tablespace = '';
+    SET LOCAL parallel_tuple_cost = 0.01; SET LOCAL enable_parallel_hash = off;
+"""
+
+
+@dataclass(frozen=True)
+class TransactionSettings:
+    """What differs from one transaction to another."""
+
+    #: seconds; it must exceed deadlock_timeout (1 s), for an autovacuum in the way gives up only after that
+    lock_timeout: float = 5.0
+    #: what scripts read as elt.run_date()
+    run_date: date | None = None
+    search_path: str = "pg_catalog"
+
+
+@contextmanager
+def transaction(
+    connection: Connection, settings: TransactionSettings = TransactionSettings(), *, commit: bool = True
+) -> Iterator[None]:
+    """READ COMMITTED READ WRITE with the run's settings. Rolled back on any exception, or where `commit` is False.
+
+    Raises CommitInDoubt where nobody knows whether it was committed.
+    """
+    execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+    try:
+        apply_settings(connection, settings)
+        yield
+        if commit:
+            _commit(connection)
+    finally:
+        # also reached when COMMIT itself failed, or the connection is gone
+        if not connection.closed and connection.info.transaction_status != TRANSACTION_STATUS_IDLE:
+            try:
+                execute(connection, "ROLLBACK")
+            except psycopg2.Error:
+                connection.close()
+
+
+def _commit(connection: Connection) -> None:
+    try:
+        execute(connection, "COMMIT")
+    except psycopg2.Error as error:
+        told = translate(error, "COMMIT")
+        if isinstance(told, ConnectionLost):
+            raise CommitInDoubt(str(told)) from error
+        raise
+
+
+def apply_settings(connection: Connection, settings: TransactionSettings) -> None:
+    """Give the transaction its settings again, whatever a script did to them."""
+    own = (
+        f"SET LOCAL search_path = {settings.search_path};"
+        f" SET LOCAL lock_timeout = '{round(settings.lock_timeout * 1000)}ms';"
+        f" SET LOCAL elt.run_date = '{settings.run_date or ''}'"
+    )
+    execute(connection, TRANSACTION + own)

@@ -1,0 +1,48 @@
+"""Which bronze and gold scripts are applied here, remembered in elt.definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lib.config.jobs import Script
+from lib.postgres.connection import Connection, execute, query
+
+VIEW_MD5 = "(SELECT md5(pg_get_viewdef(oid)) FROM pg_class WHERE oid = to_regclass({}) AND relkind IN ('v', 'm'))"
+
+
+def not_applied(connection: Connection, scripts: Sequence[Script]) -> list[Script]:
+    """Those whose very text was not applied here, or whose relation is no longer as they made it."""
+    if query(connection, "SELECT to_regclass('elt.definitions')") == [(None,)]:
+        return list(scripts)
+    applied = query(
+        connection,
+        f"""
+        SELECT script
+        FROM elt.definitions
+        JOIN unnest(%s::text[], %s::text[], %s::text[]) AS wanted (script, text, relation) USING (script)
+        WHERE script_md5 = md5(text)
+          AND to_regclass(relation) IS NOT NULL
+          AND view_md5 IS NOT DISTINCT FROM {VIEW_MD5.format("relation")}
+        """,
+        (
+            [script.path for script in scripts],
+            [script.text for script in scripts],
+            [script.relation for script in scripts],
+        ),
+    )
+    return [script for script in scripts if (script.path,) not in applied]
+
+
+def record_definition(connection: Connection, run_id: int, script: Script) -> None:
+    """Remember a script that has just been applied, in the same savepoint."""
+    execute(
+        connection,
+        f"""
+        INSERT INTO elt.definitions
+        VALUES (%(script)s, md5(%(text)s), {VIEW_MD5.format("%(relation)s")}, %(run_id)s, clock_timestamp())
+        ON CONFLICT (script) DO UPDATE
+        SET script_md5 = excluded.script_md5, view_md5 = excluded.view_md5,
+            run_id = excluded.run_id, applied_at = excluded.applied_at
+        """,
+        {"script": script.path, "text": script.text, "relation": script.relation, "run_id": run_id},
+    )

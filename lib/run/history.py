@@ -1,0 +1,180 @@
+"""What each run did, recorded in schema elt.
+
+What was published is recorded on the publishing connection, inside the publish transaction; what failed, on another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from psycopg2.extras import execute_values
+
+from lib.config.jobs import Job
+from lib.errors import EltError
+from lib.load.guards import Accepted
+from lib.postgres.connection import Connection, execute, query
+from lib.transform.scripts import ScriptResult
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One row of elt.job_runs; seconds as floats, rows None where nothing was loaded."""
+
+    job: str
+    status: str
+    rows_loaded: int | None = None
+    rows_before: int | None = None
+    source_version: str | None = None
+    #: guards that a person accepted
+    accepted: tuple[str, ...] = ()
+    stage_seconds: float | None = None
+    publish_seconds: float | None = None
+    error: str | None = None
+    scripts: tuple[ScriptResult, ...] = ()
+    source_imported_at: datetime | None = None
+    #: columns of the source that bronze did not ask for
+    unused_columns: tuple[str, ...] | None = None
+
+
+#: sent in front of what a statement writes, in the same query, which is one transaction: no trigger of a stranger is on
+#: these tables, and none comes until the end of it
+WRITING = (
+    "LOCK TABLE elt.runs, elt.job_runs, elt.script_runs, elt.definitions IN ROW EXCLUSIVE MODE;"
+    " SELECT elt._refuse_triggers(ARRAY['elt.runs', 'elt.job_runs', 'elt.script_runs', 'elt.definitions']::regclass[]);"
+)
+
+
+def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_date: date) -> int:
+    """A new run's number. Runs still called running are lost, for we hold the lock."""
+    ((run_id,),) = query(
+        connection,
+        WRITING + "UPDATE elt.runs SET status = 'lost', finished_at = now(),"
+        " error = coalesce(error, 'the process ended without a word')"
+        " WHERE status = 'running';"
+        "INSERT INTO elt.runs (status, run_date, started_at, jobs, process) VALUES ('running', %s, now(), %s, %s)"
+        " RETURNING run_id",
+        (run_date, list(jobs), process),
+    )
+    return int(run_id)
+
+
+def name_source(connection: Connection, run_id: int, source: str) -> None:
+    execute(connection, WRITING + "UPDATE elt.runs SET source = %s WHERE run_id = %s", (_storable(source), run_id))
+
+
+def end_run(connection: Connection, run_id: int, status: str, error: str | None = None) -> bool:
+    """Write down how a run ended, unless that was done before: what a publish committed stays.
+
+    Also called inside the publish transaction, so that a run is never called lost whose data are there. Returns whether
+    the run was still running.
+    """
+    ended = execute(
+        connection,
+        WRITING + "UPDATE elt.runs SET status = %s, finished_at = clock_timestamp(), error = %s"
+        " WHERE run_id = %s AND status = 'running'",
+        (status, _storable(error), run_id),
+    )
+    return ended == 1
+
+
+def ended_as(connection: Connection, run_id: int) -> str:
+    """The status of a run once no COMMIT of it is pending: a plain SELECT would still say running then.
+
+    Not pg_xact_status: after a failover it speaks of somebody else's transaction. A server that does not know the run,
+    after a failover, has lost it.
+    """
+    rows = query(connection, "SELECT status FROM elt.runs WHERE run_id = %s FOR UPDATE", (run_id,))
+    return rows[0][0] if rows else "lost"
+
+
+def _storable(text: str | None) -> str | None:
+    """Text as PostgreSQL can hold it: what a source said may have a NUL or half a surrogate pair."""
+    return text and text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
+def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord]) -> None:
+    """Write one row per job, and one per script that it ran."""
+    for record in records:
+        execute(
+            connection,
+            WRITING + """
+            INSERT INTO elt.job_runs (
+                run_id, job, status, recorded_at, rows_loaded, rows_before, source_version, source_imported_at,
+                unused_columns, accepted_shrink, accepted_guards, stage_seconds, publish_seconds, error
+            ) VALUES (
+                %s, %s, %s, clock_timestamp(), %s, %s, %s, %s,
+                %s, %s, %s, round(%s::numeric, 3), round(%s::numeric, 3), %s
+            )
+            """,
+            (
+                run_id,
+                record.job,
+                record.status,
+                record.rows_loaded,
+                record.rows_before,
+                record.source_version,
+                record.source_imported_at,
+                [_storable(name) for name in record.unused_columns] if record.unused_columns else None,
+                "shrink" in record.accepted,
+                list(record.accepted),
+                record.stage_seconds,
+                record.publish_seconds,
+                _storable(record.error),
+            ),
+        )
+        rows = [
+            (
+                run_id,
+                record.job,
+                result.path,
+                round(result.seconds, 3),
+                *(result.row_counts or (None,) * 4),
+                result.broken_by,
+            )
+            for result in record.scripts
+        ]
+        with connection.cursor() as cursor:
+            if rows:
+                execute_values(cursor, WRITING + "INSERT INTO elt.script_runs VALUES %s", rows)
+
+
+@dataclass(frozen=True)
+class LastLoad:
+    """What a job's source table was when it was last published here."""
+
+    version: str
+    #: columns that bronze did not ask for; empty for runs of older versions, which did not record them
+    unused_columns: frozenset[str]
+
+
+def last_loads(connection: Connection) -> dict[str, LastLoad]:
+    """By job, for each that ever loaded."""
+    rows = query(
+        connection,
+        "SELECT DISTINCT ON (job) job, source_version, unused_columns FROM elt.job_runs"
+        " WHERE status = 'published' AND source_version IS NOT NULL ORDER BY job, run_id DESC",
+    )
+    return {job: LastLoad(version, frozenset(unused or ())) for job, version, unused in rows}
+
+
+# ---- definitions ----------------------------------------------------------------------------------------------------
+
+
+def failure_records(group: Sequence[Job], failed: Mapping[str, EltError], accepted: Accepted) -> list[JobRecord]:
+    """Records of a group that stays as it was: the failed jobs with their errors, the others held back by them."""
+    culprits = ", ".join(job.name for job in group if job.name in failed)
+    return [
+        (
+            JobRecord(job.name, "failed", accepted=accepted.of(job.name), error=str(failed[job.name]))
+            if job.name in failed
+            else JobRecord(
+                job.name,
+                "held back",
+                accepted=accepted.of(job.name),
+                error=f"{culprits} failed, and a group publishes whole or not at all",
+            )
+        )
+        for job in group
+    ]

@@ -1,0 +1,59 @@
+"""Which published relations readers had to wait for, since when, and which script did it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from lib.postgres.connection import Connection, query
+
+
+@dataclass(frozen=True)
+class ReaderWait:
+    """Readers of a relation had to wait for up to so many seconds."""
+
+    relation: str
+    script: str
+    seconds: float
+
+
+class LockWatch:
+    """Watches the locks of the transaction that is open on this connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        # what readers can already see; what the transaction makes itself nobody waits for
+        self._published = [
+            oid
+            for (oid,) in query(
+                connection,
+                "SELECT oid FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm') AND relnamespace = ANY (ARRAY["
+                "to_regnamespace('bronze'), to_regnamespace('silver'), to_regnamespace('gold')]::oid[])",
+            )
+        ]
+        #: relation -> the script that locked readers out, and when
+        self._locked: dict[str, tuple[str, float]] = {}
+
+    def look(self, script: str) -> None:
+        """Remember each published relation that readers cannot read since this script ran."""
+        for relation in self._exclusively_locked():
+            self._locked.setdefault(relation, (script, time.monotonic()))
+
+    def forget_released(self) -> None:
+        """After a rollback to a savepoint, which releases the locks taken since."""
+        held = self._exclusively_locked()
+        self._locked = {relation: since for relation, since in self._locked.items() if relation in held}
+
+    def waits(self) -> tuple[ReaderWait, ...]:
+        """Up to now, which is when the transaction ends."""
+        now = time.monotonic()
+        return tuple(ReaderWait(relation, script, now - since) for relation, (script, since) in self._locked.items())
+
+    def _exclusively_locked(self) -> list[str]:
+        rows = query(
+            self._connection,
+            "SELECT DISTINCT relation::regclass::text FROM pg_locks WHERE pid = pg_backend_pid() AND granted"
+            " AND mode = 'AccessExclusiveLock' AND relation = ANY (%s::oid[])",
+            (self._published,),
+        )
+        return [relation for (relation,) in rows]

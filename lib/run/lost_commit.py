@@ -1,0 +1,89 @@
+"""Whether a COMMIT went through whose answer was lost: asked of the database itself, on a new connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from lib.errors import Cancelled, DatabaseError, EltError
+from lib.postgres.connection import Connection, Database, execute
+from lib.postgres.driver_errors import translated
+from lib.postgres.run_lock import lock_holder, run_name, try_run_lock
+from lib.run import history
+
+#: seconds before each retry to reach the database
+RETRY_PAUSE = 1.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the database says of the run."""
+
+    committed: bool
+    #: holds the run lock; None where another run has it by now
+    connection: Connection | None
+
+
+def how_to_look(run_id: int) -> str:
+    """What a person may type to know it.
+
+    Not elt.runs: a run is failed there where some of its jobs were published, and also where none was.
+    """
+    return (
+        f"\n    Look: SELECT job FROM elt.job_runs WHERE run_id = {run_id} AND status = 'published'; a row for each job"
+        " that was published. No row: nothing was published, run again."
+    )
+
+
+def ask(
+    database: Database,
+    run_id: int,
+    lost: int,
+    seconds: float,
+    pause: Callable[[float], None],
+    clock: Callable[[], float],
+) -> Answer:
+    """Ask for so many seconds at most; `lost` is the backend of the connection that was lost.
+
+    Raises DatabaseError that says how to look where nobody answers.
+    """
+    until = clock() + seconds
+    while True:
+        try:
+            if answer := _look(database, run_id, lost):
+                return answer
+            why = f"backend {lost} is still at work"
+        except Cancelled:
+            raise
+        except EltError as error:  # not up yet, or a standby that becomes the primary
+            why = str(error).partition("\n")[0]
+        if clock() >= until:
+            raise DatabaseError(
+                f"the connection was lost while PostgreSQL answered COMMIT, and for {seconds:.0f} s"
+                f" it could not be asked ({why}): nobody knows whether this run was published.{how_to_look(run_id)}"
+            )
+        pause(RETRY_PAUSE)
+
+
+def _look(database: Database, run_id: int, lost: int) -> Answer | None:
+    """The answer, or None while the lost backend may still be committing."""
+    connection = database.connect(run_name(datetime.now(UTC)))
+    answer = None
+    try:
+        with translated("asking what became of COMMIT"):
+            # a commit of our own must not wait for a standby that is gone, which may be why the answer was lost
+            execute(
+                connection, "SET lock_timeout = '5s'; SET statement_timeout = '10s'; SET synchronous_commit = local"
+            )
+            ours = try_run_lock(connection)
+            holder = None if ours else lock_holder(connection)
+            # where another session has the lock, the lost one is gone
+            if ours or (holder is not None and holder[0] != lost):
+                status = history.ended_as(connection, run_id)
+                execute(connection, "SET lock_timeout = 0; SET statement_timeout = 0; RESET synchronous_commit")
+                answer = Answer(status not in ("running", "lost"), connection if ours else None)
+        return answer
+    finally:
+        if answer is None or answer.connection is None:
+            connection.close()

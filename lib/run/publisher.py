@@ -1,0 +1,293 @@
+"""The publish transaction: staged rows into bronze, then silver, gold and checks; a group whole or not at all.
+
+Inside a group, jobs run in dependency order: bronze definitions, load, silver. Changed gold definitions come after the
+last silver script, because they lock readers out of their view until the commit; then the checks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from lib.config.jobs import Job, Load, Script
+from lib.elt_schema.installation import SCHEMAS
+from lib.elt_schema.strangers import Name, creators, refuse_strangers, refuse_triggers
+from lib.errors import CheckFailed, DatabaseError, EltError, LoadError, LockTimeout, ScriptError
+from lib.load.bronze import publish_bronze
+from lib.load.guards import Accepted
+from lib.load.stager import Staged
+from lib.postgres.connection import execute
+from lib.postgres.driver_errors import translated
+from lib.postgres.maintenance import analyze_if_changed
+from lib.postgres.run_lock import holds_run_lock
+from lib.postgres.transaction import apply_settings, transaction
+from lib.run import definitions, history
+from lib.run.history import JobRecord, failure_records
+from lib.run.lock_watch import LockWatch, ReaderWait
+from lib.run.reporter import Reporter
+from lib.run.row_counter import RowCounter
+from lib.run.session import Session
+from lib.run.targets import lock_targets, named_in
+from lib.stop import StopSignal
+from lib.transform.checks import broken_claim, run_check
+from lib.transform.replace_view import replacement_help
+from lib.transform.scripts import ScriptResult, run_script
+
+
+@dataclass(frozen=True)
+class Published:
+    """What one publish transaction did."""
+
+    records: tuple[JobRecord, ...] = ()
+    #: qualified names of the tables that were written
+    written: tuple[str, ...] = ()
+    waits: tuple[ReaderWait, ...] = ()
+    #: job and text: what a person should look at
+    notes: tuple[tuple[str, str], ...] = ()
+
+
+class _JobFailed(Exception):
+    """Which job of a group failed; only the group's savepoint catches it."""
+
+    def __init__(self, job: Job, error: EltError) -> None:
+        super().__init__(str(error))
+        self.job = job
+        self.error = error
+
+
+@dataclass
+class Publisher:
+    """Publishes groups on the connection that holds the run lock."""
+
+    session: Session
+    #: seconds; see TransactionSettings
+    lock_timeout: float
+    #: by job
+    staged: Mapping[str, Staged]
+    accepted: Accepted
+    reporter: Reporter
+    stop: StopSignal
+    #: told of each script, load and check before it runs
+    on_begin: Callable[[str], None] = lambda step: None
+    #: what COMMIT publishes, known before it is sent: its answer may be lost
+    outcome: Published | None = None
+    #: of the group that is being published, by job
+    _records: dict[str, JobRecord] = field(default_factory=dict)
+    _notes: list[tuple[str, str]] = field(default_factory=list)
+    _named: frozenset[Name] = frozenset()
+    #: a stranger may create in one of our schemas
+    _watchful: bool = False
+
+    def __post_init__(self) -> None:
+        self.connection = self.session.connection
+        self._settings = self.session.transaction_settings(self.lock_timeout)
+
+    def publish(
+        self,
+        groups: Sequence[Sequence[Job]],
+        earlier: Mapping[str, EltError],
+        in_the_way: Callable[[], str],
+        *,
+        last_try: bool,
+    ) -> Published:
+        """Publish every group that has no job in `earlier`, in one transaction; `in_the_way` says who holds a lock.
+
+        Raises LockTimeout while there are tries left, so that the whole publish is repeated; on the last try the
+        group that met it fails alone. Raises DatabaseError where the run lock is no longer ours.
+        """
+        failed: dict[str, EltError] = dict(earlier)
+        records: list[JobRecord] = []
+        notes: list[tuple[str, str]] = []
+        with translated("publish"), transaction(self.connection, self._settings):
+            self._begin(groups)
+            for group in groups:
+                if not any(job.name in failed for job in group):
+                    try:
+                        records += self._publish_group(group)
+                        notes += self._notes
+                        continue
+                    except _JobFailed as failure:
+                        error = failure.error
+                        if isinstance(error, LockTimeout):
+                            error = LockTimeout(f"{error}; {in_the_way() or 'who held it has let go since'}")
+                            if not last_try:
+                                raise error from failure
+                        failed[failure.job.name] = error
+                records += failure_records(group, failed, self.accepted)
+            written = tuple(sorted(self._counter.all()))
+            if not history.end_run(self.connection, self.session.run_id, "failed" if failed else "done"):
+                raise DatabaseError(
+                    f"somebody changed row {self.session.run_id} of elt.runs while it ran: nothing was published."
+                    " Run again."
+                )
+            self.outcome = Published(tuple(records), written, self._locks.waits(), tuple(notes))
+        return self.outcome
+
+    def _begin(self, groups: Sequence[Sequence[Job]]) -> None:
+        """What must hold before the first group."""
+        if not holds_run_lock(self.connection):
+            raise DatabaseError(
+                "this run no longer holds the run lock, so another may be at work: nothing was published. Run again."
+            )
+        # owners were asked before the export; where strangers may create, something new may be there at any moment
+        self._named = named_in(job for group in groups for job in group)
+        self._watchful = bool(creators(self.connection, SCHEMAS))
+        self._ask_owners()
+        # deferred constraints speak where a job and a line can be named, and not at COMMIT
+        execute(self.connection, "SET CONSTRAINTS ALL IMMEDIATE")
+        self._locks = LockWatch(self.connection)
+        self._counter = RowCounter(self.connection)
+
+    # ---- one group --------------------------------------------------------------------------------------------------
+
+    def _publish_group(self, group: Sequence[Job]) -> list[JobRecord]:
+        """Raises _JobFailed with everything rolled back that the group did."""
+        self._records = {job.name: JobRecord(job.name, "published") for job in group}
+        self._notes = []
+        with self._savepoint():
+            self._counter.new()
+            for job in group:
+                with self._job(job):
+                    self._load_and_refine(job)
+            for job in group:
+                with self._job(job):
+                    self._define(job, "gold")
+            for job in group:
+                with self._job(job):
+                    self._run_checks(job)
+            records = list(self._records.values())
+            history.record_jobs(self.connection, self.session.run_id, records)
+        return records
+
+    @contextmanager
+    def _savepoint(self) -> Iterator[None]:
+        execute(self.connection, "SAVEPOINT elt_group")
+        try:
+            yield
+        except _JobFailed:
+            if not self.connection.closed:
+                execute(self.connection, "ROLLBACK TO SAVEPOINT elt_group; RELEASE SAVEPOINT elt_group")
+                self._locks.forget_released()
+            raise
+        execute(self.connection, "RELEASE SAVEPOINT elt_group")
+
+    @contextmanager
+    def _job(self, job: Job) -> Iterator[None]:
+        """A step of one job: a failure is this job's, and its seconds are counted. Raises _JobFailed."""
+        began = time.monotonic()
+        try:
+            with translated(job.name, ScriptError):
+                yield
+        except (ScriptError, LoadError, CheckFailed, LockTimeout) as error:
+            self.stop.raise_if_requested()
+            if help_with_path := self.session.path.help(error):
+                error = ScriptError(f"{error}{help_with_path}")
+            raise _JobFailed(job, error) from error
+        record = self._records[job.name]
+        seconds = (record.publish_seconds or 0.0) + time.monotonic() - began
+        self._records[job.name] = replace(record, publish_seconds=seconds)
+
+    def _load_and_refine(self, job: Job) -> None:
+        """Bronze definition, load, silver."""
+        staged = self.staged.get(job.name)
+        self._lock_targets(job, loads=staged is not None)
+        if job.load and staged:
+            self._define(job, "bronze")
+            self._load(job.load, staged)
+        for script in job.of_layer("silver"):
+            self._start(script.path)
+            result = run_script(self.connection, script)
+            self._keep_silver(job, script, result)
+        execute(self.connection, "DISCARD TEMP")
+
+    def _run_checks(self, job: Job) -> None:
+        for check in job.checks:
+            self._start(check.script.path)
+            result = run_check(self.connection, check)
+            self._keep(job, result)
+            if result.broken_by:
+                text = f"{check.script.path}: {broken_claim(result.broken_by)}; a warning, so the job is published"
+                self._notes.append((job.name, text))
+
+    # ---- steps ------------------------------------------------------------------------------------------------------
+
+    def _lock_targets(self, job: Job, *, loads: bool) -> None:
+        """Keep other writers and index builders away from the start: upgrading a lock later would deadlock with them.
+
+        Then look at the triggers that are there.
+        """
+        self._reset()
+        with translated("before anything is written", ScriptError):
+            lock_targets(self.connection, job, loads=loads)
+            refuse_triggers(self.connection, ("bronze", "silver"), [], self._named - named_in([job]))
+
+    def _define(self, job: Job, layer: str) -> None:
+        """Apply each definition of a layer that is new here, or that somebody dropped or replaced."""
+        scripts = job.of_layer(layer)
+        while scripts:
+            self._reset()
+            # asked again after each, for one may have dropped what a later one made
+            pending = definitions.not_applied(self.connection, scripts)
+            if not pending:
+                break
+            self._apply(job, pending[0])
+            scripts = scripts[scripts.index(pending[0]) + 1 :]
+
+    def _apply(self, job: Job, script: Script) -> None:
+        execute(self.connection, "SAVEPOINT elt_definition")
+        self.on_begin(script.path)
+        try:
+            result = run_script(self.connection, script)
+        except ScriptError as error:
+            execute(self.connection, "ROLLBACK TO SAVEPOINT elt_definition")
+            raise ScriptError(f"{error}{replacement_help(self.connection, script, error)}") from error
+        execute(self.connection, "RELEASE SAVEPOINT elt_definition")
+        definitions.record_definition(self.connection, self.session.run_id, script)
+        self._locks.look(script.path)
+        self._keep(job, result)
+
+    def _load(self, load: Load, staged: Staged) -> None:
+        began = time.monotonic()
+        self._start(load.table)
+        loaded = publish_bronze(self.connection, load, staged.contract, staged.staging, staged.rows, self.accepted)
+        self._counter.new()  # publish_bronze has seen to their statistics
+        self._records[load.job] = replace(
+            self._records[load.job],
+            rows_loaded=loaded.rows,
+            rows_before=loaded.rows_before,
+            source_version=staged.source.version,
+            source_imported_at=staged.source.imported_at,
+            unused_columns=staged.unused_columns,
+            accepted=self.accepted.of(load.job),
+            stage_seconds=staged.seconds,
+        )
+        self.reporter.on_load(load.table, loaded.rows, time.monotonic() - began)
+
+    def _keep_silver(self, job: Job, script: Script, result: ScriptResult) -> None:
+        changes = self._counter.new()
+        if sum((result.row_counts or ())[:3]) != sum(changes.values()):  # elt.publish_rows analyses what it changes
+            for table, rows in changes.items():
+                analyze_if_changed(self.connection, table, rows)
+        self._locks.look(script.path)
+        self._keep(job, replace(result, changed_rows=sum(changes.values())))
+
+    def _keep(self, job: Job, result: ScriptResult) -> None:
+        record = self._records[job.name]
+        self._records[job.name] = replace(record, scripts=(*record.scripts, result))
+        self.reporter.on_script(result)
+
+    def _start(self, step: str) -> None:
+        self._reset()
+        self.on_begin(step)
+
+    def _reset(self) -> None:
+        self.stop.raise_if_requested()
+        self._ask_owners()
+        apply_settings(self.connection, self._settings)
+
+    def _ask_owners(self) -> None:
+        """Where a stranger may create in one of our schemas, see that nothing new there is what scripts name."""
+        if self._watchful:
+            refuse_strangers(self.connection, self._named)

@@ -1,0 +1,274 @@
+"""A run: plan, stage, publish, record. The conductor: it knows all the workers and does no work of theirs.
+
+plan      registry and settings are read, the run lock is taken, scripts are checked     (before anything is touched)
+stage     exports of all jobs stream into elt_staging                                    (load.stager)
+publish   one transaction: bronze, silver, gold, checks, history; a group whole or not   (publisher)
+after     staging dropped, written tables vacuumed, failures recorded, one summary
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+
+from lib.config.settings import Settings
+from lib.elt_schema.installation import install
+from lib.elt_schema.strangers import refuse_strangers, script_path
+from lib.errors import Cancelled, CommitInDoubt, ConnectionLost, DatabaseError, EltError, LockTimeout
+from lib.load.contract import Contract
+from lib.load.guards import Accepted
+from lib.load.stager import Staged, Stager
+from lib.load.staging import sweep_staging
+from lib.postgres.blockers import BlockerWatch
+from lib.postgres.connection import Connection, Database, address
+from lib.postgres.driver_errors import translated
+from lib.postgres.maintenance import vacuum
+from lib.postgres.run_lock import release_run_lock, run_name, take_run_lock
+from lib.run import history, lost_commit
+from lib.run.history import JobRecord, failure_records
+from lib.run.plan import Plan, check_unselected_loads, make_extractor
+from lib.run.publisher import Published, Publisher
+from lib.run.reporter import Reporter
+from lib.run.session import LockRetry, Session
+from lib.run.targets import named_in
+from lib.run.trial import read_contracts
+from lib.stop import StopSignal
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may say about one run."""
+
+    wait: bool = False
+    accepted: Accepted = Accepted()
+    #: what scripts read as elt.run_date(); None is today in the settings' time zone
+    run_date: date | None = None
+    lock_retry: LockRetry = LockRetry()
+    #: seconds for which the database is asked what became of a COMMIT whose answer was lost; after two minutes of
+    #: silence the server ends the lost session (tcp_keepalives), and its lock is free
+    doubt_seconds: float = 180.0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended; exit_code is for the process."""
+
+    exit_code: int
+    records: tuple[JobRecord, ...] = ()
+    run_id: int | None = None
+    error: EltError | None = None
+
+
+NOTHING_PUBLISHED = " What PostgreSQL held before this run is still there."
+
+
+@dataclass
+class Run:
+    """One run of a plan. `environ` is where cloud clients look for endpoints."""
+
+    plan: Plan
+    settings: Settings
+    database: Database
+    reporter: Reporter
+    options: Options = Options()
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+
+    @property
+    def stop(self) -> StopSignal:
+        return self.database.stop
+
+    def run(self) -> RunResult:
+        """Do it. Raises what ends a run before it has a number; afterwards every outcome is a RunResult."""
+        with translated("this run"), self._session() as session:
+            try:
+                with translated(f"run {session.run_id}"):
+                    sweep_staging(session.connection)
+                    staged, failed = self._stage(session)
+                    records = self._publish(session, staged, failed)
+            except EltError as reason:
+                error = self.stop.cause_of(reason)
+                self._record_end(session, error)
+                return RunResult(error.exit_code, run_id=session.run_id, error=error)
+        exit_code = 0 if all(record.status == "published" for record in records) else 1
+        return RunResult(exit_code, records, session.run_id)
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """Connect, take the run lock, bring schema elt up to date, give the run its number."""
+        # one value for the whole run, also for one that goes on past midnight
+        run_date = self.options.run_date or datetime.now(self.settings.zone).date()
+        connection = self.database.connect(run_name(datetime.now(UTC)))
+        try:
+            take_run_lock(connection, self.stop.pause if self.options.wait else None)
+            refuse_strangers(connection, named_in(job for group in self.plan.groups for job in group))
+            install(connection)
+            recorder = self.database.connect("elt history", stoppable=False)
+            try:
+                run_id = history.begin_run(connection, self.plan.jobs, run_name(datetime.now(UTC)), run_date)
+                yield Session(run_id, connection, recorder, script_path(connection), run_date)
+            finally:
+                recorder.close()
+        finally:
+            release_run_lock(connection)
+            connection.close()
+
+    def _record_end(self, session: Session, error: EltError) -> None:
+        """Write down why the run ended early."""
+        status = "cancelled" if self.stop.requested else "failed"
+        try:
+            with translated("history"):
+                ended = history.end_run(session.recorder, session.run_id, status, str(error))
+                # another run calls this one lost where it was not published
+                if not ended and history.ended_as(session.recorder, session.run_id) != "lost":
+                    self.reporter.warn(f"run {session.run_id} had been published before that")
+        except DatabaseError as unrecorded:
+            self.reporter.warn(f"the failure could not be recorded: {unrecorded}")
+
+    # ---- stage ------------------------------------------------------------------------------------------------------
+
+    def _stage(self, session: Session) -> tuple[dict[str, Staged], dict[str, EltError]]:
+        """Export and stage what is to be loaded; a plan that only transforms needs no source and no token."""
+        if not self.plan.loads:
+            self.reporter.begin(session.run_id, address(session.connection))
+            return {}, {}
+        extractor = make_extractor(self.settings, f"elt-{session.run_id}", self.stop, self.environ, self.reporter.line)
+        source = extractor.describe()
+        history.name_source(session.connection, session.run_id, source)
+        self.reporter.begin(session.run_id, address(session.connection), source)
+        contracts, failed = self._contracts(session)
+        last_loads = history.last_loads(session.recorder)
+        outdated, watched = check_unselected_loads(self.plan, session.connection, extractor, last_loads)
+        failed |= outdated
+        with self.reporter.staging() as progress:
+            stager = Stager(
+                self.database,
+                extractor,
+                session.connection,
+                session.run_id,
+                self.settings.parallel,
+                contracts,
+                self.options.accepted,
+                {job: last.unused_columns for job, last in last_loads.items()},
+                progress,
+            )
+            staged, failed_staging = stager.stage(self.plan.loads_without(failed), watched)
+        return staged, failed | failed_staging
+
+    def _contracts(self, session: Session) -> tuple[dict[str, Contract], dict[str, EltError]]:
+        """The columns that each export must fill, and the jobs for which that cannot be said."""
+        with BlockerWatch(session.recorder, session.connection.info.backend_pid, every=0.05) as blockers:
+            found = read_contracts(
+                session.connection,
+                self.plan.loading_jobs,
+                session.path,
+                self.options.lock_retry.pauses,
+                self.stop.pause,
+                blockers.last_seen,
+            )
+        self.stop.raise_if_requested()
+        return found
+
+    # ---- publish ----------------------------------------------------------------------------------------------------
+
+    def _publish(
+        self, session: Session, staged: Mapping[str, Staged], failed: Mapping[str, EltError]
+    ) -> tuple[JobRecord, ...]:
+        """Publish what can be; retry after a pause when somebody's lock was in the way, the last error says whose."""
+        if not self.plan.groups_without(failed):
+            return self._publish_nothing(session, failed)
+        retry, accepted = self.options.lock_retry, self.options.accepted
+        publisher = Publisher(session, retry.lock_timeout, staged, accepted, self.reporter, self.stop)
+        backend = session.connection.info.backend_pid
+        try:
+            with BlockerWatch(session.recorder, backend) as blockers, self.reporter.publishing() as publisher.on_begin:
+                pauses = retry.pauses
+                while True:
+                    try:
+                        published = publisher.publish(self.plan.groups, failed, blockers.last_seen, last_try=not pauses)
+                        break
+                    except LockTimeout as error:
+                        if not pauses:
+                            raise
+                        self.reporter.line(f"{error}; trying again in {pauses[0]:g} s")
+                        self.stop.pause(pauses.pop(0))
+        except CommitInDoubt as error:
+            if publisher.outcome is None:
+                raise  # COMMIT is sent once the outcome is known
+            return self._after_lost_commit(session, publisher.outcome, error, backend)
+        except ConnectionLost as error:
+            raise ConnectionLost(f"{error}{NOTHING_PUBLISHED}") from error
+        self._record_failures(session, published.records)
+        self._tidy(session.connection, published)
+        return published.records
+
+    def _publish_nothing(self, session: Session, failed: Mapping[str, EltError]) -> tuple[JobRecord, ...]:
+        """Every group has a failed job already."""
+        accepted = self.options.accepted
+        records = tuple(record for group in self.plan.groups for record in failure_records(group, failed, accepted))
+        self._record_failures(session, records, end="failed")
+        self._tidy(session.connection, Published())
+        return records
+
+    def _after_lost_commit(
+        self, session: Session, published: Published, lost: CommitInDoubt, backend: int
+    ) -> tuple[JobRecord, ...]:
+        """Ask whether COMMIT went through, and go on if it did.
+
+        Raises ConnectionLost where it did not, DatabaseError where nobody answers.
+        """
+        try:
+            answer = lost_commit.ask(
+                self.database, session.run_id, backend, self.options.doubt_seconds, self.stop.pause, time.monotonic
+            )
+        except Cancelled:
+            how = lost_commit.how_to_look(session.run_id)
+            self.reporter.warn(f"stopped before PostgreSQL said whether this run was published.{how}")
+            raise
+        try:
+            if not answer.committed:
+                raise ConnectionLost(f"{lost}{NOTHING_PUBLISHED}") from lost
+            self.reporter.line("the connection was lost while PostgreSQL answered COMMIT; asked again: it is published")
+            self._record_failures(session, published.records)
+            if answer.connection is not None:  # None: another run has the lock by now
+                self._tidy(answer.connection, published)
+        finally:
+            if answer.connection is not None:
+                release_run_lock(answer.connection)
+                answer.connection.close()
+        return published.records
+
+    # ---- after ------------------------------------------------------------------------------------------------------
+
+    def _record_failures(self, session: Session, records: Sequence[JobRecord], *, end: str | None = None) -> None:
+        """Write down the jobs that were not published, and with `end` how the run ended.
+
+        What was published is recorded already, and stays published.
+        """
+        failures = [record for record in records if record.status != "published"]
+        try:
+            with translated("recording what failed"):
+                if end:
+                    history.end_run(session.recorder, session.run_id, end)
+                history.record_jobs(session.recorder, session.run_id, failures)
+        except DatabaseError as unrecorded:
+            self.reporter.warn(str(unrecorded))
+
+    def _tidy(self, connection: Connection, published: Published) -> None:
+        """Nothing here can undo what was published, so nothing here fails the run."""
+        try:
+            with translated("tidying up after the run"):
+                sweep_staging(connection)
+                for job, note in published.notes:
+                    self.reporter.note(job, note)
+                for wait in published.waits:
+                    self.reporter.warn(
+                        f"{wait.script} changed {wait.relation}: its readers waited for up to {wait.seconds:.1f} s"
+                    )
+                for notice in vacuum(connection, published.written):
+                    self.reporter.warn(notice)
+        except DatabaseError as error:
+            self.reporter.warn(f"what was published stays, but: {error}" if published.records else str(error))

@@ -1,0 +1,58 @@
+"""Runs checks: SQL that must return no rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg2
+
+from lib.config.jobs import Check
+from lib.errors import CheckFailed, ScriptError
+from lib.postgres.connection import Connection
+from lib.transform.scripts import ScriptResult, located
+from lib.transform.statements import statements
+
+#: rows of a failing check that its message shows
+EXAMPLES = 5
+#: for a cursor: all but numbers as PostgreSQL writes them, for Python has no date before the year 1 or after 9999
+AS_TEXT = psycopg2.extensions.new_type(
+    tuple(oid for oid in psycopg2.extensions.string_types if oid not in psycopg2.NUMBER.values),
+    "AS_TEXT",
+    lambda value, cursor: value,
+)
+
+
+def run_check(connection: Connection, check: Check) -> ScriptResult:
+    """Run a check, whose last statement returns the rows that break its claim.
+
+    Raises CheckFailed with the first of them where the check's failure is an error.
+    """
+    began = time.monotonic()
+    with connection.cursor() as cursor:
+        psycopg2.extensions.register_type(AS_TEXT, cursor)
+        for statement in statements(check.script.text):
+            with located(check.script, statement):
+                cursor.execute(statement.text)
+        if cursor.description is None:
+            where = f"{check.script.path}:{statement.line}"
+            raise ScriptError(f"{where}: the last statement returns no rows: a check ends in a SELECT")
+        columns = [column.name for column in cursor.description]
+        examples, count = cursor.fetchmany(EXAMPLES), cursor.rowcount
+    if count and check.on_failure == "error":
+        raise CheckFailed(f"{check.script.path}: {broken_claim(count, columns, examples)}")
+    return ScriptResult(check.script.path, time.monotonic() - began, broken_by=count)
+
+
+def broken_claim(count: int, columns: Sequence[str] = (), examples: Sequence[tuple[Any, ...]] = ()) -> str:
+    """How many rows break a claim, and the first of them."""
+    lines = [
+        "  ".join(f"{name}={_shown(value)}" for name, value in zip(columns, row, strict=True))[:300] for row in examples
+    ]
+    more = [f"and {count - len(lines):,} more"] if lines and count > len(lines) else []
+    return "\n    ".join([f"{count:,} row{'s break' if count > 1 else ' breaks'} this claim", *lines, *more])
+
+
+def _shown(value: object) -> str:
+    return "NULL" if value is None else repr(value) if isinstance(value, str) else str(value)

@@ -1,0 +1,68 @@
+"""What a SQL script may not contain, found by reading before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lib.config.jobs import Script
+from lib.transform.statements import Statement, statements, tokens
+
+REFUSED = {
+    ("begin",): "transaction control",
+    ("start", "transaction"): "transaction control",
+    ("commit",): "transaction control",
+    ("end",): "transaction control",
+    ("rollback",): "transaction control",
+    ("abort",): "transaction control",
+    ("savepoint",): "transaction control",
+    ("release",): "transaction control",
+    ("prepare", "transaction"): "transaction control",
+    ("set",): "a setting",
+    ("reset",): "a setting",
+    ("discard",): "a setting",
+    ("vacuum",): "a command that no transaction may hold",
+    ("truncate",): "a TRUNCATE",
+}
+
+
+WHY = {
+    "transaction control": "the whole run is one transaction, so that readers see all of it or nothing: leave it out",
+    "a setting": "it would outlive the script: every script begins with the same settings, name schemas instead",
+    "a command that no transaction may hold": "the run vacuums what it wrote, after the commit: leave it out",
+    "a TRUNCATE": "readers would see an empty table or wait: use elt.publish_rows, or DELETE",
+}
+
+
+def refusals(script: Script) -> list[str]:
+    """What a script must not contain, each as `file:line: ..`; found by reading, before anything runs."""
+    found = []
+    for kind, token, position in tokens(script.text) if "\\" in script.text else ():
+        if kind == "meta":
+            what = f"{token.split()[0]} is a command of psql, not of PostgreSQL: write SQL instead"
+            found.append((script.text.count("\n", 0, position) + 1, what))
+    if "\0" in script.text:
+        line = script.text.count("\n", 0, script.text.index("\0")) + 1
+        found.append((line, "a NUL byte, where PostgreSQL would stop reading: remove it"))
+    parts = statements(script.text)
+    found += [(part.line, text) for part in parts for text in _refusals_of(part)]
+    if not parts:
+        found.append((1, "no statement in it"))
+    return [f"{script.path}:{line}: {text}" for line, text in sorted(found)]
+
+
+def _refusals_of(statement: Statement) -> Iterator[str]:
+    words = statement.words
+    what = REFUSED.get(words[:1]) or REFUSED.get(words[:2])
+    if what and not (words[:1] == ("truncate",) and "pg_temp" in words):
+        yield f"{' '.join(words[:2]).upper()} is {what}; {WHY[what]}"
+    if words[:1] == ("copy",) and "stdin" in words:
+        yield "COPY .. FROM STDIN has no rows to read here: use INSERT .. VALUES"
+    if words[:1] == ("copy",) and "stdout" in words:
+        yield "COPY .. TO STDOUT has nobody to write to: leave it out"
+    if "concurrently" in words[:4] and words[0] != "refresh":
+        yield "CONCURRENTLY cannot run in a transaction: do it once, in psql"
+    if words[:1] == ("create",) and ("on", "commit", "drop") in zip(words, words[1:], words[2:], strict=False):
+        yield (
+            "ON COMMIT DROP: under psql -f the table would be gone at once;"
+            " begin with DROP TABLE IF EXISTS pg_temp.name"
+        )
