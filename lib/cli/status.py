@@ -34,8 +34,8 @@ def status(settings: Settings, console: Console, *, runs: int) -> int:
             errors = query(connection, ERRORS, {"runs": runs})
             if errors:
                 console.text("\nerrors, the newest first")
-            for what, error in errors:
-                console.text(f"{what}: {error}")
+            for subject, error in errors:
+                console.text(f"{subject}: {error}")
         finally:
             connection.close()
     return 0

@@ -21,8 +21,8 @@ MAX_DEPTH = 20
 class JsonSyntaxError(ValueError):
     """The text is not JSON; `line` and `column` count from 1."""
 
-    def __init__(self, what: str, line: int, column: int) -> None:
-        super().__init__(what)
+    def __init__(self, problem: str, line: int, column: int) -> None:
+        super().__init__(problem)
         self.line, self.column = line, column
 
 
@@ -160,5 +160,5 @@ class _JsonParser:
     def line(self, position: int) -> int:
         return bisect_left(self.newlines, position) + 1
 
-    def error(self, what: str, position: int) -> JsonSyntaxError:
-        return JsonSyntaxError(what, self.line(position), position - self.text.rfind("\n", 0, position))
+    def error(self, problem: str, position: int) -> JsonSyntaxError:
+        return JsonSyntaxError(problem, self.line(position), position - self.text.rfind("\n", 0, position))

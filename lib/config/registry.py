@@ -228,16 +228,16 @@ class _RegistryReader:
                 names.append(item.value)
         return tuple(names)
 
-    def object(self, node: Node, what: str, known: Collection[str]) -> dict[str, Node] | None:
+    def object(self, node: Node, subject: str, known: Collection[str]) -> dict[str, Node] | None:
         """The members of an object with known keys; None, and a mistake, where it is something else."""
         if not isinstance(node.value, dict):
-            self.wrong(node.line, f"{what} must be an object, {{...}}, not {_kind(node)}")
+            self.wrong(node.line, f"{subject} must be an object, {{...}}, not {_kind(node)}")
             return None
         self.duplicates(node, "key")
         for key, child in node.value.items():
             if key not in known:
                 hint = did_you_mean(key, known) or f"; known: {', '.join(known)}"
-                self.wrong(child.line, f"unknown key {_shown(key)} in {what}{hint}")
+                self.wrong(child.line, f"unknown key {_shown(key)} in {subject}{hint}")
         return {key: child for key, child in node.value.items() if key in known}
 
     def items(self, node: Node | None, key: str, quiet: bool = False) -> list[Node]:
@@ -258,16 +258,16 @@ class _RegistryReader:
         self.wrong(node.line, f"{key} must be {wanted}, not {_shown(value)}")
         return 0
 
-    def duplicates(self, node: Node, what: str) -> None:
+    def duplicates(self, node: Node, kind: str) -> None:
         for name, line in node.duplicates:
-            self.wrong(line, f"{what} {_shown(name)} stands here twice (first on line {node.members[name].line})")
+            self.wrong(line, f"{kind} {_shown(name)} stands here twice (first on line {node.members[name].line})")
 
-    def only_once(self, line: int, what: str) -> None:
-        if what in self.taken:
-            job, other = self.taken[what]
-            self.wrong(line, f"{what} by job {job} already (line {other})")
+    def only_once(self, line: int, claim: str) -> None:
+        if claim in self.taken:
+            job, other = self.taken[claim]
+            self.wrong(line, f"{claim} by job {job} already (line {other})")
         else:
-            self.taken[what] = (self.job_name, line)
+            self.taken[claim] = (self.job_name, line)
 
 
 def _in_order(jobs: Mapping[str, Job]) -> tuple[str, ...]:

@@ -307,9 +307,9 @@ def _syntax_message(message: str, text: str) -> str:
     """tomllib's `Invalid value (at line 3, column 8)` as file:line: what, where and the usual cause."""
     place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     line = int(place[1]) if place else text.count("\n") + 1
-    what = message[: place.start()] + f" at column {place[2]}" if place else message
+    problem = message[: place.start()] + f" at column {place[2]}" if place else message
     hint = ' (text needs quotes: host = "db.example.com")' if "Invalid value" in message else ""
-    return f"{FILE_NAME}:{line}: not valid TOML: {what}{hint}"
+    return f"{FILE_NAME}:{line}: not valid TOML: {problem}{hint}"
 
 
 def _places(text: str) -> dict[tuple[str, str], int]:

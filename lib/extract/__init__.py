@@ -46,7 +46,7 @@ class ByteStream(Protocol):
 
 @dataclass(frozen=True)
 class Slice:
-    """One piece of an export: a complete CSV stream without a header line."""
+    """One part of an export: a complete CSV stream without a header line."""
 
     #: counted from 1, for messages
     number: int

@@ -34,7 +34,7 @@ TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 #: seconds to connect, and between two bytes of an answer
 TIMEOUT = (10.0, 60.0)
 #: a request is sent this often at most, within this many seconds
-TRIES = 6
+RETRY_TRIES = 6
 RETRY_SECONDS = 900.0
 #: seconds before the second try; doubles up to the highest
 FIRST_DELAY = 1.0
@@ -69,14 +69,14 @@ def no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
 class Call:
     """One request, and what it is for in a message."""
 
-    what: str
+    subject: str
     url: str = field(repr=False)
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     auth: Auth = field(default=no_auth, repr=False)
     body: object = None
     stream: bool = False
-    tries: int = TRIES
+    tries: int = RETRY_TRIES
 
 
 class Http:
@@ -104,12 +104,12 @@ class Http:
 
         Raises ExtractError when the tries or the time are used up.
         """
-        retries = Retries(self, call.what, call.tries)
+        retries = Retries(self, call.subject, call.tries)
         while True:
             try:
                 response = self._send_stoppable(call)
             except NETWORK_ERRORS as error:
-                failure = Failure(self.explain(error), retry=is_transient(error))
+                failure = Failure(self.reason_of(error), retry=is_transient(error))
             else:
                 if response.status_code not in TRANSIENT_STATUSES:
                     return response
@@ -118,7 +118,7 @@ class Http:
 
     def _send_stoppable(self, call: Call) -> requests.Response:
         """Send in a thread that can be left behind: a stop does not wait for a silent server."""
-        answer = start_thread(partial(self._send_once, call), call.what)
+        answer = start_thread(partial(self._send_once, call), call.subject)
         while not wait([answer], timeout=STOP_EVERY).done:
             self.pause(0.0)
         return answer.result()
@@ -141,7 +141,7 @@ class Http:
             proxies={"no_proxy": host} if _LOOPBACK.fullmatch(host) else None,
         )
 
-    def explain(self, error: BaseException) -> str:
+    def reason_of(self, error: BaseException) -> str:
         """A network error in words of our own."""
         if isinstance(error, (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)):
             return f"no connection within {self._timeout[0]:g} s"
@@ -202,8 +202,8 @@ class Failure:
 class Retries:
     """How often and how long one thing is tried again."""
 
-    def __init__(self, http: Http, what: str, tries: int = TRIES) -> None:
-        self._http, self._what, self._tries = http, what, tries
+    def __init__(self, http: Http, subject: str, tries: int = RETRY_TRIES) -> None:
+        self._http, self._subject, self._tries = http, subject, tries
         self._began = http.clock()
         self.reset()
 
@@ -217,7 +217,7 @@ class Retries:
             self._wait_out(failure, failure.maintenance)
             return
         if not failure.retry:
-            raise ExtractError(f"{self._what}: {failure.why}")
+            raise ExtractError(f"{self._subject}: {failure.why}")
         if self._failed == 0:
             self._since = self._http.clock()
         self._failed += 1
@@ -226,9 +226,9 @@ class Retries:
         if failure.after is not None:
             delay = max(delay, min(failure.after, LONGEST_RETRY_AFTER))
         if self._failed >= self._tries or spent + delay > RETRY_SECONDS:
-            raise ExtractError(f"{self._what}: {failure.why}; gave up after {self._failed} tries in {spent:.0f} s")
+            raise ExtractError(f"{self._subject}: {failure.why}; gave up after {self._failed} tries in {spent:.0f} s")
         if delay >= WORTH_A_LINE:
-            self._http.report(f"{self._what}: {failure.why}; trying again in {delay:.0f} s")
+            self._http.report(f"{self._subject}: {failure.why}; trying again in {delay:.0f} s")
         self._http.pause(delay)
 
     def _wait_out(self, failure: Failure, end: float) -> None:
@@ -236,8 +236,8 @@ class Retries:
         left = end - self._http.now()
         until = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M UTC")
         if left + self._http.clock() - self._began > LONGEST_MAINTENANCE:
-            raise ExtractError(f"{self._what}: {failure.why}, until {until}; run again after that")
-        self._http.report(f"{self._what}: {failure.why}, until {until}; waiting")
+            raise ExtractError(f"{self._subject}: {failure.why}, until {until}; run again after that")
+        self._http.report(f"{self._subject}: {failure.why}, until {until}; waiting")
         self._http.pause(min(left, 60.0))
         self.reset()
 

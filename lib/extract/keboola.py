@@ -22,7 +22,7 @@ import requests
 
 from lib.errors import CredentialError, ExtractError
 from lib.extract import Export, Slice, SourceTable
-from lib.extract.http import TIMEOUT, TRIES, Call, Http, handle_of, json_of, parse_time, text_of
+from lib.extract.http import RETRY_TRIES, TIMEOUT, Call, Http, handle_of, json_of, parse_time, text_of
 from lib.extract.object_stores import Location, locate
 from lib.extract.object_stream import open_object
 
@@ -31,7 +31,7 @@ FIRST_POLL = 1.0
 POLL_GROWTH = 1.5
 HIGHEST_POLL = 10.0
 #: an export is asked for this often at most; Keboola answers an identical one from its cache (API note 8.3)
-EXPORT_TRIES = 4
+EXPORT_RETRY_TRIES = 4
 #: seconds that an export may take
 DEADLINE = 3600.0
 
@@ -120,11 +120,11 @@ class KeboolaExtractor:
 
     def start(self, table: SourceTable, columns: Sequence[str]) -> StartedExport:
         """Ask for all rows of these columns, which come in this order (API note 4.1)."""
-        what = f"export of {table.id}"
+        subject = f"export of {table.id}"
         body = {"columns": ",".join(columns), "gzip": True}
         path = f"tables/{quote(table.id, safe='')}/export-async"
-        response = self._send(path, what, method="POST", body=body, tries=EXPORT_TRIES)
-        return StartedExport(table, tuple(columns), self._answer(response, what, table.id))
+        response = self._send(path, subject, method="POST", body=body, tries=EXPORT_RETRY_TRIES)
+        return StartedExport(table, tuple(columns), self._answer(response, subject, table.id))
 
     def finish(self, started: StartedExport) -> Export:
         """Wait for the export's job, then read its manifest. A file that is gone is exported anew, once.
@@ -138,66 +138,68 @@ class KeboolaExtractor:
         return self._finish(self.start(started.table, started.columns))
 
     def _finish(self, started: StartedExport) -> Export:
-        job, what = self._finished(started.job, started.table), _name_of(started.job, started.table)
+        job, subject = self._finished(started.job, started.table), _name_of(started.job, started.table)
         try:
             results: Any = job["results"]
             file_id = int(results["file"]["id"])
         except (KeyError, TypeError, ValueError):
             file_id = None
         if file_id is None:
-            raise ExtractError(f"{what}: succeeded, but names no file")
-        return Export(started.table, ExportedFile(self, file_id, what).slices(started.columns))
+            raise ExtractError(f"{subject}: succeeded, but names no file")
+        return Export(started.table, ExportedFile(self, file_id, subject).slices(started.columns))
 
     def _finished(self, job: Mapping[str, object], table: SourceTable) -> Mapping[str, object]:
         """The job once its status is `success`."""
-        what, began, delay = _name_of(job, table), self.http.clock(), FIRST_POLL
+        subject, began, delay = _name_of(job, table), self.http.clock(), FIRST_POLL
         while job.get("status") != "success":
             status = job.get("status")
             if status in ("error", "cancelled", "terminated"):
                 ended = "failed" if status == "error" else f"was {status} in Keboola"
-                raise ExtractError(f"{what} {ended}: {self.http.scrub(_job_error(job))}")
+                raise ExtractError(f"{subject} {ended}: {self.http.scrub(_job_error(job))}")
             # whatever else the API calls it, it has not ended (API note, section 5)
             waited = self.http.clock() - began
             if waited > self._deadline:
-                raise ExtractError(f"{what}: still {status!r} after {waited / 60:.0f} minutes; look at it in Keboola")
+                raise ExtractError(
+                    f"{subject}: still {status!r} after {waited / 60:.0f} minutes; look at it in Keboola"
+                )
             self.http.pause(delay * random.uniform(0.9, 1.1))
             delay = min(delay * POLL_GROWTH, HIGHEST_POLL)
-            job = self.get(f"jobs/{job.get('id')}", what)
+            job = self.get(f"jobs/{job.get('id')}", subject)
         return job
 
-    def get(self, path: str, what: str, table_id: str = "") -> Mapping[str, object]:
+    def get(self, path: str, subject: str, table_id: str = "") -> Mapping[str, object]:
         """The API's answer to a GET; the table, where one is asked for, is named in refusals."""
-        return self._answer(self._send(path, what), what, table_id)
+        return self._answer(self._send(path, subject), subject, table_id)
 
     def _send(
-        self, path: str, what: str, method: str = "GET", body: object = None, tries: int = TRIES
+        self, path: str, subject: str, method: str = "GET", body: object = None, tries: int = RETRY_TRIES
     ) -> requests.Response:
         headers = {"X-StorageApi-Token": self._token.reveal(), "X-KBC-RunId": self._run_id}
-        return self.http.send(Call(what, self._api + path, method, headers, body=body, tries=tries))
+        return self.http.send(Call(subject, self._api + path, method, headers, body=body, tries=tries))
 
-    def _answer(self, response: requests.Response, what: str, table_id: str) -> Mapping[str, object]:
+    def _answer(self, response: requests.Response, subject: str, table_id: str) -> Mapping[str, object]:
         """The JSON object of a good answer; raises what a refusal means."""
         said = self.http.words_of(response) if not response.ok else ""
         status = response.status_code
         if status == 401:
             raise CredentialError(
-                f"{what}: the token was refused: {said}. It is wrong, expired, or belongs to another stack than"
+                f"{subject}: the token was refused: {said}. It is wrong, expired, or belongs to another stack than"
                 f" {self._host}: set another one with `python main.py credentials set keboola`, or [keboola] url"
             )
         if status == 403:
             bucket = f"bucket {table_id.rpartition('.')[0]}" if table_id else "the table's bucket"
-            raise ExtractError(f"{what}: {said}. Give the token read permission for {bucket} in Keboola")
+            raise ExtractError(f"{subject}: {said}. Give the token read permission for {bucket} in Keboola")
         if status == 404 and json_of(response).get("code") == "storage.files.notFound":
-            raise FileGone(f"{what}: {said}")
+            raise FileGone(f"{subject}: {said}")
         if status == 404 and table_id:
-            raise ExtractError(f"{what}: {said}. {self._near(table_id)}")
+            raise ExtractError(f"{subject}: {said}. {self._near(table_id)}")
         if 300 <= status < 400:
-            raise ExtractError(f"{what}: {self._host} redirects elsewhere; correct [keboola] url")
+            raise ExtractError(f"{subject}: {self._host} redirects elsewhere; correct [keboola] url")
         if not response.ok:
-            raise ExtractError(f"{what}: {said}")
+            raise ExtractError(f"{subject}: {said}")
         body = json_of(response)
         if not body:
-            raise ExtractError(f"{what}: {self._host} did not answer with JSON; is [keboola] url a Keboola stack?")
+            raise ExtractError(f"{subject}: {self._host} did not answer with JSON; is [keboola] url a Keboola stack?")
         return body
 
     def _near(self, table_id: str) -> str:
@@ -214,8 +216,8 @@ class KeboolaExtractor:
 class ExportedFile:
     """Where an export's objects are, with credentials renewed in time; shared by the readers of its slices."""
 
-    def __init__(self, extractor: KeboolaExtractor, file_id: int, what: str) -> None:
-        self._extractor, self._id, self._what = extractor, file_id, what
+    def __init__(self, extractor: KeboolaExtractor, file_id: int, subject: str) -> None:
+        self._extractor, self._id, self._subject = extractor, file_id, subject
         self._http = extractor.http
         self._lock = threading.Lock()
         self._fetch()
@@ -234,23 +236,23 @@ class ExportedFile:
     def slices(self, columns: tuple[str, ...]) -> tuple[Slice, ...]:
         file_type = self._detail.get("fileType") or "csv"
         if file_type != "csv":
-            raise ExtractError(f"{self._what}: the file is {file_type}; only csv can be read")
+            raise ExtractError(f"{self._subject}: the file is {file_type}; only csv can be read")
         if not self._detail.get("isSliced"):
             return (self._slice(1, self._location.key, columns),)
-        keys = [self._location.key_of(url, self._what) for url in self._entries()]
+        keys = [self._location.key_of(url, self._subject) for url in self._entries()]
         # BigQuery's manifest lists whatever lies below the key, perhaps itself (API note 7.8)
         keys = [key for key in keys if not key.endswith("manifest")]
         if len(set(keys)) < len(keys):
-            raise ExtractError(f"{self._what}: the manifest names an object twice")
+            raise ExtractError(f"{self._subject}: the manifest names an object twice")
         return tuple(self._slice(number, key, None) for number, key in enumerate(keys, 1))
 
     def _slice(self, number: int, key: str, header: tuple[str, ...] | None) -> Slice:
         name = key.rpartition("/")[2]
         if ".parquet" in name:
-            raise ExtractError(f"{self._what}: {name} is a Parquet file; only csv can be read")
-        what = f"{self._what}, slice {number} ({name})"
+            raise ExtractError(f"{self._subject}: {name} is a Parquet file; only csv can be read")
+        subject = f"{self._subject}, slice {number} ({name})"
         is_gzip = name.endswith(".gz") or str(self._detail.get("name")).endswith(".gz")
-        return Slice(number, name, lambda: open_object(self._http, self, key, what, is_gzip=is_gzip, header=header))
+        return Slice(number, name, lambda: open_object(self._http, self, key, subject, is_gzip=is_gzip, header=header))
 
     def _entries(self) -> list[str]:
         """The URLs in the manifest, which is fetched by its presigned URL alone."""
@@ -260,21 +262,21 @@ class ExportedFile:
             self.renew(self._location)
             response = self._manifest()
         if response.status_code == 404:
-            raise FileGone(f"{self._what}: the manifest is gone")
+            raise FileGone(f"{self._subject}: the manifest is gone")
         if response.status_code != 200:
-            raise ExtractError(f"{self._what}: the manifest cannot be read: {self._http.words_of(response)}")
+            raise ExtractError(f"{self._subject}: the manifest cannot be read: {self._http.words_of(response)}")
         entries = json_of(response).get("entries")
         if not isinstance(entries, list) or not all(isinstance(entry, dict) and "url" in entry for entry in entries):
-            raise ExtractError(f"{self._what}: the manifest is not a list of entries")
+            raise ExtractError(f"{self._subject}: the manifest is not a list of entries")
         return [str(entry["url"]) for entry in entries]
 
     def _manifest(self) -> requests.Response:
-        return self._http.send(Call(f"{self._what}, manifest", str(self._detail.get("url"))))
+        return self._http.send(Call(f"{self._subject}, manifest", str(self._detail.get("url"))))
 
     def _fetch(self) -> None:
         asked_at = self._http.now()
-        self._detail = self._extractor.get(f"files/{self._id}?federationToken=1", self._what)
-        self._location = locate(self._detail, asked_at, self._extractor.environ, self._what)
+        self._detail = self._extractor.get(f"files/{self._id}?federationToken=1", self._subject)
+        self._location = locate(self._detail, asked_at, self._extractor.environ, self._subject)
 
 
 def _name_of(job: Mapping[str, object], table: SourceTable) -> str:

@@ -39,23 +39,25 @@ class Location:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     auth: Callable[[], Auth] = field(default=lambda: no_auth, repr=False)
 
-    def call(self, what: str, key: str, generation: str | None, headers: Mapping[str, str]) -> Call:
+    def call(self, subject: str, key: str, generation: str | None, headers: Mapping[str, str]) -> Call:
         """The request for one object's bytes."""
         url, headers = self.url(key, generation), {**self.headers, **headers}
-        return Call(what, url, headers=headers, auth=self.auth(), stream=True)
+        return Call(subject, url, headers=headers, auth=self.auth(), stream=True)
 
-    def key_of(self, entry_url: str, what: str) -> str:
+    def key_of(self, entry_url: str, subject: str) -> str:
         """The key that a manifest entry names. Raises ExtractError, about `what`, for one that is not of this file."""
         match = self.entry.match(entry_url)
         key = entry_url[match.end() :] if match else ""
         # a URL's dot segments would lead elsewhere
         if not match or not key.startswith(self.key) or {".", ".."} & set(key.split("/")):
             shown = entry_url.partition("?")[0]
-            raise ExtractError(f"{what}: the manifest names {shown}, which is not part of {self.key} in {self.bucket}")
+            raise ExtractError(
+                f"{subject}: the manifest names {shown}, which is not part of {self.key} in {self.bucket}"
+            )
         return key
 
 
-def locate(detail: Mapping[str, object], now: float, environ: Mapping[str, str], what: str) -> Location:
+def locate(detail: Mapping[str, object], now: float, environ: Mapping[str, str], subject: str) -> Location:
     """The location in a file detail that was asked for with federationToken.
 
     `now` is the time of the request, in epoch seconds. `environ` may hold the ecosystem's own variables for another
@@ -65,11 +67,11 @@ def locate(detail: Mapping[str, object], now: float, environ: Mapping[str, str],
     providers = {"aws": _amazon, "azure": _azure, "gcp": _google}
     provider = str(detail.get("provider"))
     if provider not in providers:
-        raise ExtractError(f"{what}: the file lies at {provider!r}; only {', '.join(providers)} are known")
+        raise ExtractError(f"{subject}: the file lies at {provider!r}; only {', '.join(providers)} are known")
     try:
         return providers[provider](detail, now, environ)
     except (KeyError, TypeError, AttributeError, ValueError):
-        reason = f"{what}: the file's detail lacks what a download from {provider} needs (place or credentials)"
+        reason = f"{subject}: the file's detail lacks what a download from {provider} needs (place or credentials)"
     raise ExtractError(reason)
 
 

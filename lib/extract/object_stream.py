@@ -1,7 +1,7 @@
 """One object of an export as a stream of CSV bytes that survives a cut connection.
 
 Owns the bytes between a store and COPY: resuming, counting, gunzipping, the header line of a file that is not sliced.
-Knows no cloud by name (that is `stores`) and no Keboola call: `access` gives fresh credentials.
+Knows no cloud by name (that is `object_stores`) and no Keboola call: `access` gives fresh credentials.
 Memory does not depend on the size of the object.
 """
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 #: bytes asked from the connection, and the most that one step of gunzip gives
-RAW_PIECE = 256 * 1024
-CSV_PIECE = 1024 * 1024
+RAW_BLOCK = 256 * 1024
+CSV_BLOCK = 1024 * 1024
 #: this much progress makes up for the failures before it
 PROGRESS = 1024 * 1024
 #: a header line of a table's 64-character column names stays far below
@@ -54,10 +54,10 @@ class ObjectBytes:
     `may_be_empty` False: an object of 0 bytes is a failed download, as any other that breaks off.
     """
 
-    def __init__(self, http: Http, access: Access, key: str, what: str, may_be_empty: bool = True) -> None:
-        self._http, self._access, self._key, self._what = http, access, key, what
+    def __init__(self, http: Http, access: Access, key: str, subject: str, may_be_empty: bool = True) -> None:
+        self._http, self._access, self._key, self._subject = http, access, key, subject
         self._may_be_empty = may_be_empty
-        self._retries = Retries(http, what)
+        self._retries = Retries(http, subject)
         self._response: requests.Response | None = None
         self._position = 0
         self._counted_from = 0
@@ -75,7 +75,7 @@ class ObjectBytes:
                     self._response = self._open()
                 data = self._response.raw.read(size, decode_content=False)
             except NETWORK_ERRORS as error:
-                failure = Failure(self._at(self._http.explain(error)), retry=is_transient(error))
+                failure = Failure(self._at(self._http.reason_of(error)), retry=is_transient(error))
             else:
                 if data:
                     return self._count(data)
@@ -138,14 +138,14 @@ class ObjectBytes:
             if self._etag and not self._etag.startswith("W/"):
                 headers["If-Match"] = self._etag
         location = self._access.location()
-        response = self._http.send(location.call(self._what, self._key, self._generation, headers))
+        response = self._http.send(location.call(self._subject, self._key, self._generation, headers))
         if _refuses_credential(response):
             response.close()
             # a file can answer 403 for about a second after its creation (API note 6.3)
             self._http.pause(1.0)
             self._access.renew(location)
             location = self._access.location()
-            response = self._http.send(location.call(self._what, self._key, self._generation, headers))
+            response = self._http.send(location.call(self._subject, self._key, self._generation, headers))
         return response
 
     def _extent(self, response: requests.Response) -> tuple[int, int | None]:
@@ -165,7 +165,7 @@ class ObjectBytes:
     def _skip(self, response: requests.Response, count: int) -> None:
         """Read again what was read before: the store ignored the range."""
         while count:
-            data = response.raw.read(min(count, RAW_PIECE), decode_content=False)
+            data = response.raw.read(min(count, RAW_BLOCK), decode_content=False)
             if not data:
                 raise requests.ConnectionError
             count -= len(data)
@@ -173,7 +173,7 @@ class ObjectBytes:
     def _refused(self, response: requests.Response, why: str) -> ExtractError:
         said = "" if response.status_code < 300 else f" ({self._http.words_of(response)})"
         response.close()
-        return ExtractError(f"{self._what}: {why}{said}")
+        return ExtractError(f"{self._subject}: {why}{said}")
 
 
 def _differ(now: object, before: object) -> bool:
@@ -194,9 +194,9 @@ class SliceStream(io.RawIOBase):
     `header` is the column names that the first line must hold; the line is left out then.
     """
 
-    def __init__(self, source: ObjectBytes, what: str, header: tuple[str, ...] | None = None) -> None:
+    def __init__(self, source: ObjectBytes, subject: str, header: tuple[str, ...] | None = None) -> None:
         super().__init__()
-        self._source, self._what = source, what
+        self._source, self._subject = source, subject
         self._pending = b""
         self._member: isal_zlib.Decompress | None = None
         self._plain: bool | None = None
@@ -210,7 +210,7 @@ class SliceStream(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes, b"" at the verified end. Raises ExtractError where bytes are missing or damaged."""
         if size is None or size < 0:
-            return b"".join(iter(lambda: self.read(CSV_PIECE), b""))
+            return b"".join(iter(lambda: self.read(CSV_BLOCK), b""))
         if self._header is not None:
             self._ready, self._header = self._after_header(self._header), None
         if self._offset >= len(self._ready):
@@ -231,23 +231,23 @@ class SliceStream(io.RawIOBase):
         super().close()
 
     def _next(self) -> bytes:
-        """The next piece of CSV."""
+        """The next block of CSV."""
         if self._plain is None:
             while len(self._pending) < len(_PARQUET) and self._refill():
                 pass
             if self._pending.startswith(_PARQUET):
-                raise ExtractError(f"{self._what} is a Parquet file; only CSV can be read")
+                raise ExtractError(f"{self._subject} is a Parquet file; only CSV can be read")
             self._plain = not self._pending.startswith(_GZIP)
         if self._plain:
             data, self._pending = self._pending, b""
-            return data or self._source.read(RAW_PIECE)
+            return data or self._source.read(RAW_BLOCK)
         return self._gunzip()
 
     def _gunzip(self) -> bytes:
         while True:
             if not self._pending and not self._refill():
                 if self._member is not None:
-                    raise ExtractError(f"{self._what}: the gzip data end early")
+                    raise ExtractError(f"{self._subject}: the gzip data end early")
                 return b""
             if self._member is None:
                 # RFC 1952: members follow each other; zero bytes may fill up the end
@@ -255,7 +255,7 @@ class SliceStream(io.RawIOBase):
                 if not self._pending or (len(self._pending) < len(_GZIP) and self._refill()):
                     continue
                 if not self._pending.startswith(_GZIP):
-                    raise ExtractError(f"{self._what}: the gzip data are damaged")
+                    raise ExtractError(f"{self._subject}: the gzip data are damaged")
                 self._member = isal_zlib.decompressobj(31)
             data = self._unpack(self._member)
             if self._member.eof:
@@ -268,15 +268,15 @@ class SliceStream(io.RawIOBase):
     def _unpack(self, member: isal_zlib.Decompress) -> bytes:
         """What one step makes of the pending bytes."""
         try:
-            return member.decompress(self._pending, CSV_PIECE)
+            return member.decompress(self._pending, CSV_BLOCK)
         # the stub calls it an exception, where it is a class of exceptions
         except (isal_zlib.error, zlib.error):  # type: ignore[misc]
             pass
-        raise ExtractError(f"{self._what}: the gzip data are damaged")
+        raise ExtractError(f"{self._subject}: the gzip data are damaged")
 
     def _refill(self) -> bool:
         """More stored bytes behind the pending ones; False at the end of the object."""
-        more = self._source.read(RAW_PIECE)
+        more = self._source.read(RAW_BLOCK)
         self._pending += more
         return bool(more)
 
@@ -284,29 +284,29 @@ class SliceStream(io.RawIOBase):
         """Whatever follows the first record, which must name the columns (API note 7.3)."""
         head = b""
         while not (match := _RECORD.match(head)):
-            piece = self._next()
-            if not piece or len(head) > LONGEST_HEADER:
+            block = self._next()
+            if not block or len(head) > LONGEST_HEADER:
                 break
-            head += piece
+            head += block
         line = match[0] if match else head
         if not line:
-            raise ExtractError(f"{self._what} is empty where its header line was expected")
+            raise ExtractError(f"{self._subject} is empty where its header line was expected")
         text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
         try:
             names = next(csv.reader(io.StringIO(text, newline="")), [])
         except csv.Error:  # a field longer than any name
             names = []
         if tuple(names) != columns:
-            raise ExtractError(f"{self._what} begins with {text[:200]!r} where its header line was expected")
+            raise ExtractError(f"{self._subject} begins with {text[:200]!r} where its header line was expected")
         return head[len(line) :]
 
 
 def open_object(
-    http: Http, access: Access, key: str, what: str, *, is_gzip: bool, header: tuple[str, ...] | None = None
+    http: Http, access: Access, key: str, subject: str, *, is_gzip: bool, header: tuple[str, ...] | None = None
 ) -> SliceStream:
     """One object from its beginning; nothing is asked for before the first read.
 
     is_gzip: it was announced as gzip, so it can't have 0 bytes. Its content decides how it is read: a store may have
     unpacked it.
     """
-    return SliceStream(ObjectBytes(http, access, key, what, may_be_empty=not is_gzip), what, header)
+    return SliceStream(ObjectBytes(http, access, key, subject, may_be_empty=not is_gzip), subject, header)

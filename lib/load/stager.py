@@ -25,8 +25,8 @@ from lib.load.staging import Staging, copy_slice, create_staging
 from lib.postgres.connection import Connection, Database, keep_alive
 from lib.stop import start_thread
 
-#: a group whose tables move while they are exported is exported again, a retry, until it was so many times
-EXPORT_TRIES = 3
+#: how often a group is exported again whose tables move meanwhile
+EXPORT_RETRIES = 2
 #: seconds between two signs of life on the connection that holds the run lock
 KEEP_ALIVE = 30.0
 
@@ -110,7 +110,7 @@ class Stager(Generic[Ticket]):
         """
         staged: dict[str, Staged] = {}
         pending = list(groups)
-        for attempt in range(1, EXPORT_TRIES + 1):
+        for retries_left in range(EXPORT_RETRIES, -1, -1):
             staged |= self._stage_once(pending)
             moved = {
                 group[0].job: self._moved(group, staged, watched) for group in pending if not self._has_failed(group)
@@ -119,11 +119,11 @@ class Stager(Generic[Ticket]):
             for group in pending:
                 names = ", ".join(moved[group[0].job])
                 text = f"{names} changed in the source while it was exported"
-                if attempt < EXPORT_TRIES:
+                if retries_left:
                     self.progress.note(group[0].job, f"{text}: exporting the group again")
                 else:
                     self._failed[group[0].job] = ExtractError(
-                        f"{text}, {EXPORT_TRIES} times. Run again when the source is at rest;"
+                        f"{text}, {EXPORT_RETRIES + 1} times. Run again when the source is at rest;"
                         " the rows loaded before stay."
                     )
             if not pending:

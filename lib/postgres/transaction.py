@@ -73,9 +73,9 @@ def _commit(connection: Connection) -> None:
     try:
         execute(connection, "COMMIT")
     except psycopg2.Error as error:
-        told = translate(error, "COMMIT")
-        if isinstance(told, ConnectionLost):
-            raise CommitInDoubt(str(told)) from error
+        ours = translate(error, "COMMIT")
+        if isinstance(ours, ConnectionLost):
+            raise CommitInDoubt(str(ours)) from error
         raise
 
 

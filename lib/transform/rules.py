@@ -38,8 +38,8 @@ def refusals(script: Script) -> list[str]:
     found = []
     for kind, token, position in tokens(script.text) if "\\" in script.text else ():
         if kind == "meta":
-            what = f"{token.split()[0]} is a command of psql, not of PostgreSQL: write SQL instead"
-            found.append((script.text.count("\n", 0, position) + 1, what))
+            text = f"{token.split()[0]} is a command of psql, not of PostgreSQL: write SQL instead"
+            found.append((script.text.count("\n", 0, position) + 1, text))
     if "\0" in script.text:
         line = script.text.count("\n", 0, script.text.index("\0")) + 1
         found.append((line, "a NUL byte, where PostgreSQL would stop reading: remove it"))
@@ -52,9 +52,9 @@ def refusals(script: Script) -> list[str]:
 
 def _refusals_of(statement: Statement) -> Iterator[str]:
     words = statement.words
-    what = REFUSED.get(words[:1]) or REFUSED.get(words[:2])
-    if what and not (words[:1] == ("truncate",) and "pg_temp" in words):
-        yield f"{' '.join(words[:2]).upper()} is {what}; {WHY[what]}"
+    kind = REFUSED.get(words[:1]) or REFUSED.get(words[:2])
+    if kind and not (words[:1] == ("truncate",) and "pg_temp" in words):
+        yield f"{' '.join(words[:2]).upper()} is {kind}; {WHY[kind]}"
     if words[:1] == ("copy",) and "stdin" in words:
         yield "COPY .. FROM STDIN has no rows to read here: use INSERT .. VALUES"
     if words[:1] == ("copy",) and "stdout" in words:

@@ -1,8 +1,8 @@
-"""PostgreSQL from a wheel: for the demo, for the tests and for who writes `embedded = true`.
+"""PostgreSQL from a package: for the demo, for the tests and for who writes `embedded = true`.
 
 The server accepts connections on a socket that only its account and root can reach, never from the network. It
 outlives the process that started it, any number of processes share it, and it ends when it is told to. No account is
-created, no permission changed outside the server's folder (server_folder.py), and no process ended but the postmaster
+created, no permission changed outside the server's folder (folder.py), and no process ended but the postmaster
 of the folder's own data.
 """
 
@@ -288,12 +288,12 @@ def _ready(home: Path) -> bool:
 
 def _stop(home: Path, signal_number: signal.Signals) -> bool:
     deadline = time.monotonic() + STOP_SECONDS
-    told = False
+    signalled = False
     while True:
-        if not told and _answers(home) and (postmaster := _postmaster(home)):
+        if not signalled and _answers(home) and (postmaster := _postmaster(home)):
             with suppress(ProcessLookupError):
                 os.kill(postmaster, signal_number)
-            told = True
+            signalled = True
         with alive_lock(home) as alive:
             if alive is not None and not _answers(home):
                 break
@@ -306,4 +306,4 @@ def _stop(home: Path, signal_number: signal.Signals) -> bool:
     if folder.parent != home:
         with suppress(OSError):
             folder.rmdir()
-    return told
+    return signalled
