@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from lib.config.jobs import Job
 from lib.elt_schema.strangers import Name, refuse_triggers
 from lib.postgres.connection import Connection, execute, query
-from lib.transform.names import names
+from lib.transform.references import references
 
 
 def named_in(jobs: Iterable[Job]) -> frozenset[Name]:
@@ -17,7 +17,7 @@ def named_in(jobs: Iterable[Job]) -> frozenset[Name]:
         if job.load:
             found.add((job.load.schema, job.load.name))
         for script in job.scripts:
-            found |= names(script.text).all
+            found |= references(script.text).all
             if script.layer in ("bronze", "gold"):
                 schema, _, name = script.relation.partition(".")
                 found.add((schema, name))
@@ -31,7 +31,7 @@ def written_in(jobs: Iterable[Job]) -> list[Name]:
         if job.load:
             found.add((job.load.schema, job.load.name))
         for script in job.transform:
-            found |= names(script.text).published | names(script.text).changed
+            found |= references(script.text).published | references(script.text).changed
     return sorted(found)
 
 
@@ -40,7 +40,7 @@ def lock_targets(connection: Connection, job: Job, *, loads: bool) -> None:
 
     A table that people edit and no load overwrites is locked less: an open edit must not hold up the morning.
     """
-    scripts = [names(script.text) for script in job.transform]
+    scripts = [references(script.text) for script in job.transform]
     replaced = {(job.load.schema, job.load.name)} if loads and job.load else set()
     replaced |= {name for script in scripts for name in script.published}
     changed = {name for script in scripts for name in script.changed} - replaced

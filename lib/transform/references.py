@@ -11,7 +11,7 @@ from lib.transform.statements import without_comments
 
 
 @dataclass(frozen=True)
-class Names:
+class References:
     """What a script names as schema.name, in string literals and bodies of functions too, but not in comments."""
 
     #: in the layers, as (schema, name): relations, functions, types, operators
@@ -23,7 +23,7 @@ class Names:
 
 
 @cache
-def names(text: str) -> Names:
+def references(text: str) -> References:
     """The names in a script."""
     all_names: set[tuple[str, str]] = set()
     published: set[tuple[str, str]] = set()
@@ -35,7 +35,7 @@ def names(text: str) -> Names:
     publishes = False
     for kind, token in without_comments(text):
         if kind in ("string", "escapes", "dollar") and first != "comment":
-            inner = names(_inner(kind, token))
+            inner = references(_inner(kind, token))
             all_names |= inner.all
             published |= inner.published | (inner.all if publishes else set())
             changed |= inner.changed
@@ -63,7 +63,7 @@ def names(text: str) -> Names:
             before = (before[1], pending)
         pending = name
         publishes = publishes and token not in (")", ";")
-    return Names(frozenset(all_names), frozenset(published), frozenset(changed))
+    return References(frozenset(all_names), frozenset(published), frozenset(changed))
 
 
 def _inner(kind: str, token: str) -> str:
