@@ -1,36 +1,47 @@
 """The demo: a PostgreSQL of its own, a local Keboola, the project's own jobs. Reads and writes nothing but .elt/demo/.
 
-The daily load of today is a whole run. Before it come the 29 mornings that trends and forecasts need, those that were
-not played before: their rows go into bronze without an export, and the jobs' own scripts make silver of them. The cast
-of sandbox/inventory.py tells its story up to today; started again on a later day, the demo goes on with that day's
-telling.
+Before the daily load of today come those of the 29 mornings that trends and forecasts need, as far as they were not
+played before. Each is a whole run. The cast of sandbox/inventory.py tells its story up to today; started again on a
+later day, the demo goes on with that day's telling.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib.cli.arguments import how_to_type
 from lib.cli.command_line import run_command
 from lib.cli.console import Console
-from lib.config.secret import Secret
+from lib.config.secret_value import Secret
 from lib.config.settings import ROOT, Postgres, Settings
-
-if TYPE_CHECKING:
-    from psycopg2.extensions import connection as Connection
-
-    from lib.config.jobs import Job
-    from sandbox.keboola_server import KeboolaServer
+from lib.errors import DatabaseError
+from lib.load.guards import Accepted
+from lib.postgres.connection import Database
+from lib.run.plan import Plan, make_plan, read_project
+from lib.run.runner import Options, Run
+from lib.stop import StopSignal, run_stoppable
+from sandbox.inventory import (
+    CAST,
+    COST_COLUMNS,
+    COSTS_TABLE,
+    PRODUCTS_TABLE,
+    STOCK_COLUMNS,
+    STOCK_TABLE,
+    UNIT_COSTS,
+    put_inventory,
+    stock,
+)
+from sandbox.keboola_server import KeboolaServer
 
 TOKEN = Secret("815-4711-demo")
 #: as many as a forecast looks back, the one before, and one more: the days of the story
 DAYS = 30
-OPEN_PSQL = "Somebody holds a lock, perhaps a transaction left open in psql: end it, then start the demo again."
 #: what an analyst would ask, and how
 TOUR = (
     (
@@ -128,32 +139,48 @@ def run_demo(given: argparse.Namespace) -> int:
     return run_command(given.demo_command, given, settings)
 
 
-def _with_keboola(settings: Settings, given: argparse.Namespace, console: Console) -> int:
-    from sandbox.inventory import CAST, COST_COLUMNS, COSTS_TABLE, UNIT_COSTS, put_inventory
-    from sandbox.keboola_server import KeboolaServer
+class _Keboola(KeboolaServer):
+    """The local Keboola of the demo: it holds one morning of the story that ends today."""
 
+    def __init__(self, today: date) -> None:
+        super().__init__(token=TOKEN.reveal(), polls=0, clock=self._five_in_the_morning)
+        self._today = self._day = today
+        self.put_table(COSTS_TABLE, columns=COST_COLUMNS, rows=UNIT_COSTS)
+
+    def _five_in_the_morning(self) -> float:
+        """Whenever the demo looks: to a second run the tables are unchanged."""
+        return datetime.combine(self._day, time(5), UTC).timestamp()
+
+    def put(self, day: date) -> None:
+        """Hold the inventory as it is on this day, on which it was imported."""
+        self._day = day
+        for table in (PRODUCTS_TABLE, STOCK_TABLE):
+            self.delete_table(table)
+        put_inventory(self, products=0, day=day.toordinal(), story_ends=self._today.toordinal())
+
+
+def _with_keboola(settings: Settings, given: argparse.Namespace, console: Console) -> int:
     today = date.today()
-    # five in the morning, whenever the demo looks: a second run finds the tables unchanged
-    morning = datetime.combine(today, time(5), UTC).timestamp()
-    with KeboolaServer(token=TOKEN.reveal(), polls=0, clock=lambda: morning) as keboola:
+    with _Keboola(today) as keboola:
         os.environ.update(keboola.store_environment)
         settings = replace(settings, keboola_url=keboola.url)
-        put_inventory(keboola, products=0, day=today.toordinal(), story_ends=today.toordinal())
-        keboola.put_table(COSTS_TABLE, columns=COST_COLUMNS, rows=UNIT_COSTS)
+        keboola.put(today)
         if given.demo_command in ("run", "check"):
             return run_command(given.demo_command, given, settings)
         if given.demo_command == "fail":
             return _fail(settings, keboola, today, console)
         console.text(f"A local Keboola with {len(CAST)} products, and a PostgreSQL below {settings.state}.\n")
-        exit_code = _load(settings, today, console)
+        exit_code = _load(settings, keboola, today, console)
     if exit_code == 0:
         _show(settings, console)
     return exit_code
 
 
-def _load(settings: Settings, today: date, console: Console, *, quiet: bool = False) -> int:
+def _load(settings: Settings, keboola: _Keboola, today: date, console: Console, *, quiet: bool = False) -> int:
     """The mornings before today, and the daily load of today; returns its exit code."""
-    _play(settings, today, console)
+    if exit_code := _play(settings, keboola, today, console):
+        return exit_code
+    keboola.put(today)
     return _daily_load(settings, today, quiet=quiet)
 
 
@@ -162,11 +189,9 @@ def _daily_load(settings: Settings, today: date, *, quiet: bool) -> int:
     return run_command("run", run, settings)
 
 
-def _fail(settings: Settings, keboola: KeboolaServer, today: date, console: Console) -> int:
+def _fail(settings: Settings, keboola: _Keboola, today: date, console: Console) -> int:
     """Play a bad morning: a renamed column, the mail that cron would send, gold as it was, and what heals it."""
-    from sandbox.inventory import STOCK_COLUMNS, STOCK_TABLE, stock
-
-    if exit_code := _load(settings, today, console, quiet=True):
+    if exit_code := _load(settings, keboola, today, console, quiet=True):
         return exit_code
     before = _ask(settings, STILL_THERE)
     renamed = [RENAMED.get(column, column) for column in STOCK_COLUMNS]
@@ -186,134 +211,70 @@ def _fail(settings: Settings, keboola: KeboolaServer, today: date, console: Cons
     return 0 if (exit_code, after) == (1, before) else 1
 
 
-def _play(settings: Settings, today: date, console: Console) -> None:
-    """Load each day before today that is not loaded yet, each in a transaction of its own, all on one connection.
+def _play(settings: Settings, keboola: _Keboola, today: date, console: Console) -> int:
+    """Run the daily load of each day before today that is not loaded yet; returns an exit code.
 
-    Without gold and checks: the daily load that comes after makes and runs them.
+    A group that somebody added and that loads a table which is not here is left to the load of today, which says so.
     """
-    from lib.elt_schema.installation import install
-    from lib.errors import DatabaseError, LoadError, LockTimeout, ScriptError
-    from lib.postgres.connection import Database, query
-    from lib.postgres.driver_errors import translated
-    from lib.postgres.run_lock import release_run_lock, run_name, take_run_lock
-    from lib.run.plan import make_plan, read_project
-    from lib.stop import StopSignal, run_stoppable
-
-    days = [today - timedelta(days=ago) for ago in range(DAYS - 1, 0, -1)]
-    # a group that somebody added loads from a table which is not here: the run of today says so
-    groups = [
+    registry = read_project(settings.root)
+    known = [
         group
-        for group in make_plan(read_project(settings.root)).groups
-        if all(job.load.extract.table in _tables(today, today) for job in group if job.load)
+        for group in make_plan(registry).groups
+        if all(job.load.extract.table in (PRODUCTS_TABLE, STOCK_TABLE, COSTS_TABLE) for job in group if job.load)
     ]
-
+    days = [today - timedelta(days=ago) for ago in range(DAYS - 1, 0, -1)]
+    missing = sorted(set(days) - _loaded_days(settings))
+    if not missing or not known:
+        return 0
+    plan = make_plan(registry, [job.name for group in known for job in group])
+    console.text(f"Loading {len(missing)} mornings before today, {missing[0]} to {missing[-1]} ...\n")
     stop = StopSignal()
-
-    def play() -> None:
-        connection = Database(settings, stop).connect(run_name(datetime.now(UTC)))
-        try:
-            with translated("the mornings before today"):
-                take_run_lock(connection, stop.pause)
-                install(connection)
-                loaded: set[date] = set()
-                if query(connection, "SELECT to_regclass('silver.loaded_days')") != [(None,)]:
-                    loaded = {day for (day,) in query(connection, "SELECT day FROM silver.loaded_days")}
-                _refuse_another_cast(connection, settings)
-                missing = [day for day in days if day not in loaded]
-                if missing and groups:
-                    console.text(f"Loading {len(missing)} mornings before today, {missing[0]} to {missing[-1]} ...\n")
-                for day in missing:
-                    try:
-                        with translated("loading"):
-                            for group in groups:
-                                _load_morning(connection, group, day, today)
-                    except (ScriptError, LoadError, DatabaseError) as error:
-                        hint = f"\n    {OPEN_PSQL}" if isinstance(error, LockTimeout) else ""
-                        raise type(error)(f"the morning of {day}: {error}{hint}") from error
-                    stop.raise_if_requested()
-        finally:
-            release_run_lock(connection)
-            connection.close()
-
-    run_stoppable(play, stop)
+    return run_stoppable(lambda: _play_days(settings, keboola, plan, missing, console, stop), stop)
 
 
-def _refuse_another_cast(connection: Connection, settings: Settings) -> None:
-    """A demo of an older version knew other products; their mornings and these tell no story together."""
-    from lib.errors import DatabaseError
-    from lib.postgres.connection import query
-    from sandbox.inventory import CAST
+def _play_days(
+    settings: Settings, keboola: _Keboola, plan: Plan, days: Sequence[date], console: Console, stop: StopSignal
+) -> int:
+    """One run after the other; what it says is shown where it fails."""
+    # the cast may have changed since the demo was last used
+    accepted = Accepted(frozenset((name, guard) for name in plan.loads for guard in ("shrink", "empty")))
+    for day in days:
+        stop.raise_if_requested()
+        keboola.put(day)
+        words = io.StringIO()
+        told = Console(out=words, err=words)
+        options = Options(wait=True, accepted=accepted, run_date=day)
+        result = Run(plan, settings, Database(settings, stop), told, options).run()
+        stop.raise_if_requested()
+        if result.exit_code:
+            told.summary(f"the morning of {day}", result.records, result.error)
+            console.error(words.getvalue().rstrip())
+            return result.exit_code
+    return 0
 
-    if query(connection, "SELECT to_regclass('silver.products')") == [(None,)]:
-        return
-    ((all_products, known),) = query(
-        connection,
-        "SELECT count(*), count(*) FILTER (WHERE product_sku = ANY(%s)) FROM silver.products",
-        ([member.sku for member in CAST],),
-    )
+
+def _loaded_days(settings: Settings) -> set[date]:
+    """The days that the history holds. Raises DatabaseError where another version of the demo made it: its mornings
+    and these tell no story together."""
+    if _ask(settings, "SELECT to_regclass('silver.loaded_days'), to_regclass('silver.products')")[1] == [(None, None)]:
+        return set()
+    skus = [member.sku for member in CAST]
+    products = "SELECT count(*), count(*) FILTER (WHERE product_sku = ANY(%s)) FROM silver.products"
+    _, [(all_products, known)] = _ask(settings, products, skus)
     if all_products and not known:
         raise DatabaseError(
-            f"{settings.state} holds the sample products of another version of the demo. To begin anew:\n"
+            f"{settings.state} holds the sample products of another version of the demo. To begin again:\n"
             f"    {how_to_type('stop', settings)}\n    rm -r {settings.state}"
         )
+    return {day for (day,) in _ask(settings, "SELECT day FROM silver.loaded_days")[1]}
 
 
-def _tables(day: date, today: date) -> dict[str, tuple[Sequence[str], Iterable[Sequence[str]]]]:
-    """Columns and rows of the tables of this morning, by their names in Keboola."""
-    from sandbox import inventory
-
-    number, story_ends = day.toordinal(), today.toordinal()
-    return {
-        inventory.PRODUCTS_TABLE: (inventory.PRODUCT_COLUMNS, inventory.products(0, number, story_ends=story_ends)),
-        inventory.STOCK_TABLE: (inventory.STOCK_COLUMNS, inventory.stock(0, day=number, story_ends=story_ends)),
-        inventory.COSTS_TABLE: (inventory.COST_COLUMNS, inventory.UNIT_COSTS),
-    }
-
-
-def _load_morning(connection: Connection, group: Sequence[Job], day: date, today: date) -> None:
-    """Publish what one morning brought, the group whole or not at all."""
-    from psycopg2 import sql
-    from psycopg2.extras import execute_values
-
-    from lib.extract import SourceTable
-    from lib.load.bronze import publish_bronze
-    from lib.load.contract import match, read_contract
-    from lib.load.guards import Accepted
-    from lib.load.staging import create_staging, drop_staging
-    from lib.postgres.transaction import TransactionSettings, transaction
-    from lib.transform.scripts import run_script
-
-    tables = _tables(day, today)
-    with transaction(connection, TransactionSettings(run_date=day)), connection.cursor() as cursor:
-        for job in group:
-            for script in job.of_layer("bronze"):
-                run_script(connection, script)
-            if load := job.load:
-                columns, rows = tables[load.extract.table]
-                source = SourceTable(load.extract.table, tuple(columns), rows=None, has_nulls=False, version="")
-                contract = read_contract(connection, load)
-                found = match(contract, source).found
-                staging = create_staging(connection, f"demo_{job.name}", contract, found, source)
-                places = [columns.index(column) for column in found.values()]
-                texts = [[row[place] for place in places] for row in rows]
-                names = sql.SQL(", ").join(map(sql.Identifier, staging.columns))
-                insert = sql.SQL("INSERT INTO {} ({}) VALUES %s").format(staging.identifier, names)
-                execute_values(cursor, insert.as_string(connection), texts, page_size=1000)
-                accepted = Accepted(frozenset({(job.name, "shrink"), (job.name, "empty")}))
-                publish_bronze(connection, load, contract, staging, len(texts), accepted)
-                drop_staging(connection, staging.name)
-            for script in job.of_layer("silver"):
-                run_script(connection, script)
-
-
-def _ask(settings: Settings, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+def _ask(settings: Settings, sql: str, *arguments: object) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Headers and rows of one question to the demo's database."""
-    from lib.postgres.connection import Database
-
     connection = Database(settings).connect("elt demo")
     try:
         with connection.cursor() as cursor:
-            cursor.execute(sql)
+            cursor.execute(sql, arguments or None)
             return [column.name for column in cursor.description or ()], cursor.fetchall()
     finally:
         connection.close()

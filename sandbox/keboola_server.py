@@ -24,7 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from sandbox.csv_slices import QUOTINGS, Row
 from sandbox.faults import Fault, Faults, spoil
@@ -118,7 +118,7 @@ class KeboolaServer:
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> KeboolaServer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -180,7 +180,7 @@ class KeboolaServer:
         return table.encoded(table.default_shape()).rows
 
     def delete_table(self, table_id: str) -> None:
-        """Drop a table; the files of its exports stay."""
+        """Drop a table, if it is there; the files of its exports stay."""
         self._api.drop(table_id)
 
     def expire_credentials(self) -> None:

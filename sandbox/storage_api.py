@@ -71,7 +71,7 @@ class StorageApi:
     def drop(self, table_id: str) -> None:
         """Remove a table; the files of its exports stay."""
         with self._lock:
-            del self.tables[table_id]
+            self.tables.pop(table_id, None)
 
     def answer(self, request: Request) -> Response:
         """The response to any request below /v2/storage."""

@@ -16,7 +16,7 @@ import pytest
 
 from conftest import Database as TestDatabase
 from lib.cli.console import Console
-from lib.config.secret import Secret
+from lib.config.secret_value import Secret
 from lib.config.settings import Settings
 from lib.postgres.connection import Database
 from lib.run.plan import make_plan, read_project

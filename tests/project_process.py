@@ -160,7 +160,7 @@ def main() -> int:
     from lib.cli.arguments import run_parser
     from lib.cli.command_line import guarded
     from lib.cli.run import run_jobs
-    from lib.config.secret import Secret
+    from lib.config.secret_value import Secret
     from lib.config.settings import Postgres, Settings
 
     about = json.loads(os.environ["ELT_TEST_PROJECT"])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.config.secret import Secret
+from lib.config.secret_value import Secret
 from lib.config.secrets import (
     ask_keyring,
     delete_secret,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import Database as EmptyDatabase
 from lib.config.jobs import Extract, Load
-from lib.config.secret import Secret
+from lib.config.secret_value import Secret
 from lib.config.settings import Settings
 from lib.errors import LoadError
 from lib.extract import Slice, SourceTable
@@ -22,7 +22,7 @@ from lib.extract.keboola import KeboolaExtractor
 from lib.load.bronze import publish_bronze
 from lib.load.contract import Contract, match, read_contract
 from lib.load.guards import Accepted
-from lib.load.staging import QuotedEndMarkers, copy_slice, create_staging
+from lib.load.staging_table import QuotedEndMarkers, copy_slice, create_staging
 from lib.postgres.connection import Connection, Database, execute, query
 from lib.postgres.transaction import TransactionSettings, transaction
 from project import Project

@@ -18,7 +18,7 @@ from lib.extract import Slice, SourceTable
 from lib.load.bronze import Loaded, publish_bronze
 from lib.load.contract import Contract, match, read_contract
 from lib.load.guards import Accepted
-from lib.load.staging import Staging, copy_slice, create_staging, drop_staging, sweep_staging
+from lib.load.staging_table import Staging, copy_slice, create_staging, drop_staging, sweep_staging
 from lib.postgres.connection import Database, execute, query
 from lib.postgres.maintenance import vacuum
 from lib.postgres.transaction import TransactionSettings, transaction

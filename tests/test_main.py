@@ -199,15 +199,15 @@ def test_the_demo_plays_its_mornings_beside_a_job_that_it_knows_nothing_of(demo:
     assert demo.run("main.py", "demo", "psql", "-XAtc", worth).stdout.strip() == "15|15|t"
 
 
-def test_the_demo_names_the_morning_that_fails_and_status_says_that_nothing_was_run(demo: Checkout) -> None:
+def test_the_demo_names_the_morning_that_fails_and_status_knows_the_run(demo: Checkout) -> None:
     script = demo.folder / "sql_scripts/silver/loaded_days.sql"
     script.write_text(script.read_text().replace("elt.run_date()", "elt.run_dat()"))
     played = demo.run("main.py", "demo")
     assert played.returncode == 1, played.stdout
-    assert re.search(
-        r"^error: the morning of \d{4}-\d\d-\d\d: silver/loaded_days.sql:\d+: .*run_dat", played.stdout, re.M
-    )
-    assert "no run yet" in demo.run("main.py", "demo", "status").stdout
+    assert re.search(r"^inventory_history failed: silver/loaded_days.sql:\d+: .*run_dat", played.stdout, re.M)
+    summary = r"the morning of \d{4}-\d\d-\d\d: 0 jobs published, 1 failed: inventory_history \("
+    assert re.match(summary, played.stdout.splitlines()[-1])
+    assert re.search(r"^ +1  failed ", demo.run("main.py", "demo", "status").stdout, re.M)
 
 
 def test_a_demo_that_is_stopped_goes_on_where_it_was(demo: Checkout) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.config.secret import Secret
+from lib.config.secret_value import Secret
 from lib.config.settings import (
     ROOT,
     Postgres,

@@ -52,6 +52,8 @@ def guarded(work: Callable[[], int]) -> int:
             f" Use .venv/bin/python (made by `make demo`), or: {sys.executable} -m pip install -r requirements.txt",
             2,
         )
+    except KeyboardInterrupt:
+        return fail("stopped by Ctrl-C", 130)
     except BrokenPipeError:
         # whoever read us has left; what is still buffered must not raise again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

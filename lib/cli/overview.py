@@ -1,4 +1,4 @@
-"""The commands of main.py beside `run`: where things stand, what is wrong before a run, secrets, psql."""
+"""`main.py` without a command: what is set up, what happened last, what to type next."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from lib.errors import EltError, SettingsError
 from lib.postgres.connection import Connection, Database, address, query
 from lib.postgres.driver_errors import translated
 from lib.run.plan import read_project
-
-# ---- where things stand ---------------------------------------------------------------------------------------------
 
 
 def overview(settings: Settings, console: Console) -> int:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from lib.config.dependencies import cycles, groups_of, in_order
 from lib.config.jobs import LAYERS, RELATION_NAME, Check, Extract, Job, Load, Registry, Script, ScriptFolder
 from lib.config.json_reader import JsonSyntaxError, Node, read_json
 from lib.config.spelling import did_you_mean
@@ -36,10 +37,10 @@ def read_registry(path: Path, scripts: Path) -> Registry:
     if reader.mistakes:
         lines = sorted(dict.fromkeys(reader.mistakes), key=lambda mistake: mistake[0])
         raise JobConfigError("\n".join(f"{path.name}:{line}: {text}" for line, text in lines))
-    ordered = _in_order(jobs)
+    ordered = in_order(jobs)
     used = {script.path for job in jobs.values() for script in job.scripts}
     unused = tuple(name for name in reader.folder.all if name not in used)
-    return Registry(MappingProxyType({name: jobs[name] for name in ordered}), _groups(ordered, jobs), unused)
+    return Registry(MappingProxyType({name: jobs[name] for name in ordered}), groups_of(ordered, jobs), unused)
 
 
 def _document(path: Path) -> Node:
@@ -85,7 +86,7 @@ class _RegistryReader:
         self.job_name = ""
         if not nodes:
             self.wrong(document.line, "holds no job")
-        for cycle in _cycles(jobs):
+        for cycle in cycles(jobs):
             self.wrong(nodes[cycle[0]].line, f"depends_on runs in a circle: {' -> '.join(cycle)}")
         return jobs
 
@@ -268,44 +269,6 @@ class _RegistryReader:
             self.wrong(line, f"{claim} by job {job} already (line {other})")
         else:
             self.taken[claim] = (self.job_name, line)
-
-
-def _in_order(jobs: Mapping[str, Job]) -> tuple[str, ...]:
-    """Dependencies first; among jobs that are ready, the one that stands first in the file. Circles are left out."""
-    ordered: dict[str, None] = {}
-    while True:
-        ready = (name for name, job in jobs.items() if name not in ordered and ordered.keys() >= set(job.depends_on))
-        following = next(ready, None)
-        if following is None:
-            return tuple(ordered)
-        ordered[following] = None
-
-
-def _groups(ordered: tuple[str, ...], jobs: Mapping[str, Job]) -> tuple[tuple[str, ...], ...]:
-    group_of = {name: {name} for name in ordered}
-    for name in ordered:
-        for dependency in jobs[name].depends_on:
-            joined = group_of[name] | group_of[dependency]
-            group_of.update(dict.fromkeys(joined, joined))
-    return tuple(dict.fromkeys(tuple(name for name in ordered if name in group_of[first]) for first in ordered))
-
-
-def _cycles(jobs: Mapping[str, Job]) -> list[list[str]]:
-    """One closed path (a, b, a) through every knot of dependencies."""
-    ordered = set(_in_order(jobs))
-    stuck = [name for name in jobs if name not in ordered]
-    cycles: list[list[str]] = []
-    seen: set[str] = set()
-    for name in stuck:
-        path: list[str] = []
-        while name not in seen:
-            seen.add(name)
-            path.append(name)
-            # what is stuck waits for something that is stuck
-            name = next(dependency for dependency in jobs[name].depends_on if dependency in stuck)
-        if name in path:
-            cycles.append([*path[path.index(name) :], name])
-    return cycles
 
 
 def _shown(value: object, quotes: str = "'") -> str:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from lib.config.secret import Secret
+from lib.config.secret_value import Secret
 from lib.config.settings import Settings
 from lib.errors import CredentialError
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lib.config.secret import Secret
+from lib.config.secret_value import Secret
 from lib.config.spelling import did_you_mean
 from lib.errors import SettingsError
 

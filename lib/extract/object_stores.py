@@ -45,7 +45,7 @@ class Location:
         return Call(subject, url, headers=headers, auth=self.auth(), stream=True)
 
     def key_of(self, entry_url: str, subject: str) -> str:
-        """The key that a manifest entry names. Raises ExtractError, about `what`, for one that is not of this file."""
+        """The key that a manifest entry names. Raises ExtractError, about `subject`, where it is not of this file."""
         match = self.entry.match(entry_url)
         key = entry_url[match.end() :] if match else ""
         # a URL's dot segments would lead elsewhere
@@ -62,7 +62,7 @@ def locate(detail: Mapping[str, object], now: float, environ: Mapping[str, str],
 
     `now` is the time of the request, in epoch seconds. `environ` may hold the ecosystem's own variables for another
     endpoint: AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL), STORAGE_EMULATOR_HOST. Azure's is in the SAS string.
-    Raises ExtractError, about `what`, for a provider or a detail that is not understood.
+    Raises ExtractError, about `subject`, for a provider or a detail that is not understood.
     """
     providers = {"aws": _amazon, "azure": _azure, "gcp": _google}
     provider = str(detail.get("provider"))

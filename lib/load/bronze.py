@@ -11,7 +11,7 @@ from lib.config.jobs import Load
 from lib.errors import LoadError
 from lib.load.contract import Contract, read_contract
 from lib.load.guards import Accepted, check_size
-from lib.load.staging import Staging
+from lib.load.staging_table import Staging
 from lib.postgres.connection import Connection, execute, query
 from lib.postgres.driver_errors import translate
 from lib.postgres.maintenance import has_statistics

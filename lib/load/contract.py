@@ -1,7 +1,8 @@
 """The columns of a bronze table are a contract: they alone are exported, staged and loaded.
 
 Owns which columns an export must fill, and which column of the source fills which.
-Columns that fill themselves (DEFAULT, identity, generated) are no part of the contract. Knows no staging and no COPY.
+Columns that fill themselves (DEFAULT, identity, generated) are no part of the contract. Knows no staging and no COPY;
+`guards` decides what a missing column means.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from lib.elt_schema.installation import SCHEMAS
 from lib.elt_schema.strangers import Name, creators, refuse_strangers, refuse_triggers
 from lib.errors import CheckFailed, DatabaseError, EltError, LoadError, LockTimeout, ScriptError
 from lib.load.bronze import publish_bronze
+from lib.load.exports import Staged
 from lib.load.guards import Accepted
-from lib.load.stager import Staged
 from lib.postgres.connection import execute
 from lib.postgres.driver_errors import translated
 from lib.postgres.maintenance import analyze_if_changed
@@ -25,8 +25,8 @@ from lib.postgres.run_lock import holds_run_lock
 from lib.postgres.transaction import apply_settings, transaction
 from lib.run import definitions, history
 from lib.run.history import JobRecord, failure_records
-from lib.run.lock_watch import LockWatch, ReaderWait
-from lib.run.reporter import Reporter
+from lib.run.listener import RunListener
+from lib.run.reader_waits import LockWatch, ReaderWait
 from lib.run.row_counter import RowCounter
 from lib.run.session import Session
 from lib.run.targets import lock_targets, named_in
@@ -67,7 +67,7 @@ class Publisher:
     #: by job
     staged: Mapping[str, Staged]
     accepted: Accepted
-    reporter: Reporter
+    listener: RunListener
     stop: StopSignal
     #: told of each script, load and check before it runs
     on_begin: Callable[[str], None] = lambda step: None
@@ -263,7 +263,7 @@ class Publisher:
             accepted=self.accepted.of(load.job),
             stage_seconds=staged.seconds,
         )
-        self.reporter.on_load(load.table, loaded.rows, time.monotonic() - began)
+        self.listener.on_load(load.table, loaded.rows, time.monotonic() - began)
 
     def _keep_silver(self, job: Job, script: Script, result: ScriptResult) -> None:
         changes = self._counter.new()
@@ -276,7 +276,7 @@ class Publisher:
     def _keep(self, job: Job, result: ScriptResult) -> None:
         record = self._records[job.name]
         self._records[job.name] = replace(record, scripts=(*record.scripts, result))
-        self.reporter.on_script(result)
+        self.listener.on_script(result)
 
     def _start(self, step: str) -> None:
         self._reset()

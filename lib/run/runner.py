@@ -20,9 +20,9 @@ from lib.elt_schema.installation import install
 from lib.elt_schema.strangers import refuse_strangers, script_path
 from lib.errors import Cancelled, CommitInDoubt, ConnectionLost, DatabaseError, EltError, LockTimeout
 from lib.load.contract import Contract
+from lib.load.exports import Staged, Stager
 from lib.load.guards import Accepted
-from lib.load.stager import Staged, Stager
-from lib.load.staging import sweep_staging
+from lib.load.staging_table import sweep_staging
 from lib.postgres.blockers import BlockerWatch
 from lib.postgres.connection import Connection, Database, address
 from lib.postgres.driver_errors import translated
@@ -30,9 +30,9 @@ from lib.postgres.maintenance import vacuum
 from lib.postgres.run_lock import release_run_lock, run_name, take_run_lock
 from lib.run import history, lost_commit
 from lib.run.history import JobRecord, failure_records
+from lib.run.listener import RunListener
 from lib.run.plan import Plan, check_unselected_loads, make_extractor
 from lib.run.publisher import Published, Publisher
-from lib.run.reporter import Reporter
 from lib.run.session import LockRetry, Session
 from lib.run.targets import named_in
 from lib.run.trial import read_contracts
@@ -73,7 +73,7 @@ class Run:
     plan: Plan
     settings: Settings
     database: Database
-    reporter: Reporter
+    listener: RunListener
     options: Options = Options()
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
@@ -124,26 +124,26 @@ class Run:
                 ended = history.end_run(session.recorder, session.run_id, status, str(error))
                 # another run calls this one lost where it was not published
                 if not ended and history.ended_as(session.recorder, session.run_id) != "lost":
-                    self.reporter.warn(f"run {session.run_id} had been published before that")
+                    self.listener.warn(f"run {session.run_id} had been published before that")
         except DatabaseError as unrecorded:
-            self.reporter.warn(f"the failure could not be recorded: {unrecorded}")
+            self.listener.warn(f"the failure could not be recorded: {unrecorded}")
 
     # ---- stage ------------------------------------------------------------------------------------------------------
 
     def _stage(self, session: Session) -> tuple[dict[str, Staged], dict[str, EltError]]:
         """Export and stage what is to be loaded; a plan that only transforms needs no source and no token."""
         if not self.plan.loads:
-            self.reporter.begin(session.run_id, address(session.connection))
+            self.listener.begin(session.run_id, address(session.connection))
             return {}, {}
-        extractor = make_extractor(self.settings, f"elt-{session.run_id}", self.stop, self.environ, self.reporter.line)
+        extractor = make_extractor(self.settings, f"elt-{session.run_id}", self.stop, self.environ, self.listener.line)
         source = extractor.describe()
         history.name_source(session.connection, session.run_id, source)
-        self.reporter.begin(session.run_id, address(session.connection), source)
+        self.listener.begin(session.run_id, address(session.connection), source)
         contracts, failed = self._contracts(session)
         last_loads = history.last_loads(session.recorder)
         outdated, watched = check_unselected_loads(self.plan, session.connection, extractor, last_loads)
         failed |= outdated
-        with self.reporter.staging() as progress:
+        with self.listener.staging() as progress:
             stager = Stager(
                 self.database,
                 extractor,
@@ -181,10 +181,10 @@ class Run:
         if not self.plan.groups_without(failed):
             return self._publish_nothing(session, failed)
         retry, accepted = self.options.lock_retry, self.options.accepted
-        publisher = Publisher(session, retry.lock_timeout, staged, accepted, self.reporter, self.stop)
+        publisher = Publisher(session, retry.lock_timeout, staged, accepted, self.listener, self.stop)
         backend = session.connection.info.backend_pid
         try:
-            with BlockerWatch(session.recorder, backend) as blockers, self.reporter.publishing() as publisher.on_begin:
+            with BlockerWatch(session.recorder, backend) as blockers, self.listener.publishing() as publisher.on_begin:
                 pauses = retry.pauses
                 while True:
                     try:
@@ -193,7 +193,7 @@ class Run:
                     except LockTimeout as error:
                         if not pauses:
                             raise
-                        self.reporter.line(f"{error}; trying again in {pauses[0]:g} s")
+                        self.listener.line(f"{error}; trying again in {pauses[0]:g} s")
                         self.stop.pause(pauses.pop(0))
         except CommitInDoubt as error:
             if publisher.outcome is None:
@@ -226,12 +226,12 @@ class Run:
             )
         except Cancelled:
             how = lost_commit.how_to_look(session.run_id)
-            self.reporter.warn(f"stopped before PostgreSQL said whether this run was published.{how}")
+            self.listener.warn(f"stopped before PostgreSQL said whether this run was published.{how}")
             raise
         try:
             if not answer.committed:
                 raise ConnectionLost(f"{lost}{NOTHING_PUBLISHED}") from lost
-            self.reporter.line("the connection was lost while PostgreSQL answered COMMIT; asked again: it is published")
+            self.listener.line("the connection was lost while PostgreSQL answered COMMIT; asked again: it is published")
             self._record_failures(session, published.records)
             if answer.connection is not None:  # None: another run has the lock by now
                 self._tidy(answer.connection, published)
@@ -255,7 +255,7 @@ class Run:
                     history.end_run(session.recorder, session.run_id, end)
                 history.record_jobs(session.recorder, session.run_id, failures)
         except DatabaseError as unrecorded:
-            self.reporter.warn(str(unrecorded))
+            self.listener.warn(str(unrecorded))
 
     def _tidy(self, connection: Connection, published: Published) -> None:
         """Nothing here can undo what was published, so nothing here fails the run."""
@@ -263,12 +263,12 @@ class Run:
             with translated("tidying up after the run"):
                 sweep_staging(connection)
                 for job, note in published.notes:
-                    self.reporter.note(job, note)
+                    self.listener.note(job, note)
                 for wait in published.waits:
-                    self.reporter.warn(
+                    self.listener.warn(
                         f"{wait.script} changed {wait.relation}: its readers waited for up to {wait.seconds:.1f} s"
                     )
                 for notice in vacuum(connection, published.written):
-                    self.reporter.warn(notice)
+                    self.listener.warn(notice)
         except DatabaseError as error:
-            self.reporter.warn(f"what was published stays, but: {error}" if published.records else str(error))
+            self.listener.warn(f"what was published stays, but: {error}" if published.records else str(error))

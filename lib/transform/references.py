@@ -24,7 +24,7 @@ class References:
 
 @cache
 def references(text: str) -> References:
-    """The names in a script."""
+    """What a script refers to."""
     all_names: set[tuple[str, str]] = set()
     published: set[tuple[str, str]] = set()
     changed: set[tuple[str, str]] = set()

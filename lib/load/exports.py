@@ -21,7 +21,7 @@ from lib.errors import EltError, ExtractError, LoadError
 from lib.extract import Extractor, Slice, SourceTable, Ticket
 from lib.load.contract import Contract, Match, landing_name, match, may_be_column
 from lib.load.guards import Accepted, check_columns, check_count, named
-from lib.load.staging import Staging, copy_slice, create_staging
+from lib.load.staging_table import Staging, copy_slice, create_staging
 from lib.postgres.connection import Connection, Database, keep_alive
 from lib.stop import start_thread
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from lib.load.stager import StagingProgress
+from lib.load.exports import StagingProgress
 from lib.transform.scripts import ScriptResult
 
 
-class Reporter(Protocol):
+class RunListener(Protocol):
     """Each method is told of one thing, as it happens."""
 
     def begin(self, run_id: int, target: str, source: str = "") -> None:
