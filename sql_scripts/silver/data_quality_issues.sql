@@ -1,5 +1,6 @@
 -- silver.data_quality_issues: one row per thing that silver could not hold, changed, or misses.
--- Reads bronze.products, bronze.products_inventory_locations, silver.products, silver.stock_levels, silver.product_stock.
+-- Reads bronze.products, bronze.products_inventory_locations, silver.products, silver.stock_levels,
+-- silver.product_stock.
 -- A row that silver cannot hold is listed once; what is wrong with its values no longer matters then.
 
 CREATE TABLE IF NOT EXISTS silver.data_quality_issues (
@@ -40,25 +41,44 @@ WITH
 rules (rule, severity, job, explanation) AS (
     VALUES
         ('missing_sku', 'error', 'products', 'A product without SKU is left out.'),
-        ('duplicate_sku', 'error', 'products', 'Another row of this SKU is used: an active one, else the smallest text.'),
+        (
+            'duplicate_sku', 'error', 'products',
+            'Another row of this SKU is used: an active one, else the smallest text.'
+        ),
         ('is_active_is_neither', 'warning', 'products', 'Neither 1 nor empty; only true counts as active.'),
         ('line_break_in_product', 'warning', 'products', 'A line break in a name or type; a blank is used for it.'),
         ('invalid_measure', 'warning', 'products', 'No number above 0, so it is unknown.'),
-        ('unknown_unit', 'warning', 'products', 'Not one of in, cm, mm, m or oz, lb, g, kg, so the measure is unknown.'),
+        (
+            'unknown_unit', 'warning', 'products',
+            'Not one of in, cm, mm, m or oz, lb, g, kg, so the measure is unknown.'
+        ),
         ('missing_weight', 'info', 'products', 'The weight is unknown.'),
         ('missing_dimensions', 'info', 'products', 'Length, width or height is unknown.'),
         ('product_without_stock', 'info', 'products', 'No warehouse has a row of this product; its stock is 0.'),
-        ('stock_without_product', 'error', 'products_inventory_locations', 'No product with a SKU has this link, so the row is left out.'),
-        ('duplicate_stock_row', 'error', 'products_inventory_locations', 'The link names this warehouse twice; the row with the highest quantities is used.'),
+        (
+            'stock_without_product', 'error', 'products_inventory_locations',
+            'No product with a SKU has this link, so the row is left out.'
+        ),
+        (
+            'duplicate_stock_row', 'error', 'products_inventory_locations',
+            'The link names this warehouse twice; the row with the highest quantities is used.'
+        ),
         ('quantity_is_no_number', 'error', 'products_inventory_locations', 'Counts as 0.'),
         ('missing_warehouse', 'warning', 'products_inventory_locations', 'Counts as stock of the warehouse unknown.'),
         ('negative_quantity', 'warning', 'products_inventory_locations', 'Used as it is.'),
-        ('on_hand_above_available', 'warning', 'products_inventory_locations', 'More on hand than available; set to quantity_available.'),
-        ('line_break_in_warehouse', 'warning', 'products_inventory_locations', 'A line break in the name or code of a warehouse; a blank is used for it.')
+        (
+            'on_hand_above_available', 'warning', 'products_inventory_locations',
+            'More on hand than available; set to quantity_available.'
+        ),
+        (
+            'line_break_in_warehouse', 'warning', 'products_inventory_locations',
+            'A line break in the name or code of a warehouse; a blank is used for it.'
+        )
 ),
 
--- Products: rows without a SKU, rows that share one, and those of which something is missing or that are not active; ranked
--- as in silver/products.sql.  MATERIALIZED, here and below, so that few of many rows are left when numbers are parsed.
+-- Products: rows without a SKU, rows that share one, and those of which something is missing or that are not active;
+-- ranked as in silver/products.sql.
+-- MATERIALIZED, here and below, so that few of many rows are left when numbers are parsed.
 skus_of_several_rows AS (
     SELECT elt.to_text(sku) AS product_sku
     FROM bronze.products
@@ -173,7 +193,9 @@ ranked_stock AS (
                 coalesce(quarantined, 0) DESC,
                 coalesce(unavailable, 0) DESC,
                 elt.to_text(regexp_replace(warehouse_name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) COLLATE "C",
-                elt.to_text(regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) COLLATE "C",
+                elt.to_text(
+                    regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')
+                ) COLLATE "C",
                 row_text COLLATE "C"
         ) AS place
     FROM typed_stock

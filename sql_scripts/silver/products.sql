@@ -51,7 +51,7 @@ rows_with_sku AS (
 one_row_per_sku AS (
     SELECT DISTINCT ON (product_sku) *
     FROM rows_with_sku
-    ORDER BY product_sku, is_active_product DESC, row_text COLLATE "C"
+    ORDER BY product_sku ASC, is_active_product DESC, row_text COLLATE "C"
 ),
 
 -- A number of 0 or less measures nothing.  MATERIALIZED, so that each measure is parsed once.

@@ -52,7 +52,9 @@ typed AS (
         links.product_sku,
         coalesce(elt.to_text(warehouse_id), 'unknown') AS warehouse_id,
         elt.to_text(regexp_replace(warehouse_name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS warehouse_name,
-        elt.to_text(regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS warehouse_identifier,
+        elt.to_text(
+            regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')
+        ) AS warehouse_identifier,
         coalesce(elt.to_number(quantity_available), 0) AS quantity_available,
         elt.to_number(quantity_on_hand) AS quantity_on_hand_received,
         coalesce(elt.to_number(quarantined_quantity), 0) AS quarantined_quantity,

@@ -47,7 +47,9 @@ typed AS (
     SELECT
         coalesce(elt.to_text(warehouse_id), 'unknown') AS warehouse_id,
         elt.to_text(regexp_replace(warehouse_name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS warehouse_name,
-        elt.to_text(regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS warehouse_identifier,
+        elt.to_text(
+            regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')
+        ) AS warehouse_identifier,
         coalesce(elt.to_number(quantity_available), 0) AS quantity_available,
         coalesce(elt.to_number(quantity_on_hand), 0) AS quantity_on_hand,
         coalesce(elt.to_number(quarantined_quantity), 0) AS quarantined_quantity,
