@@ -15,6 +15,7 @@ from sandbox.faults import Fault
 from sandbox.inventory import put_inventory
 from sandbox.keboola_server import KeboolaServer
 from tests.support.checkout import Morning
+from tests.support.clouds import CLOUDS
 from tests.support.databases import EmptyDatabase
 
 TOKEN = "815-4711-canaryCanaryCanaryCanary"
@@ -70,7 +71,7 @@ class Aviary(Morning):
 
 @pytest.fixture(params=["gcp", "aws", "azure"])
 def aviary(request: pytest.FixtureRequest, tmp_path: Path, database: EmptyDatabase) -> Iterator[Aviary]:
-    with KeboolaServer(token=TOKEN, provider=request.param, polls=0) as keboola:
+    with KeboolaServer(token=TOKEN, store=CLOUDS[request.param], polls=0) as keboola:
         put_inventory(keboola, day=1, products=50, odd_names=True)
         yield Aviary(tmp_path, keboola, database)
         keboola.faults.release()

@@ -13,6 +13,7 @@ import requests
 from lib.errors import Cancelled, ExtractError
 from sandbox.faults import Fault
 from sandbox.keboola_server import KeboolaServer
+from tests.support.clouds import CLOUDS
 from tests.support.extraction import COLUMNS, ROWS, TABLE, Time, export, extractor_of, rows_of
 
 PROVIDERS = ["gcp", "aws", "azure"]
@@ -100,7 +101,7 @@ def time() -> Time:
 @pytest.fixture(params=PROVIDERS)
 def shop(request: pytest.FixtureRequest, time: Time) -> Iterator[KeboolaServer]:
     """Slices of some kilobytes, so that there is a middle; a job takes two polls."""
-    with KeboolaServer(provider=request.param, polls=2, clock=time.now) as server:
+    with KeboolaServer(store=CLOUDS[request.param], polls=2, clock=time.now) as server:
         server.put_table(TABLE, columns=COLUMNS, rows=ROWS * 30)
         yield server
         server.faults.release()

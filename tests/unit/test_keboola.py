@@ -11,6 +11,7 @@ from kbcstorage.client import Client
 
 from lib.errors import CredentialError, ExtractError
 from sandbox.keboola_server import KeboolaServer
+from tests.support.clouds import CLOUDS
 from tests.support.extraction import COLUMNS, ROWS, TABLE, Plain, Time, export, extractor_of, rows_of
 
 PROVIDERS = ["gcp", "aws", "azure"]
@@ -134,7 +135,9 @@ def test_only_typed_tables_hold_nulls(keboola: KeboolaServer, time: Time) -> Non
 @pytest.mark.parametrize("is_sliced", [True, False], ids=["sliced", "whole"])
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_each_cloud_delivers_every_row_whatever_its_keys_look_like(time: Time, provider: str, is_sliced: bool) -> None:
-    with KeboolaServer(provider=provider, sliced=is_sliced, key_prefix="exp 2/a+b=ü&%25~", clock=time.now) as keboola:
+    with KeboolaServer(
+        store=CLOUDS[provider], sliced=is_sliced, key_prefix="exp 2/a+b=ü&%25~", clock=time.now
+    ) as keboola:
         keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
         assert sorted(rows_of(export(extractor_of(keboola, time)))) == sorted(ROWS)
 
@@ -148,7 +151,7 @@ def test_keboolas_own_client_reads_the_same_rows(
 ) -> None:
     # it writes slices into the working directory
     monkeypatch.chdir(tmp_path)
-    with KeboolaServer(provider=provider, quoting=quoting) as keboola:
+    with KeboolaServer(store=CLOUDS[provider], quoting=quoting) as keboola:
         for name, value in keboola.store_environment.items():
             monkeypatch.setenv(name, value)
         keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)

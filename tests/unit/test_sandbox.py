@@ -26,6 +26,7 @@ from requests_aws4auth import AWS4Auth
 
 from sandbox.faults import MAINTENANCE, Fault
 from sandbox.keboola_server import KeboolaServer
+from tests.support.clouds import CLOUDS
 
 TABLE = "in.c-shop.orders"
 COLUMNS = ("id", "note", "empty")
@@ -108,7 +109,7 @@ def test_keboolas_client_exports_what_the_table_holds(
 ) -> None:
     # and writes slices into the working directory
     monkeypatch.chdir(tmp_path)
-    with KeboolaServer(provider=provider, quoting=quoting, slices=3) as keboola:
+    with KeboolaServer(store=CLOUDS[provider], quoting=quoting, slices=3) as keboola:
         for name, value in keboola.store_environment.items():
             monkeypatch.setenv(name, value)
         keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
@@ -468,7 +469,7 @@ def test_odd_keys_are_found() -> None:
 
 @pytest.fixture(params=["aws", "azure"])
 def cloud(request: pytest.FixtureRequest, clock: Clock) -> Iterator[Caller]:
-    with KeboolaServer(provider=request.param, clock=clock, key_prefix="exp 2/a+b=ü&%25~") as keboola:
+    with KeboolaServer(store=CLOUDS[request.param], clock=clock, key_prefix="exp 2/a+b=ü&%25~") as keboola:
         keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
         yield Caller(keboola)
 
@@ -528,7 +529,7 @@ def test_credentials_expire_as_the_cloud_says_and_fresh_ones_work(cloud: Caller,
 
 @pytest.fixture
 def amazon(clock: Clock) -> Iterator[Caller]:
-    with KeboolaServer(provider="aws", clock=clock) as keboola:
+    with KeboolaServer(store=CLOUDS["aws"], clock=clock) as keboola:
         keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
         yield Caller(keboola)
 
@@ -562,7 +563,7 @@ def test_s3_opens_nothing_to_a_stranger_nor_another_files_objects(amazon: Caller
 
 
 def test_azures_own_signatures_are_accepted_and_no_others(clock: Clock) -> None:
-    with KeboolaServer(provider="azure", clock=clock) as keboola:
+    with KeboolaServer(store=CLOUDS["azure"], clock=clock) as keboola:
         keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
         file = Caller(keboola).export()
         key = keboola.style.account_key
@@ -605,9 +606,9 @@ def test_s3_wants_its_own_headers_signed(amazon: Caller, header: str, status: in
         assert session.send(prepared, timeout=10).status_code == status
 
 
-def test_an_unknown_cloud_is_refused() -> None:
-    with pytest.raises(ValueError, match="provider is one of gcp, aws, azure, not oci"):
-        KeboolaServer(provider="oci")
+def test_an_unknown_quoting_is_refused() -> None:
+    with pytest.raises(ValueError, match="quoting is one of snowflake, bigquery, not oracle"):
+        KeboolaServer(quoting="oracle")
 
 
 # --- faults

@@ -49,8 +49,9 @@ class S3Store:
     provider = "aws"
     region = "eu-central-1"
 
-    def __init__(self, url: str, clock: Clock, lifetime: float, prefix: str) -> None:
-        self._url, self._clock, self._lifetime, self._prefix = url, clock, lifetime, prefix
+    def __init__(self, url: str, clock: Clock, lifetime: float | None, prefix: str) -> None:
+        self._url, self._clock, self._prefix = url, clock, prefix
+        self._lifetime = lifetime or 12 * 3600
         self._keys: dict[str, _Key] = {}
 
     def place(self, project: str, table_id: str, file_id: int, file_name: str) -> Target:

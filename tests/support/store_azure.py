@@ -54,8 +54,9 @@ class AzureStore:
     provider = "azure"
     region = "northeurope"
 
-    def __init__(self, url: str, clock: Clock, lifetime: float, prefix: str) -> None:
-        self._url, self._clock, self._lifetime, self._prefix = url, clock, lifetime, prefix
+    def __init__(self, url: str, clock: Clock, lifetime: float | None, prefix: str) -> None:
+        self._url, self._clock, self._prefix = url, clock, prefix
+        self._lifetime = lifetime or 12 * 3600
         self.account_key = _new_key()
 
     def place(self, project: str, table_id: str, file_id: int, file_name: str) -> Target:
