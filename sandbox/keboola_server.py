@@ -109,7 +109,7 @@ class KeboolaServer:
             polls=polls,
             token_buckets=token_buckets,
         )
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.005,), daemon=True)
         self._thread.start()
 
     def __enter__(self) -> KeboolaServer:

@@ -36,7 +36,7 @@ class ScriptedServer:
         self._server.daemon_threads = True
         self._server.handle_error = lambda request, address: None  # a reader that hangs up is no error here
         self.url = f"http://127.0.0.1:{self._server.server_port}/object.csv.gz?sig=hunter2"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.005,), daemon=True)
         self._thread.start()
 
     def use_tls(self, context: ssl.SSLContext) -> None:
