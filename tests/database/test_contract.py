@@ -11,6 +11,7 @@ from lib.load.guards import Accepted
 from lib.run.runner import LockRetry
 from lib.stop import StopSignal
 from sandbox.faults import Fault
+from tests.support.databases import sql
 from tests.support.project import Project
 
 MISSING = Accepted(frozenset({("c", "missing")}))
@@ -242,7 +243,7 @@ def test_trying_a_definition_out_waits_briefly_for_a_lock_and_names_who_holds_it
     project.edit("bronze/c.sql", "COMMENT", "SELECT elt.add_column('bronze.c', 'w', 'text');\nCOMMENT")
     reader = project.database.connect()
     reader.autocommit = False
-    reader.cursor().execute("SET application_name = 'a long report'; SELECT * FROM bronze.c")
+    sql(reader, "SET application_name = 'a long report'; SELECT * FROM bronze.c")
     project.put_day("tuesday")
     assert project.run(lock_retry=LockRetry(lock_timeout=1.2, tries=2, pause=0.0)).exit_code == 1
     assert "bronze/c.sql:3: canceling statement due to lock timeout" in project.last_line

@@ -21,6 +21,7 @@ from lib.postgres.embedded import folder as server_folder
 from lib.postgres.embedded import package
 from lib.postgres.embedded.server import Server, remove, stop_running
 from tests.support import ROOT
+from tests.support.databases import sql_once
 
 #: a small server: these tests are about its life, not its load
 SMALL = {"shared_buffers": "8MB"}
@@ -69,11 +70,8 @@ def pid_from(process: subprocess.Popen[str]) -> int:
 
 def query(server: Server, text: str) -> object:
     """The one value that a statement returns, None where it returns nothing."""
-    with closing(psycopg2.connect(**server.connect_args())) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(text)
-            return cursor.fetchone()[0] if cursor.description else None
+    rows = sql_once(server.connect_args(), text)
+    return rows[0][0] if rows else None
 
 
 @pytest.fixture

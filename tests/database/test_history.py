@@ -22,7 +22,7 @@ from lib.run import history
 from lib.run.definitions import not_applied, record_definition
 from lib.run.history import JobRecord
 from lib.transform.scripts import ScriptResult
-from tests.support.databases import EmptyDatabase
+from tests.support.databases import EmptyDatabase, connected
 
 DAY = date(2026, 1, 31)
 RELATIONS = {"runs", "job_runs", "script_runs", "definitions", "recent_runs", "job_status"}
@@ -127,8 +127,7 @@ def test_a_version_that_fails_leaves_the_older_one_whole(
 def plain_role(database: EmptyDatabase) -> Iterator[Connection]:
     """A connection of a role without any right of its own, and with a name that needs quotes."""
     database.sql('CREATE ROLE "plain elt" LOGIN')
-    connection = psycopg2.connect(**(database.connect_args | {"user": "plain elt"}))
-    connection.autocommit = True
+    connection = connected(database.connect_args | {"user": "plain elt"})
     yield connection
     connection.close()
     database.sql('DROP OWNED BY "plain elt" CASCADE')

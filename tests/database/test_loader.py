@@ -18,10 +18,10 @@ from lib.load.bronze import Loaded, publish_bronze
 from lib.load.contract import Contract, match, read_contract
 from lib.load.guards import Accepted
 from lib.load.staging import Staging, copy_slice, create_staging, drop_staging, sweep_staging
-from lib.postgres.connection import Database, execute, query
+from lib.postgres.connection import Database, execute
 from lib.postgres.maintenance import vacuum
 from lib.postgres.transaction import TransactionSettings, transaction
-from tests.support.databases import EmptyDatabase
+from tests.support.databases import EmptyDatabase, sql
 
 NOTHING_ACCEPTED = Accepted()
 EVERYTHING = Accepted(frozenset({("t", "shrink"), ("t", "empty")}))
@@ -49,10 +49,10 @@ class Workbench:
         self.sql("CREATE SCHEMA elt_staging; CREATE SCHEMA bronze; CREATE TABLE bronze.t (id text, v text)")
 
     def sql(self, text: str) -> None:
-        execute(self.connection, text)
+        sql(self.connection, text)
 
     def rows(self, text: str = "SELECT * FROM bronze.t ORDER BY id") -> list[tuple]:
-        return query(self.connection, text)
+        return sql(self.connection, text)
 
     def contract(self) -> Contract:
         return read_contract(self.connection, LOAD)

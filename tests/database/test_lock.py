@@ -14,6 +14,7 @@ from lib.postgres.run_lock import release_run_lock, take_run_lock
 from lib.run.runner import LockRetry
 from lib.stop import StopSignal, start_thread
 from tests.support.colleague import Colleague, somebody_holding
+from tests.support.databases import sql
 from tests.support.project import Project, assert_it_is_still_monday, newest_run
 from tests.support.project_process import PATIENCE, await_rows
 
@@ -111,7 +112,7 @@ def test_a_colleague_may_create_an_index_concurrently_meanwhile(monday: Project)
     script = (monday.root / "sql_scripts/silver/a.sql").read_text()
     monday.script("silver/a.sql", f"UPDATE silver.a SET v = v; SELECT pg_advisory_xact_lock(61);{script}")
     gate = monday.database.connect()
-    gate.cursor().execute("SELECT pg_advisory_lock(61)")
+    sql(gate, "SELECT pg_advisory_lock(61)")
     waits = (
         "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{}%' AND pid <> pg_backend_pid()"
     )

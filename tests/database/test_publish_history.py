@@ -11,7 +11,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from tests.support import ROOT
-from tests.support.databases import EmptyDatabase
+from tests.support.databases import EmptyDatabase, sql
 
 HELPERS = ROOT / "lib" / "elt_schema"
 FIRST = date(2026, 1, 1)
@@ -25,12 +25,6 @@ CREATE TABLE history (
     PRIMARY KEY (name, place, valid_from)
 )
 """
-
-
-def sql(connection: Connection, text: str, *args: object) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(text, args or None)
-        return cursor.fetchall() if cursor.description else []
 
 
 def prepare(database: EmptyDatabase) -> Connection:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
-import psycopg2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,6 +20,7 @@ from psycopg2.extras import execute_values
 
 from lib.postgres.embedded.server import Server
 from tests.support import ROOT
+from tests.support.databases import connected, sql, sql_once
 
 ELT = ROOT / "lib" / "elt_schema"
 
@@ -45,10 +45,7 @@ class Publisher:
         return self.connection.server_version // 10000
 
     def sql(self, text: str) -> list[tuple]:
-        """Run statements; the rows of the last one."""
-        with self.connection.cursor() as cursor:
-            cursor.execute(text)
-            return cursor.fetchall() if cursor.description else []
+        return sql(self.connection, text)
 
     def rows(self, columns: str = "*", table: str = "silver.t") -> list[tuple]:
         return self.sql(f"SELECT {columns} FROM {table} ORDER BY 1")
@@ -59,10 +56,9 @@ class Publisher:
         return self.call("silver.t", "t_now", *scope)
 
     def call(self, *arguments: str | None) -> Counts:
-        with self.connection.cursor() as cursor:
-            cursor.execute(f"SELECT * FROM elt.publish_rows({', '.join(['%s'] * len(arguments))})", arguments)
-            (row,) = cursor.fetchall()
-            return Counts(*row)
+        places = ", ".join(["%s"] * len(arguments))
+        (row,) = sql(self.connection, f"SELECT * FROM elt.publish_rows({places})", *arguments)
+        return Counts(*row)
 
     def publish_twice(self, source: str, *scope: str) -> Counts:
         """Publish; then the same once more, which must change nothing."""
@@ -99,9 +95,7 @@ def server(request: pytest.FixtureRequest, servers: Mapping[int, Server]) -> Ser
 
 
 def connect(server: Server) -> Connection:
-    connection = psycopg2.connect(**server.connect_args("postgres"))
-    connection.autocommit = True
-    return connection
+    return connected(server.connect_args("postgres"))
 
 
 @pytest.fixture
@@ -118,12 +112,11 @@ def db(server: Server) -> Iterator[Publisher]:
     yield publisher
     for connection in opened:
         connection.close()
-    cleaner = connect(server)
-    cleaner.cursor().execute(
+    sql_once(
+        server.connect_args("postgres"),
         "SET client_min_messages = warning; DROP SCHEMA IF EXISTS silver, ext, audits, public CASCADE;"
-        " CREATE SCHEMA public"
+        " CREATE SCHEMA public",
     )
-    cleaner.close()
 
 
 # ---- the ordinary day -----------------------------------------------------------------------------------------------
@@ -210,9 +203,7 @@ def test_no_reader_waits_and_no_lock_is_stronger_than_share_row_exclusive(db):
         published = db.rows()
         db.sql("BEGIN")
         db.publish(f"(k, v) AS {source}")
-        with reader.cursor() as cursor:
-            cursor.execute("SET lock_timeout = '50ms'; SELECT * FROM silver.v ORDER BY k")
-            assert cursor.fetchall() == published
+        assert sql(reader, "SET lock_timeout = '50ms'; SELECT * FROM silver.v ORDER BY k") == published
         strong = db.sql("""
             SELECT relation::regclass::text, mode
             FROM pg_locks
@@ -228,19 +219,22 @@ def test_no_reader_waits_and_no_lock_is_stronger_than_share_row_exclusive(db):
 def test_a_row_that_another_session_changes_meanwhile_is_not_lost_sight_of(db):
     db.sql("CREATE TABLE silver.t (k int PRIMARY KEY, v int); INSERT INTO silver.t VALUES (1, 1), (2, 2)")
     db.sql("CREATE TEMP TABLE t_now (k, v) AS VALUES (1, 1), (2, 9)")
-    colleague = db.connect().cursor()
-    colleague.execute("BEGIN; UPDATE silver.t SET v = 100; INSERT INTO silver.t VALUES (3, 3)")
+    colleague = db.connect()
+    sql(colleague, "BEGIN; UPDATE silver.t SET v = 100; INSERT INTO silver.t VALUES (3, 3)")
     counts: list[Counts] = []
     publishing = threading.Thread(target=lambda: counts.append(db.call("silver.t", "t_now")))
     publishing.start()
-    colleague.execute("""
+    sql(
+        colleague,
+        """
         DO $$ BEGIN
             WHILE NOT EXISTS (SELECT FROM pg_locks WHERE relation = 'silver.t'::regclass AND NOT granted) LOOP
                 PERFORM pg_sleep(0.001);
             END LOOP;
         END $$;
         COMMIT
-    """)
+        """,
+    )
     publishing.join()
     assert counts == [(0, 2, 1, 0)]
     assert db.rows() == [(1, 1), (2, 9)]
@@ -477,20 +471,16 @@ def test_a_key_only_table_gains_and_loses_rows(db):
 )
 def test_columns_and_tables_may_have_any_name(db, name):
     quoted = '"' + name.replace('"', '""') + '"'
-    with db.connection.cursor() as cursor:
-        cursor.execute(f"CREATE TABLE silver.{quoted} ({quoted} int PRIMARY KEY, v int, note text)")
-        cursor.execute(f"CREATE TEMP TABLE {quoted} AS SELECT 1 AS {quoted}, 1 AS v")
-        call = "SELECT * FROM elt.publish_rows(%s, %s, %s)"
-        arguments = (f"silver.{quoted}", quoted, f"{quoted} < 5")
-        for expected in ((1, 0, 0, 0), (0, 0, 0, 1)):
-            cursor.execute(call, arguments)
-            assert cursor.fetchall() == [expected]
-        cursor.execute(f"UPDATE {quoted} SET v = 2; INSERT INTO {quoted} VALUES (2, 2)")
-        cursor.execute(call, arguments)
-        assert cursor.fetchall() == [(1, 1, 0, 0)]
-        cursor.execute(f"INSERT INTO {quoted} VALUES (2, 2)")
-        with pytest.raises(errors.UniqueViolation, match="not unique in the source"):
-            cursor.execute(call, arguments)
+    db.sql(f"CREATE TABLE silver.{quoted} ({quoted} int PRIMARY KEY, v int, note text)")
+    db.sql(f"CREATE TEMP TABLE {quoted} AS SELECT 1 AS {quoted}, 1 AS v")
+    arguments = (f"silver.{quoted}", quoted, f"{quoted} < 5")
+    assert db.call(*arguments) == (1, 0, 0, 0)
+    assert db.call(*arguments) == (0, 0, 0, 1)
+    db.sql(f"UPDATE {quoted} SET v = 2; INSERT INTO {quoted} VALUES (2, 2)")
+    assert db.call(*arguments) == (1, 1, 0, 0)
+    db.sql(f"INSERT INTO {quoted} VALUES (2, 2)")
+    with pytest.raises(errors.UniqueViolation, match="not unique in the source"):
+        db.call(*arguments)
 
 
 def test_rows_of_nothing_but_null_beside_the_key_are_rows(db):

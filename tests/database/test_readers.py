@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from threading import Event
 
-import psycopg2
 import pytest
+from psycopg2.extensions import connection as Connection
 
 from lib.stop import start_thread
+from tests.support.databases import connected, sql
 from tests.support.project import Project
 
 LOADS = 20
@@ -53,37 +54,31 @@ class Reader:
     _latest: dict[str, int] = field(default_factory=lambda: dict.fromkeys(GROUPS, 0))
 
     def read_until_finished(self) -> None:
-        connection = psycopg2.connect(**{**self.project.database.connect_args, "user": self.role})
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute("SET lock_timeout = '50ms'")
-                while not self.finished.wait(BREATH):
-                    if self.isolation == "REPEATABLE READ":
-                        self._read_snapshot(cursor)
-                    else:
-                        self._read_statements(cursor)
-        finally:
-            connection.close()
+        with closing(connected({**self.project.database.connect_args, "user": self.role})) as connection:
+            sql(connection, "SET lock_timeout = '50ms'")
+            while not self.finished.wait(BREATH):
+                if self.isolation == "REPEATABLE READ":
+                    self._read_snapshot(connection)
+                else:
+                    self._read_statements(connection)
 
-    def _read_snapshot(self, cursor: psycopg2.extensions.cursor) -> None:
+    def _read_snapshot(self, connection: Connection) -> None:
         """One transaction over everything, a statement for each relation."""
-        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        rows = {group: [self._look(cursor, *relation) for relation in GROUPS[group].items()] for group in GROUPS}
-        cursor.execute("COMMIT")
+        sql(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ")
+        rows = {group: [self._look(connection, *relation) for relation in GROUPS[group].items()] for group in GROUPS}
+        sql(connection, "COMMIT")
         self.seen.add(("together, alone", tuple(self._version_of(group, rows[group]) for group in GROUPS)))
 
-    def _read_statements(self, cursor: psycopg2.extensions.cursor) -> None:
+    def _read_statements(self, connection: Connection) -> None:
         """A statement for each relation, and one over all relations of a group."""
         for group, relations in GROUPS.items():
             for relation in relations.items():
-                self._version_of(group, [self._look(cursor, *relation)])
-            cursor.execute(" UNION ALL ".join(what_is_read(*relation) for relation in relations.items()))
-            self._version_of(group, cursor.fetchall())
+                self._version_of(group, [self._look(connection, *relation)])
+            rows = sql(connection, " UNION ALL ".join(what_is_read(*relation) for relation in relations.items()))
+            self._version_of(group, rows)
 
-    def _look(self, cursor: psycopg2.extensions.cursor, relation: str, columns: tuple[str, ...]) -> tuple:
-        cursor.execute(what_is_read(relation, columns))
-        return cursor.fetchone()
+    def _look(self, connection: Connection, relation: str, columns: tuple[str, ...]) -> tuple:
+        return sql(connection, what_is_read(relation, columns))[0]
 
     def _version_of(self, group: str, rows: list[tuple]) -> int:
         """The one version that all rows of a statement or snapshot show, whole, and none older than the last one."""

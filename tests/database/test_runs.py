@@ -11,6 +11,7 @@ from lib.errors import JobConfigError
 from lib.load.guards import Accepted
 from lib.run.runner import LockRetry
 from sandbox.faults import Fault
+from tests.support.databases import sql
 from tests.support.project import GOLD, Project
 
 
@@ -314,7 +315,7 @@ def test_a_lock_that_somebody_holds_is_named_and_the_other_group_publishes(proje
     project.put_day("tuesday")
     colleague = project.database.connect()
     colleague.autocommit = False
-    colleague.cursor().execute("SET application_name = 'a long lunch'; LOCK TABLE silver.a")
+    sql(colleague, "SET application_name = 'a long lunch'; LOCK TABLE silver.a")
     assert project.run(lock_retry=LockRetry(lock_timeout=1.2, tries=2, pause=0.0)).exit_code == 1
     assert f"backend {colleague.info.backend_pid} (postgres, a long lunch" in project.output
     assert f"SELECT pg_terminate_backend({colleague.info.backend_pid});" in project.output

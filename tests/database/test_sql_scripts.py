@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection
 
 from sandbox import inventory
 from tests.support.breaks import BREAK_A_DAY
-from tests.support.databases import EmptyDatabase
+from tests.support.databases import EmptyDatabase, sql
 from tests.support.warehouse import (
     CHECKS,
     ORDER,
@@ -334,10 +334,8 @@ def test_numbers_are_read_as_they_are_written_or_not_at_all(warehouse: Warehouse
         "٣": None,
         "1\n2": None,
     }
-    with warehouse.connection.cursor() as cursor:
-        cursor.execute("SELECT text, elt.to_number(text)::text FROM unnest(%s) AS text", (list(numbers),))
-        read = dict(cursor.fetchall())
-    assert read == numbers
+    read = sql(warehouse.connection, "SELECT text, elt.to_number(text)::text FROM unnest(%s) AS text", list(numbers))
+    assert dict(read) == numbers
     assert warehouse.sql("SELECT elt.to_number(NULL), elt.to_text(NULL), elt.to_text(E' \t\r\n')") == [(None,) * 3]
 
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import date
 
-import psycopg2
 import pytest
 
 from lib.cli.console import Console
@@ -18,7 +17,7 @@ from lib.postgres.connection import Database
 from lib.run import history
 from sandbox.faults import Fault
 from tests.support import ROOT
-from tests.support.databases import EmptyDatabase
+from tests.support.databases import EmptyDatabase, sql_once
 from tests.support.look_alikes import (
     set_traps,
     sprung,
@@ -528,10 +527,7 @@ def test_a_role_that_ours_may_only_grant_is_a_stranger_all_the_same(
 ) -> None:
     """Since PostgreSQL 16, who creates a role is a member of it, with no right but to grant it."""
     elt, analyst = roles("manager", "LOGIN CREATEROLE"), f"{database.name}_analyst"
-    maker = psycopg2.connect(**database.connect_args | {"user": elt})
-    maker.autocommit = True
-    maker.cursor().execute(f"CREATE ROLE {analyst} LOGIN")
-    maker.close()
+    sql_once(database.connect_args | {"user": elt}, f"CREATE ROLE {analyst} LOGIN")
     database.sql(f"GRANT CREATE ON SCHEMA public TO {analyst}")
     opened = Database(Settings(root=ROOT), keywords=database.connect_args | {"user": elt}).connect("path")
     assert script_path(opened).path == "pg_catalog"

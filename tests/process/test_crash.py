@@ -16,7 +16,8 @@ from sandbox.faults import Fault
 from sandbox.keboola_server import KeboolaServer
 from tests.support.databases import fresh_database
 from tests.support.project import Calendar, Project
-from tests.support.project_process import PATIENCE, READY, Moment, ProjectProcess, await_no_locks, await_rows
+from tests.support.project_child import READY
+from tests.support.project_process import PATIENCE, Moment, ProjectProcess, await_no_locks, await_rows
 
 #: as many rows in each table as make a publish longer than the start of a process
 ROWS = 10_000

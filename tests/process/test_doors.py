@@ -11,6 +11,7 @@ import pytest
 from sandbox.faults import Fault
 from sandbox.inventory import put_inventory
 from tests.support.checkout import TOKEN, Checkout, Morning
+from tests.support.databases import sql
 
 SUMMARY = "SELECT * FROM gold.product_status_summary ORDER BY product_sku"
 
@@ -79,7 +80,7 @@ def test_an_analyst_who_edits_thresholds_does_not_hold_up_the_load(morning: Morn
     assert morning.run("elt_daily_load.py").returncode == 0
     analyst = morning.database.connect()
     analyst.autocommit = False
-    analyst.cursor().execute("UPDATE silver.stock_thresholds SET low_stock_threshold = 7")
+    sql(analyst, "UPDATE silver.stock_thresholds SET low_stock_threshold = 7")
     put_inventory(morning.keboola, day=2, odd_names=True)
     loaded = morning.run("elt_daily_load.py")
     assert loaded.returncode == 0, loaded.stdout

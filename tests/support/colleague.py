@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lib.postgres.connection import Connection
+from tests.support.databases import sql
 from tests.support.project import Project
 
 
@@ -25,8 +26,6 @@ class Colleague:
 def somebody_holding(project: Project, relation: str, mode: str) -> Iterator[Colleague]:
     connection = project.database.connect()
     connection.autocommit = False
-    with connection.cursor() as cursor:
-        cursor.execute("SET application_name = 'a long lunch'")
-        cursor.execute(f"LOCK TABLE {relation} IN {mode} MODE")
+    sql(connection, f"SET application_name = 'a long lunch'; LOCK TABLE {relation} IN {mode} MODE")
     yield Colleague(connection, connection.info.backend_pid)
     connection.close()

@@ -57,7 +57,7 @@ def sql(connection: Connection, text: str, *args: object) -> list[tuple]:
     """Run statements; the rows of the last one, or none."""
     with connection.cursor() as cursor:
         cursor.execute(text, args or None)
-        return cursor.fetchall() if cursor.description else []
+        return [] if cursor.description is None else cursor.fetchall()
 
 
 def connected(connect_args: Mapping[str, str]) -> Connection:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import itertools
 import re
+from contextlib import closing
 
-import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from tests.support import ROOT
-from tests.support.databases import EmptyDatabase
+from tests.support.databases import EmptyDatabase, connected, sql
 from tests.support.roles import Role
 
 _CALL = re.compile(r"\b([a-z_][a-z0-9_]*)\s*\(")
@@ -62,26 +62,27 @@ LOOK_ALIKE = """
 def look_alikes(connection: Connection) -> list[str]:
     """Statements that make functions and operators that fit some calls better than PostgreSQL's own do."""
     text = all_sql()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT proname, CASE WHEN proretset THEN 'SETOF ' ELSE '' END
-                    || CASE WHEN typtype = 'p' THEN 'text' ELSE format_type(prorettype, NULL) END,
-                provariadic <> 0,
-                ARRAY(SELECT format_type(type, NULL) FROM unnest(proargtypes) WITH ORDINALITY AS a (type, place)
-                    ORDER BY place)
-            FROM pg_proc JOIN pg_type ON pg_type.oid = prorettype
-            WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY (%s) AND pronargs <= 6
-            """,
-            (sorted(set(_CALL.findall(text))),),
-        )
-        known = cursor.fetchall()
-        cursor.execute(
+    known = sql(
+        connection,
+        """
+        SELECT proname, CASE WHEN proretset THEN 'SETOF ' ELSE '' END
+                || CASE WHEN typtype = 'p' THEN 'text' ELSE format_type(prorettype, NULL) END,
+            provariadic <> 0,
+            ARRAY(SELECT format_type(type, NULL) FROM unnest(proargtypes) WITH ORDINALITY AS a (type, place)
+                ORDER BY place)
+        FROM pg_proc JOIN pg_type ON pg_type.oid = prorettype
+        WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY (%s) AND pronargs <= 6
+        """,
+        sorted(set(_CALL.findall(text))),
+    )
+    operators = dict(
+        sql(
+            connection,
             "SELECT DISTINCT oprname, format_type(oprresult, NULL) FROM pg_operator WHERE oprname = ANY (%s)"
             " AND oprnamespace = 'pg_catalog'::regnamespace AND oprkind = 'b'",
-            (sorted(set(_OPERATOR.findall(text))),),
+            sorted(set(_OPERATOR.findall(text))),
         )
-        operators = dict(cursor.fetchall())
+    )
     made: dict[tuple[str, ...], str] = {}
     for name, result, is_variadic, types in known:
         for types_of_call in [types[:-1] + ["text"] * more for more in (1, 2, 3)] if is_variadic else [types]:
@@ -121,19 +122,14 @@ def set_traps(database: EmptyDatabase, mallory: Role) -> None:
     """As mallory, make all look-alikes; what PostgreSQL does not take is left out."""
     database.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
     statements = look_alikes(database.connect())
-    opened = psycopg2.connect(**mallory.connect_args)
-    opened.autocommit = True
-    with opened.cursor() as cursor:
-        cursor.execute(
-            "SET search_path = pg_catalog; CREATE SEQUENCE public.trap; GRANT ALL ON SEQUENCE public.trap TO PUBLIC"
+    with closing(connected(mallory.connect_args)) as opened:
+        sql(opened, "SET search_path = pg_catalog; CREATE SEQUENCE public.trap; GRANT ALL ON public.trap TO PUBLIC")
+        sql(
+            opened,
+            "DO $do$ DECLARE statement text; BEGIN FOREACH statement IN ARRAY %s"
+            " LOOP BEGIN EXECUTE statement; EXCEPTION WHEN OTHERS THEN NULL; END; END LOOP; END $do$",
+            statements,
         )
-        quoted = ",".join(cursor.mogrify("%s", (statement,)).decode() for statement in statements)
-        cursor.execute(
-            "DO $do$ DECLARE statement text; BEGIN FOREACH statement IN ARRAY ARRAY["
-            + quoted
-            + "]::text[] LOOP BEGIN EXECUTE statement; EXCEPTION WHEN OTHERS THEN NULL; END; END LOOP; END $do$"
-        )
-    opened.close()
     made = "SELECT count(*) FROM {} WHERE {} = 'public'::regnamespace"
     assert database.sql(made.format("pg_proc", "pronamespace"))[0][0] > 500
     assert database.sql(made.format("pg_operator", "oprnamespace"))[0][0] > 200

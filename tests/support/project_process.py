@@ -1,6 +1,6 @@
 """The project of a test run as a process of its own: what cron starts, and what can be killed or sent a signal.
 
-The child finds its project in the variable ELT_TEST_PROJECT and then does what elt_daily_load.py does.
+The process itself is `project_child`.
 """
 
 from __future__ import annotations
@@ -11,22 +11,17 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from threading import Condition
-from typing import TYPE_CHECKING
 
 from lib.stop import start_thread
 from tests.support import ROOT
-
-if TYPE_CHECKING:
-    from tests.support.project import Project
+from tests.support.databases import sql
+from tests.support.project import Project
 
 #: seconds; a test that waits longer than this has failed
 PATIENCE = 60.0
-#: the first line of the child, once all is imported
-READY = "ready"
 
 LOCKS_OF_RUNS = """
     SELECT application_name, locktype, relation::regclass, mode, state, query
@@ -60,7 +55,7 @@ class ProjectProcess:
         }
         environ = {**os.environ, **project.keboola.store_environment, "ELT_TEST_PROJECT": json.dumps(about)}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tests.support.project_process", *arguments],
+            [sys.executable, "-P", "-m", "tests.support.project_child", *arguments],
             env=environ | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -133,43 +128,15 @@ class ProjectProcess:
         return "\n".join(self.lines)
 
 
-def await_rows(project: Project, sql: str, expected: bool = True, seconds: float = PATIENCE) -> None:
+def await_rows(project: Project, query: str, expected: bool = True, seconds: float = PATIENCE) -> None:
     """Ask again until a query returns rows, or none; raises AssertionError with them when that takes longer."""
     deadline = time.monotonic() + seconds
-    connection = project.database.connect()
-    with connection.cursor() as cursor:
-        while True:
-            cursor.execute(sql)
-            rows = cursor.fetchall()
-            if bool(rows) == expected:
-                break
+    with closing(project.database.connect()) as connection:
+        while bool(rows := sql(connection, query)) != expected:
             assert time.monotonic() < deadline, rows
             time.sleep(0.02)
-    connection.close()
 
 
 def await_no_locks(project: Project) -> None:
     """The server notices within 2 s that a run is dead."""
     await_rows(project, LOCKS_OF_RUNS, expected=False, seconds=2.0)
-
-
-def main() -> int:
-    """The child: this project's settings instead of elt_settings.toml, and all else as elt_daily_load.py."""
-    import lib.extract.keboola
-    import lib.run.runner  # noqa: F401
-    from lib.cli.arguments import run_parser
-    from lib.cli.command_line import guarded
-    from lib.cli.run import run_jobs
-    from lib.config.secret import Secret
-    from lib.config.settings import Postgres, Settings
-
-    about = json.loads(os.environ["ELT_TEST_PROJECT"])
-    postgres = Postgres(**{**about["postgres"], "port": int(about["postgres"]["port"])})
-    token = Secret(about["token"])
-    settings = Settings(Path(about["root"]), about["url"], postgres, parallel=2, keboola_token=token)
-    print(READY, flush=True)
-    return guarded(partial(run_jobs, run_parser().parse_args(), settings=settings))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import psycopg2
 import pytest
 
-from tests.support.databases import EmptyDatabase
+from tests.support.databases import EmptyDatabase, sql_once
 
 
 class Role:
@@ -21,14 +20,7 @@ class Role:
 
     def sql(self, text: str) -> list[tuple]:
         """Run statements as this role."""
-        opened = psycopg2.connect(**self.connect_args)
-        try:
-            opened.autocommit = True
-            with opened.cursor() as cursor:
-                cursor.execute(text)
-                return cursor.fetchall() if cursor.description else []
-        finally:
-            opened.close()
+        return sql_once(self.connect_args, text)
 
     def drop(self) -> None:
         self.database.sql(f"DROP OWNED BY {self.name} CASCADE")

@@ -10,6 +10,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extras import execute_values
 
 from tests.support import ROOT, oracle
+from tests.support.databases import sql
 
 SCRIPTS = ROOT / "sql_scripts"
 
@@ -50,9 +51,7 @@ class Warehouse:
         self.run([script for script in ORDER if script.startswith("bronze/")])
 
     def sql(self, text: str) -> list[tuple]:
-        with self.connection.cursor() as cursor:
-            cursor.execute(text)
-            return cursor.fetchall() if cursor.description else []
+        return sql(self.connection, text)
 
     def run(self, scripts: Sequence[str]) -> None:
         """Each script as a whole and in a session without temporary tables, as `psql -f` would."""
