@@ -25,13 +25,10 @@ def source(*columns: str) -> SourceTable:
 
 
 @pytest.fixture
-def monday(project: Project) -> Project:
+def monday(monday: Project) -> Project:
     """A project that was loaded on monday; on tuesday c has no column v, but one called value."""
-    project.put_day("monday")
-    assert project.run().exit_code == 0
-    project.put_day("tuesday")
-    project.put("c", [(str(number), "tuesday") for number in range(1, 11)], columns=["id", "value"])
-    return project
+    monday.put("c", [(str(number), "tuesday") for number in range(1, 11)], columns=["id", "value"])
+    return monday
 
 
 def test_a_missing_column_holds_its_group_back_by_name_and_the_others_publish(monday: Project) -> None:

@@ -92,11 +92,16 @@ def master(server_folders: Path) -> Path:
     return server_folders / "postgres"
 
 
+def copied(master: Path, place: Path) -> Path:
+    """A folder in this place whose server has run and has been stopped."""
+    subprocess.run(["cp", "-a", master, place], check=True)
+    return place / "postgres"
+
+
 @pytest.fixture
 def stopped(master: Path, place: Path) -> Path:
     """A folder whose server has run and has been stopped."""
-    subprocess.run(["cp", "-a", master, place], check=True)
-    return place / "postgres"
+    return copied(master, place)
 
 
 @pytest.fixture
@@ -182,8 +187,10 @@ def test_a_project_may_lie_in_any_folder(place: Path, name: str) -> None:
     assert not outside.exists()
 
 
-def test_a_socket_folder_that_others_can_enter_is_refused(place: Path) -> None:
-    server = start(place / ("l" * 120))
+def test_a_socket_folder_that_others_can_enter_is_refused(master: Path, place: Path) -> None:
+    (place / ("l" * 120)).mkdir()
+    folder = copied(master, place / ("l" * 120))
+    server = start(folder)
     outside = Path(server.connect_args()["host"])
     server.stop()
     outside.mkdir()
@@ -192,7 +199,7 @@ def test_a_socket_folder_that_others_can_enter_is_refused(place: Path) -> None:
     outside.chmod(0o777)
     try:
         with pytest.raises(DatabaseError, match=f"{outside} should be a folder that only user .* delete it"):
-            start(place / ("l" * 120))
+            start(folder)
     finally:
         outside.rmdir()
 

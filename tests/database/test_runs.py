@@ -42,36 +42,27 @@ def assert_group_stayed_and_c_moved_on(project: Project) -> None:
     assert project.day("silver.c") == "tuesday"
 
 
-def test_a_missing_source_table_holds_its_group_back_and_lets_the_other_publish(project: Project) -> None:
-    project.put_day("monday")
-    project.run()
-    project.put_day("tuesday")
-    project.keboola.delete_table("in.c-main.b")
-    assert project.run().exit_code == 1
-    assert_group_stayed_and_c_moved_on(project)
-    assert "1 failed: b (" in project.last_line and "in.c-main.b" in project.last_line
-    assert "2 held back: a, both" in project.last_line
+def test_a_missing_source_table_holds_its_group_back_and_lets_the_other_publish(monday: Project) -> None:
+    monday.keboola.delete_table("in.c-main.b")
+    assert monday.run().exit_code == 1
+    assert_group_stayed_and_c_moved_on(monday)
+    assert "1 failed: b (" in monday.last_line and "in.c-main.b" in monday.last_line
+    assert "2 held back: a, both" in monday.last_line
 
 
-def test_a_script_that_fails_in_silver_holds_its_group_back(project: Project) -> None:
-    project.put_day("monday")
-    project.run()
-    project.put_day("tuesday")
-    project.put("b", [("1", "tuesday"), ("one", "tuesday")] * 5)
-    assert project.run().exit_code == 1
-    assert_group_stayed_and_c_moved_on(project)
-    assert 'b (silver/b.sql:4: invalid input syntax for type integer: "one")' in project.last_line
+def test_a_script_that_fails_in_silver_holds_its_group_back(monday: Project) -> None:
+    monday.put("b", [("1", "tuesday"), ("one", "tuesday")] * 5)
+    assert monday.run().exit_code == 1
+    assert_group_stayed_and_c_moved_on(monday)
+    assert 'b (silver/b.sql:4: invalid input syntax for type integer: "one")' in monday.last_line
 
 
-def test_a_broken_check_holds_its_group_back_and_shows_the_rows(project: Project) -> None:
-    project.put_day("monday")
-    project.run()
-    project.put_day("tuesday")
-    project.put("b", [(str(number), "wednesday") for number in range(1, 11)])
-    assert project.run().exit_code == 1
-    assert_group_stayed_and_c_moved_on(project)
-    assert "checks/same.sql: 10 rows break this claim\n    id=1  a='tuesday'  b='wednesday'" in project.output
-    assert "2 held back: a, b" in project.last_line
+def test_a_broken_check_holds_its_group_back_and_shows_the_rows(monday: Project) -> None:
+    monday.put("b", [(str(number), "wednesday") for number in range(1, 11)])
+    assert monday.run().exit_code == 1
+    assert_group_stayed_and_c_moved_on(monday)
+    assert "checks/same.sql: 10 rows break this claim\n    id=1  a='tuesday'  b='wednesday'" in monday.output
+    assert "2 held back: a, b" in monday.last_line
 
 
 def test_a_check_that_warns_lets_its_group_pass(project: Project) -> None:
@@ -111,16 +102,13 @@ def test_one_job_alone_also_refreshes_what_depends_on_it(project: Project) -> No
     assert project.rows("gold.both")[0] == (1, "monday", "monday", 1)
 
 
-def test_one_job_alone_is_refused_where_its_group_moved_on_and_told_what_to_type(project: Project) -> None:
-    project.put_day("monday")
-    project.run()
-    project.put_day("tuesday")
-    assert project.run("a").exit_code == 1
-    assert "a and b no longer match" in project.last_line
-    assert "python elt_run_job.py a b" in project.last_line
-    assert project.day("silver.a") == "monday"
-    assert project.run("a", "b").exit_code == 0
-    assert project.day("silver.a") == "tuesday"
+def test_one_job_alone_is_refused_where_its_group_moved_on_and_told_what_to_type(monday: Project) -> None:
+    assert monday.run("a").exit_code == 1
+    assert "a and b no longer match" in monday.last_line
+    assert "python elt_run_job.py a b" in monday.last_line
+    assert monday.day("silver.a") == "monday"
+    assert monday.run("a", "b").exit_code == 0
+    assert monday.day("silver.a") == "tuesday"
 
 
 def test_one_job_alone_is_refused_before_its_group_was_ever_loaded(project: Project) -> None:
@@ -214,15 +202,12 @@ def test_an_unchanged_gold_script_is_not_run_and_a_changed_one_once(project: Pro
     assert project.database.sql("SELECT obj_description('gold.both'::regclass)") == [("Other words.",)]
 
 
-def test_an_ordinary_day_locks_no_reader_out_and_a_changed_view_is_reported(project: Project) -> None:
-    project.put_day("monday")
-    project.run()
-    project.put_day("tuesday")
-    project.run()
-    assert "readers waited" not in project.output
-    project.script("gold/both.sql", project_gold("Other words."))
-    project.run()
-    assert 'gold/both.sql changed gold."both": its readers waited for up to 0.' in project.output
+def test_an_ordinary_day_locks_no_reader_out_and_a_changed_view_is_reported(monday: Project) -> None:
+    monday.run()
+    assert "readers waited" not in monday.output
+    monday.script("gold/both.sql", project_gold("Other words."))
+    monday.run()
+    assert 'gold/both.sql changed gold."both": its readers waited for up to 0.' in monday.output
 
 
 def test_an_unchanged_gold_script_takes_no_lock_on_its_view(project: Project) -> None:
@@ -309,18 +294,15 @@ def test_a_script_with_commit_is_refused_by_file_and_line_before_anything_runs(p
     assert project.keboola.requests == []
 
 
-def test_a_lock_that_somebody_holds_is_named_and_the_other_group_publishes(project: Project) -> None:
-    project.put_day("monday")
-    project.run()
-    project.put_day("tuesday")
-    colleague = project.database.connect()
+def test_a_lock_that_somebody_holds_is_named_and_the_other_group_publishes(monday: Project) -> None:
+    colleague = monday.database.connect()
     colleague.autocommit = False
     sql(colleague, "SET application_name = 'a long lunch'; LOCK TABLE silver.a")
-    assert project.run(lock_retry=LockRetry(lock_timeout=1.2, tries=2, pause=0.0)).exit_code == 1
-    assert f"backend {colleague.info.backend_pid} (postgres, a long lunch" in project.output
-    assert f"SELECT pg_terminate_backend({colleague.info.backend_pid});" in project.output
+    assert monday.run(lock_retry=LockRetry(lock_timeout=1.2, tries=2, pause=0.0)).exit_code == 1
+    assert f"backend {colleague.info.backend_pid} (postgres, a long lunch" in monday.output
+    assert f"SELECT pg_terminate_backend({colleague.info.backend_pid});" in monday.output
     colleague.rollback()
-    assert_group_stayed_and_c_moved_on(project)
+    assert_group_stayed_and_c_moved_on(monday)
 
 
 def test_nothing_of_a_run_stays_in_staging_and_litter_of_a_dead_one_is_swept(project: Project) -> None:
@@ -344,18 +326,15 @@ def test_scripts_read_the_date_of_the_run_which_is_today_unless_a_backfill_says_
     assert project.database.sql("SELECT elt.run_date() = current_date") == [(True,)]
 
 
-def test_rows_that_staging_lost_are_never_published_as_an_empty_table(project: Project) -> None:
+def test_rows_that_staging_lost_are_never_published_as_an_empty_table(monday: Project) -> None:
     """What an unlogged table is after a crash: there, and empty."""
-    project.put_day("monday")
-    project.run()
-    project.put_day("tuesday")
-    project.registry["c"]["load"] |= {"min_rows": 0, "max_shrink_percent": 100}
-    project.script(
+    monday.registry["c"]["load"] |= {"min_rows": 0, "max_shrink_percent": 100}
+    monday.script(
         "bronze/c.sql",
         "DO $$ DECLARE staged text; BEGIN FOR staged IN SELECT tablename FROM pg_tables WHERE tablename ~ '^r[0-9]+_c$'"
         " LOOP EXECUTE 'DELETE FROM elt_staging.' || staged; END LOOP; END $$;",
     )
-    assert project.run().exit_code == 1
-    assert "bronze.c: 10 rows were staged, 0 arrived" in project.last_line
-    assert project.day("bronze.c") == project.day("silver.c") == "monday"
-    assert project.day("silver.a") == "tuesday"
+    assert monday.run().exit_code == 1
+    assert "bronze.c: 10 rows were staged, 0 arrived" in monday.last_line
+    assert monday.day("bronze.c") == monday.day("silver.c") == "monday"
+    assert monday.day("silver.a") == "tuesday"

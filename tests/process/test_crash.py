@@ -20,7 +20,7 @@ from tests.support.project_child import READY
 from tests.support.project_process import PATIENCE, Moment, ProjectProcess, await_no_locks, await_rows
 
 #: as many rows in each table as make a publish longer than the start of a process
-ROWS = 10_000
+ROWS = 5_000
 #: repeat a failed test with ELT_TEST_SEED=<what it printed>
 SEED = int(os.environ.get("ELT_TEST_SEED") or random.randrange(1_000_000))
 

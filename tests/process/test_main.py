@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import stat
+import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -157,11 +162,48 @@ DEMO_DAYS = (
 )
 
 
+@contextmanager
+def demo_in(folder: Path) -> Iterator[Checkout]:
+    """A checkout where servers are made quickest; its demo server is gone afterwards."""
+    place = Path(tempfile.mkdtemp(dir=folder))
+    place.chmod(0o711)
+    demo = Checkout(place / "project")
+    yield demo
+    remove(demo.folder / ".elt/demo/postgres")
+    shutil.rmtree(place)
+
+
 @pytest.fixture
-def demo(checkout: Checkout) -> Iterator[Checkout]:
-    """A checkout whose demo server is gone afterwards."""
-    yield checkout
-    remove(checkout.folder / ".elt/demo/postgres")
+def demo(server_folders: Path) -> Iterator[Checkout]:
+    with demo_in(server_folders) as demo:
+        yield demo
+
+
+@dataclass
+class Played:
+    """The demo of a project in which nothing is set up: stopped in the middle of its mornings, and begun again."""
+
+    demo: Checkout
+    files_before: dict[Path, bytes]
+    stopped: subprocess.CompletedProcess[str]
+    finished: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def played(server_folders: Path) -> Iterator[Played]:
+    """Played in an environment that would mislead it."""
+    with demo_in(server_folders) as demo:
+        before = {
+            path: path.read_bytes() for path in demo.folder.rglob("*") if path.is_file() and path.suffix != ".pyc"
+        }
+        with demo.start("main.py", "demo", environ=MISLEADING) as process:
+            for line in process.stdout:
+                if line.startswith("Loading 29 mornings"):
+                    break
+            process.send_signal(signal.SIGINT)
+            rest = process.stdout.read()
+        stopped = subprocess.CompletedProcess(process.args, process.returncode, rest)
+        yield Played(demo, before, stopped, demo.run("main.py", "demo", environ=MISLEADING))
 
 
 def test_the_demo_plays_its_mornings_beside_a_job_that_it_knows_nothing_of(demo: Checkout) -> None:
@@ -202,15 +244,10 @@ def test_the_demo_names_the_morning_that_fails_and_status_says_that_nothing_was_
     assert "no run yet" in demo.run("main.py", "demo", "status").stdout
 
 
-def test_a_demo_that_is_stopped_goes_on_where_it_was(demo: Checkout) -> None:
-    with demo.start("main.py", "demo") as process:
-        for line in process.stdout:
-            if line.startswith("Loading 29 mornings"):
-                break
-        process.send_signal(signal.SIGINT)
-        rest = process.stdout.read()
-    assert process.returncode == 130 and "stopped by Ctrl-C" in rest, rest
-    assert demo.run("main.py", "demo").returncode == 0
+def test_a_demo_that_is_stopped_goes_on_where_it_was(played: Played) -> None:
+    demo, stopped = played.demo, played.stopped
+    assert stopped.returncode == 130 and "stopped by Ctrl-C" in stopped.stdout, stopped.stdout
+    assert played.finished.returncode == 0, played.finished.stdout
     answer = demo.run("main.py", "demo", "psql", "-XAtc", DEMO_DAYS)
     assert answer.stdout.strip() == "30|29|t", answer.stdout
 
@@ -219,14 +256,14 @@ def test_a_demo_that_is_stopped_goes_on_where_it_was(demo: Checkout) -> None:
     refused = demo.run("main.py", "demo")
     assert refused.returncode == 1 and "products of another version of the demo" in refused.stdout, refused.stdout
     assert f"rm -r {demo.folder / '.elt/demo'}" in refused.stdout
+    demo.run("main.py", "demo", "psql", "-XAtc", "UPDATE silver.products SET product_sku = substr(product_sku, 4)")
 
 
-def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(demo: Checkout) -> None:
-    before = {path: path.read_bytes() for path in demo.folder.rglob("*") if path.is_file()}
-    played = demo.run("main.py", "demo", environ=MISLEADING)
-    assert played.returncode == 0, played.stdout
-    assert "daily load: 4 jobs published" in played.stdout
-    assert "gold.product_status_summary" in played.stdout and "KES-ONE-BK" in played.stdout
+def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(played: Played) -> None:
+    demo, before, shown = played.demo, played.files_before, played.finished.stdout
+    assert played.finished.returncode == 0, shown
+    assert "daily load: 4 jobs published" in shown
+    assert "gold.product_status_summary" in shown and "KES-ONE-BK" in shown
     after = {path: path.read_bytes() for path in before}
     assert after == before
     made = {path.relative_to(demo.folder).parts[:2] for path in demo.folder.rglob("*") if path not in before}
@@ -235,9 +272,7 @@ def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(dem
         (".elt", "demo"),
     }
     commands = [
-        line.split("main.py ")[1].split("  ")[0].split()
-        for line in played.stdout.splitlines()
-        if "main.py demo" in line
+        line.split("main.py ")[1].split("  ")[0].split() for line in shown.splitlines() if "main.py demo" in line
     ]
     assert [words[1] for words in commands] == ["psql", "run", "status", "fail", "stop"]
     for words in commands:

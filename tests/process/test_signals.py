@@ -52,7 +52,7 @@ def test_a_second_run_does_nothing_exits_75_and_names_the_first(monday: Project)
         assert f" since {time.strftime('%Y-%m-%d', time.gmtime())} " in second.output
         assert "--wait" in second.output
         assert monday.database.sql("SELECT count(*) FROM elt.runs") == runs
-        assert [request.kind for request in monday.keboola.requests].count("verify") == 2
+        assert [request.kind for request in monday.keboola.requests].count("verify") == 1
         monday.keboola.faults.release()
         assert first.exit_code() == 0, first.output
     assert monday.day("silver.c") == "tuesday"

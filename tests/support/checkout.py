@@ -22,11 +22,12 @@ TOKEN = "815-4711-aVerySecretSandboxToken"
 
 
 class Checkout:
-    """The files that a clone would have, and processes started in it with an empty environment."""
+    """The files that a clone would have, once it was used, and processes started in it with an empty environment."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        left_out = shutil.ignore_patterns(".*", "__pycache__", "tests", "benchmarks")
+        # what is compiled already is not compiled again; what is just being written (x.pyc.123) may be gone in a moment
+        left_out = shutil.ignore_patterns(".*", "*.pyc.*", "tests", "benchmarks")
         shutil.copytree(ROOT, folder, ignore=left_out)
 
     def settings(self, text: str) -> None:

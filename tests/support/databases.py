@@ -131,12 +131,12 @@ _numbers = count(1)
 
 
 @contextmanager
-def fresh_database(server: Server) -> Iterator[EmptyDatabase]:
-    """An empty database on this server, gone afterwards."""
+def fresh_database(server: Server, template: str = "template0") -> Iterator[EmptyDatabase]:
+    """A database on this server, empty or as another one is, gone afterwards."""
     name = f"test_{next(_numbers)}"
     administrator = EmptyDatabase(server, "postgres")
     # file_copy: 60 files copied in place of 1000 pages written to WAL
-    administrator.sql(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
+    administrator.sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     database = EmptyDatabase(server, name)
     yield database
     database.close()
