@@ -22,10 +22,10 @@ demo: .venv/installed-demo
 	@.venv/bin/python main.py demo
 
 test: .venv/installed-dev
-	@.venv/bin/python -m pytest -n 2 -m "not long"
+	@.venv/bin/python -m pytest -n 2 --dist worksteal -m "not long"
 
 test-long: .venv/installed-dev
-	@.venv/bin/python -m pytest -n 2 -m long
+	@.venv/bin/python -m pytest -n 2 --dist worksteal -m long
 
 check: .venv/installed-dev
 	@.venv/bin/python -m black --check .

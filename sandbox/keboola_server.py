@@ -31,17 +31,14 @@ from sandbox.faults import Fault, Faults, spoil
 from sandbox.messages import Request, Response
 from sandbox.object_store import ObjectStore, serve
 from sandbox.storage_api import StorageApi, kind_of
-from sandbox.store_access import Clock, Presigner
-from sandbox.store_azure import AzureStore
+from sandbox.store_access import Clock, MakeStore, Presigner
 from sandbox.store_gcs import GoogleStore
-from sandbox.store_s3 import S3Store
 from sandbox.tables import Encoding, Table
 
 Rows = Iterable[Row] | Callable[[], Iterable[Row]]
 #: what a status fault says where it names no body
 _REASONS = {401: "unauthorized", 403: "forbidden", 404: "notFound", 412: "conditionNotMet", 429: "busy", 503: "busy"}
 _API_CODES = {401: "storage.tokenInvalid", 403: "accessDenied"}
-_STYLES = {style.provider: style for style in (GoogleStore, S3Store, AzureStore)}
 _SECRET_HEADERS = {"x-storageapi-token", "authorization", "x-amz-security-token"}
 
 
@@ -63,11 +60,11 @@ class LoggedRequest:
 class KeboolaServer:
     """One project on one stack. Everything it holds is gone when it is closed.
 
-    - `provider` "gcp", "aws" or "azure": where the slices lie, and how they are asked for.
+    - `store`: the cloud in which the slices lie, which says how they are asked for.
     - `quoting` "snowflake" or "bigquery": the dialect of the slices (docs/keboola.md 7.2).
     - `slices`: into how many an export is cut; `sliced` False: one object with a header line;
       `gzip_members`: each slice is several gzip streams, one after the other (docs/keboola.md 7.7).
-    - `polls`: the look at a job that finds it done. `credential_seconds`: 3600 on GCP, 12 hours elsewhere, by default.
+    - `polls`: the look at a job that finds it done. `credential_seconds`: by default as long as the cloud's own last.
     - `token_buckets`: the buckets that the token may read, by default all. `clock` gives epoch seconds.
     - `key_prefix` begins every object's key; blanks, plus signs, `=` and unicode are welcome.
     """
@@ -76,7 +73,7 @@ class KeboolaServer:
         self,
         *,
         token: str = "815-4711-sandboxsandboxsandboxsandbox",
-        provider: str = "gcp",
+        store: MakeStore = GoogleStore,
         slices: int = 4,
         quoting: str = "snowflake",
         sliced: bool = True,
@@ -90,8 +87,6 @@ class KeboolaServer:
     ) -> None:
         if quoting not in QUOTINGS:
             raise ValueError(f"quoting is one of {', '.join(QUOTINGS)}, not {quoting}")
-        if provider not in _STYLES:
-            raise ValueError(f"provider is one of {', '.join(_STYLES)}, not {provider}")
         self.token = token
         self.requests: list[LoggedRequest] = []
         self.faults = Faults()
@@ -102,9 +97,8 @@ class KeboolaServer:
         self._encoding = Encoding(self._folder, slices, quoting, sliced, gzip_members)
         self._store = ObjectStore()
         self._presigner = Presigner(clock, url_seconds)
-        seconds = credential_seconds or (3600 if provider == "gcp" else 12 * 3600)
         #: the cloud that the store plays
-        self.style = _STYLES[provider](self.url, clock, seconds, key_prefix)
+        self.style = store(self.url, clock, credential_seconds, key_prefix)
         self._api = StorageApi(
             token=token,
             url=self.url,
@@ -115,7 +109,7 @@ class KeboolaServer:
             polls=polls,
             token_buckets=token_buckets,
         )
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.005,), daemon=True)
         self._thread.start()
 
     def __enter__(self) -> Self:

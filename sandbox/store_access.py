@@ -1,6 +1,6 @@
 """Who may read which object: what each cloud's style of the store must offer, and presigned URLs (docs/keboola.md 6.1).
 
-The styles themselves are `store_gcs`, `store_s3` and `store_azure`.
+The style of Google is `store_gcs`; tests bring those of the other clouds.
 """
 
 from __future__ import annotations
@@ -79,6 +79,11 @@ class StoreStyle(Protocol):
 
     def expire_all(self) -> None:
         """Let every credential granted so far expire now."""
+
+
+#: makes a store of: the server's URL, a clock, seconds that credentials last (None: as long as this cloud's do), and
+#: what begins every key
+MakeStore = Callable[[str, Clock, float | None, str], StoreStyle]
 
 
 def export_key(prefix: str, project: str, table_id: str, file_name: str) -> str:

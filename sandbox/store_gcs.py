@@ -30,8 +30,9 @@ class GoogleStore:
     region = "europe-west3"
     _JSON = re.compile(r"(?:/download)?/storage/v1/b/([^/]+)/o/([^/]+)$")
 
-    def __init__(self, url: str, clock: Clock, lifetime: float, prefix: str) -> None:
-        self._url, self._clock, self._lifetime, self._prefix = url, clock, lifetime, prefix
+    def __init__(self, url: str, clock: Clock, lifetime: float | None, prefix: str) -> None:
+        self._url, self._clock, self._prefix = url, clock, prefix
+        self._lifetime = lifetime or 3600
         self._grants: dict[str, Grant] = {}
 
     def place(self, project: str, table_id: str, file_id: int, file_name: str) -> Target:

@@ -1,0 +1,340 @@
+"""Whole runs in this process: what a group, a guard, a partial run and a changed table come to."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, date, datetime
+
+import pytest
+
+from lib.errors import JobConfigError
+from lib.load.guards import Accepted
+from lib.run.runner import LockRetry
+from sandbox.faults import Fault
+from tests.support.databases import sql
+from tests.support.project import GOLD, Project
+
+
+def test_a_run_publishes_every_layer_and_the_next_one_only_what_differs(project: Project) -> None:
+    project.put_day("monday")
+    assert project.run().exit_code == 0
+    assert project.day("bronze.a") == project.day("silver.b") == "monday"
+    project.put("a", [(str(number), "monday") for number in range(1, 10)] + [("11", "monday")])
+    project.put("b", [(str(number), "monday") for number in range(1, 10)] + [("11", "monday")])
+    assert project.run().exit_code == 0
+    assert "silver/a.sql  +1 ~0 -1" in project.output
+    assert project.last_line.startswith("run: 4 jobs published, ")
+
+
+def test_a_run_of_nothing_new_changes_no_row(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.run()
+    assert "~" not in project.output and "+" not in project.output
+
+
+# ---- groups ---------------------------------------------------------------------------------------------------------
+
+
+def assert_group_stayed_and_c_moved_on(project: Project) -> None:
+    assert project.day("bronze.a") == project.day("silver.a") == project.day("silver.b") == "monday"
+    assert project.rows("gold.both")[0] == (1, "monday", "monday")
+    assert project.day("silver.c") == "tuesday"
+
+
+def test_a_missing_source_table_holds_its_group_back_and_lets_the_other_publish(monday: Project) -> None:
+    monday.keboola.delete_table("in.c-main.b")
+    assert monday.run().exit_code == 1
+    assert_group_stayed_and_c_moved_on(monday)
+    assert "1 failed: b (" in monday.last_line and "in.c-main.b" in monday.last_line
+    assert "2 held back: a, both" in monday.last_line
+
+
+def test_a_script_that_fails_in_silver_holds_its_group_back(monday: Project) -> None:
+    monday.put("b", [("1", "tuesday"), ("one", "tuesday")] * 5)
+    assert monday.run().exit_code == 1
+    assert_group_stayed_and_c_moved_on(monday)
+    assert 'b (silver/b.sql:4: invalid input syntax for type integer: "one")' in monday.last_line
+
+
+def test_a_broken_check_holds_its_group_back_and_shows_the_rows(monday: Project) -> None:
+    monday.put("b", [(str(number), "wednesday") for number in range(1, 11)])
+    assert monday.run().exit_code == 1
+    assert_group_stayed_and_c_moved_on(monday)
+    assert "checks/same.sql: 10 rows break this claim\n    id=1  a='tuesday'  b='wednesday'" in monday.output
+    assert "2 held back: a, b" in monday.last_line
+
+
+def test_a_check_that_warns_lets_its_group_pass(project: Project) -> None:
+    project.registry["both"]["checks"] = [{"script": "checks/same.sql", "on_failure": "warn"}]
+    project.put_day("monday")
+    project.put("b", [(str(number), "sunday") for number in range(1, 11)])
+    assert project.run().exit_code == 0
+    assert "both: checks/same.sql: 10 rows break this claim" in project.output
+    assert project.database.sql("SELECT broken_by FROM elt.script_runs WHERE script = 'checks/same.sql'") == [(10,)]
+
+
+def test_a_constraint_that_waits_for_commit_fails_its_job_and_not_the_run(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.database.sql("ALTER TABLE bronze.b ADD UNIQUE (id) DEFERRABLE INITIALLY DEFERRED")
+    project.put_day("tuesday")
+    project.put("b", [("1", "tuesday")] * 10)
+    project.script("silver/b.sql", "SELECT 1;")
+    assert project.run().exit_code == 1
+    assert_group_stayed_and_c_moved_on(project)
+    assert "b (cannot load bronze.b: duplicate key value violates unique constraint" in project.last_line
+
+
+# ---- some jobs only -------------------------------------------------------------------------------------------------
+
+
+def test_one_job_alone_also_refreshes_what_depends_on_it(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.script("silver/a.sql", "UPDATE silver.a SET v = v;")
+    project.script(
+        "gold/both.sql", "CREATE OR REPLACE VIEW gold.both AS SELECT id, v AS a, v AS b, 1 AS one FROM silver.a;"
+    )
+    result = project.run("a")
+    assert result.exit_code == 0
+    assert [record.job for record in result.records] == ["a", "both"]
+    assert project.rows("gold.both")[0] == (1, "monday", "monday", 1)
+
+
+def test_one_job_alone_is_refused_where_its_group_moved_on_and_told_what_to_type(monday: Project) -> None:
+    assert monday.run("a").exit_code == 1
+    assert "a and b no longer match" in monday.last_line
+    assert "python elt_run_job.py a b" in monday.last_line
+    assert monday.day("silver.a") == "monday"
+    assert monday.run("a", "b").exit_code == 0
+    assert monday.day("silver.a") == "tuesday"
+
+
+def test_one_job_alone_is_refused_before_its_group_was_ever_loaded(project: Project) -> None:
+    project.put_day("monday")
+    assert project.run("b").exit_code == 1
+    assert "in.c-main.a was never loaded here" in project.last_line
+
+
+def test_a_job_that_only_transforms_asks_keboola_nothing(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    del project.keboola.requests[:]
+    assert project.run("both").exit_code == 0
+    assert project.keboola.requests == []
+
+
+# ---- sizes and columns ----------------------------------------------------------------------------------------------
+
+
+def test_an_empty_export_never_replaces_a_filled_table(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.put("c", [])
+    assert project.run().exit_code == 1
+    assert project.day("silver.c") == "monday"
+    assert "bronze.c: the export has 0 rows, min_rows is 1" in project.last_line
+
+
+def test_a_shrunken_export_is_refused_until_a_person_accepts_it_once(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.put("c", [("1", "tuesday")])
+    assert project.run("c").exit_code == 1
+    assert "90 % fewer" in project.last_line and "--accept c:shrink" in project.output
+    assert project.run("c", accepted=Accepted(frozenset({("c", "shrink")}))).exit_code == 0
+    assert project.rows("silver.c") == [(1, "tuesday")]
+    accepted = "SELECT job, rows_before, rows_loaded, accepted_guards FROM elt.job_runs WHERE accepted_shrink"
+    assert project.database.sql(accepted) == [("c", 10, 1, ["shrink"])]
+
+
+def test_columns_are_matched_by_name_and_a_new_one_is_reported_with_the_line_to_add(project: Project) -> None:
+    project.put("c", [("monday", "x", "1")], columns=["V", "extra-Column", "id"])
+    assert project.run("c").exit_code == 0
+    assert project.rows("bronze.c") == [("1", "monday")]
+    assert "SELECT elt.add_column('bronze.c', 'extra_column', 'text');" in project.output
+
+
+def test_the_reported_line_works(project: Project) -> None:
+    project.put("c", [("1", "monday", "x")], columns=["id", "v", "w"])
+    project.run("c")
+    script = project.root / "sql_scripts/bronze/c.sql"
+    script.write_text(script.read_text() + "SELECT elt.add_column('bronze.c', 'w', 'text');\n")
+    assert project.run("c").exit_code == 0
+    assert project.rows("bronze.c") == [("1", "monday", "x")]
+
+
+# ---- a source that moves --------------------------------------------------------------------------------------------
+
+
+def test_a_table_that_changes_while_its_group_is_exported_is_exported_again(project: Project) -> None:
+    project.put_day("monday")
+    project.keboola.faults.add(Fault("file", do=lambda: project.put_day("tuesday")))
+    assert project.run().exit_code == 0
+    assert "in.c-main.a" in project.output and "exporting the group again" in project.output
+    assert project.day("silver.a") == project.day("silver.b") == "tuesday"
+
+
+def test_a_source_that_never_rests_fails_its_group_by_name(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    days = itertools.count()
+    project.keboola.faults.add(Fault("file", do=lambda: project.put_day(f"day {next(days)}"), nth=None))
+    assert project.run("a", "b").exit_code == 1
+    assert "changed in the source while it was exported, 3 times" in project.last_line
+    assert project.day("silver.a") == "monday"
+
+
+# ---- definitions ----------------------------------------------------------------------------------------------------
+
+
+def test_an_unchanged_gold_script_is_not_run_and_a_changed_one_once(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.run()
+    assert "gold/both.sql" not in project.output
+    project.script("gold/both.sql", project_gold("Other words."))
+    project.run()
+    assert "gold/both.sql" in project.output
+    project.run()
+    assert "gold/both.sql" not in project.output
+    assert project.database.sql("SELECT obj_description('gold.both'::regclass)") == [("Other words.",)]
+
+
+def test_an_ordinary_day_locks_no_reader_out_and_a_changed_view_is_reported(monday: Project) -> None:
+    monday.run()
+    assert "readers waited" not in monday.output
+    monday.script("gold/both.sql", project_gold("Other words."))
+    monday.run()
+    assert 'gold/both.sql changed gold."both": its readers waited for up to 0.' in monday.output
+
+
+def test_an_unchanged_gold_script_takes_no_lock_on_its_view(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.script(
+        "checks/locks.sql",
+        "SELECT mode FROM pg_locks"
+        " WHERE relation = 'gold.both'::regclass AND pid = pg_backend_pid() AND mode <> 'AccessShareLock';",
+    )
+    project.registry["both"]["checks"] = ["checks/locks.sql"]
+    assert project.run().exit_code == 0
+    project.script("gold/both.sql", project_gold("Other words."))
+    assert project.run().exit_code == 1
+    assert "AccessExclusiveLock" in project.output
+
+
+def test_a_view_that_was_dropped_or_replaced_by_hand_comes_back(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    for by_hand in (
+        "DROP VIEW gold.both",
+        "CREATE OR REPLACE VIEW gold.both AS SELECT 1 AS id, ''::text AS a, ''::text AS b",
+    ):
+        project.database.sql(by_hand)
+        assert project.run().exit_code == 0
+        assert len(project.rows("gold.both")) == 10
+
+
+def test_a_view_that_goes_with_an_earlier_one_is_made_again_in_the_same_run(project: Project) -> None:
+    project.script("gold/of_both.sql", "CREATE OR REPLACE VIEW gold.of_both AS SELECT a FROM gold.both;")
+    project.registry["both"]["transform"] += ["gold/of_both.sql"]
+    project.put_day("monday")
+    assert project.run().exit_code == 0
+    project.script(
+        "gold/both.sql",
+        "DROP VIEW IF EXISTS gold.both CASCADE;"
+        " CREATE VIEW gold.both AS SELECT id AS first, v AS a, v AS b FROM silver.a;",
+    )
+    del project.registry["both"]["checks"]
+    assert project.run().exit_code == 0
+    assert len(project.rows("gold.of_both")) == 10
+
+
+def test_a_definition_of_a_group_that_was_held_back_is_applied_by_the_next_run(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.script("gold/both.sql", project_gold("Other words."))
+    project.put("b", [(str(number), "sunday") for number in range(1, 11)])
+    assert project.run().exit_code == 1
+    assert project.database.sql("SELECT obj_description('gold.both'::regclass)") == [("a and b side by side.",)]
+    project.put_day("monday")
+    assert project.run().exit_code == 0
+    assert project.database.sql("SELECT obj_description('gold.both'::regclass)") == [("Other words.",)]
+
+
+def test_a_view_that_cannot_be_replaced_names_its_dependants_and_the_commands(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.database.sql("CREATE VIEW public.of_a_colleague AS SELECT a FROM gold.both")
+    project.database.sql("GRANT SELECT ON gold.both TO PUBLIC")
+    project.script(
+        "gold/both.sql", "CREATE OR REPLACE VIEW gold.both AS SELECT id AS first, v AS a, v AS b FROM silver.a;"
+    )
+    assert project.run().exit_code == 1
+    assert 'gold/both.sql:1: cannot change name of view column "id" to "first"' in project.last_line
+    assert 'DROP VIEW public.of_a_colleague;\n        DROP VIEW gold."both";' in project.output
+    assert 'GRANT SELECT ON gold."both" TO PUBLIC;' in project.output
+    assert project.day("silver.c") == "monday"
+
+
+def project_gold(comment: str) -> str:
+    return GOLD.replace("a and b side by side.", comment)
+
+
+# ---- what else can be wrong -----------------------------------------------------------------------------------------
+
+
+def test_a_script_with_commit_is_refused_by_file_and_line_before_anything_runs(project: Project) -> None:
+    project.put_day("monday")
+    project.script("silver/c.sql", "SELECT 1;\n\n  COMMIT;\n")
+    with pytest.raises(JobConfigError, match=r"silver/c\.sql:3: COMMIT is transaction control"):
+        project.run()
+    assert project.keboola.requests == []
+
+
+def test_a_lock_that_somebody_holds_is_named_and_the_other_group_publishes(monday: Project) -> None:
+    colleague = monday.database.connect()
+    colleague.autocommit = False
+    sql(colleague, "SET application_name = 'a long lunch'; LOCK TABLE silver.a")
+    assert monday.run(lock_retry=LockRetry(lock_timeout=1.2, tries=2, pause=0.0)).exit_code == 1
+    assert f"backend {colleague.info.backend_pid} (postgres, a long lunch" in monday.output
+    assert f"SELECT pg_terminate_backend({colleague.info.backend_pid});" in monday.output
+    colleague.rollback()
+    assert_group_stayed_and_c_moved_on(monday)
+
+
+def test_nothing_of_a_run_stays_in_staging_and_litter_of_a_dead_one_is_swept(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.database.sql("CREATE TABLE elt_staging.r99_litter (v text)")
+    assert project.run().exit_code == 0
+    assert project.database.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'elt_staging'") == []
+
+
+def test_scripts_read_the_date_of_the_run_which_is_today_unless_a_backfill_says_otherwise(project: Project) -> None:
+    project.put_day("monday")
+    project.script(
+        "silver/c.sql",
+        "CREATE TABLE IF NOT EXISTS silver.days (day date); INSERT INTO silver.days SELECT elt.run_date();",
+    )
+    project.run("c", run_date=date(2026, 1, 31))
+    project.run("c")
+    assert project.rows("silver.days") == [(date(2026, 1, 31),), (datetime.now(UTC).date(),)]
+    assert project.database.sql("SELECT run_date FROM elt.runs ORDER BY run_id") == project.rows("silver.days")
+    assert project.database.sql("SELECT elt.run_date() = current_date") == [(True,)]
+
+
+def test_rows_that_staging_lost_are_never_published_as_an_empty_table(monday: Project) -> None:
+    """What an unlogged table is after a crash: there, and empty."""
+    monday.registry["c"]["load"] |= {"min_rows": 0, "max_shrink_percent": 100}
+    monday.script(
+        "bronze/c.sql",
+        "DO $$ DECLARE staged text; BEGIN FOR staged IN SELECT tablename FROM pg_tables WHERE tablename ~ '^r[0-9]+_c$'"
+        " LOOP EXECUTE 'DELETE FROM elt_staging.' || staged; END LOOP; END $$;",
+    )
+    assert monday.run().exit_code == 1
+    assert "bronze.c: 10 rows were staged, 0 arrived" in monday.last_line
+    assert monday.day("bronze.c") == monday.day("silver.c") == "monday"
+    assert monday.day("silver.a") == "tuesday"

@@ -1,0 +1,410 @@
+"""Scripts are split as psql splits them, refused by file and line, and run with errors that name file and line."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lib.config.jobs import Check, Script
+from lib.errors import CheckFailed, LockTimeout, ScriptError
+from lib.postgres.connection import execute
+from lib.postgres.transaction import TransactionSettings, transaction
+from lib.transform.checks import run_check
+from lib.transform.replace_view import replacement_help
+from lib.transform.rules import refusals
+from lib.transform.scripts import run_script
+from lib.transform.statements import Statement, statements
+from tests.support.databases import EmptyDatabase
+from tests.support.project import Project
+
+
+def script(text: str, path: str = "silver/x.sql") -> Script:
+    """A script as the registry would read it."""
+    return Script(path, path.partition("/")[0], Path("sql_scripts", path), text)
+
+
+def psql(database: EmptyDatabase, *arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """The server's own psql, undisturbed by anybody's psqlrc."""
+    address = " ".join(f"{name}={value}" for name, value in database.connect_args.items())
+    command = [database.server.psql, "-X", "-q", "-d", address, *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60)
+
+
+# ---- splitting ------------------------------------------------------------------------------------------------------
+
+SPLIT = {
+    "": [],
+    "  \n-- only\n/* comments */\n": [],
+    ";;\n ; ": [],
+    "SELECT 1": [Statement("SELECT 1", 1)],
+    "SELECT 1;": [Statement("SELECT 1", 1)],
+    "\n\n  SELECT 1;\n-- between\nSELECT\n2;": [Statement("SELECT 1", 3), Statement("SELECT\n2", 5)],
+    "SELECT 1 -- the end; really\n": [Statement("SELECT 1 -- the end; really", 1)],
+    "SELECT ';', \"a;b\", $$;$$, $x$ $$;$y$ $x$; SELECT 2": [
+        Statement("SELECT ';', \"a;b\", $$;$$, $x$ $$;$y$ $x$", 1),
+        Statement("SELECT 2", 1),
+    ],
+    "SELECT 'it''s;', E'it\\'s;', E'\\\\'; SELECT 2": [
+        Statement("SELECT 'it''s;', E'it\\'s;', E'\\\\'", 1),
+        Statement("SELECT 2", 1),
+    ],
+    "/* a /* nested; */ b; */ SELECT 1 /* ; */;": [Statement("SELECT 1 /* ; */", 1)],
+    "SELECT a$b$ FROM t; SELECT $b$;": [Statement("SELECT a$b$ FROM t", 1), Statement("SELECT $b$;", 1)],
+    "CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2); SELECT 3": [
+        Statement("CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2)", 1),
+        Statement("SELECT 3", 1),
+    ],
+    "SELECT 'never ends; SELECT 2;": [Statement("SELECT 'never ends; SELECT 2;", 1)],
+}
+
+
+ROUTINE = """CREATE OR REPLACE FUNCTION f(x int) RETURNS int LANGUAGE sql
+BEGIN ATOMIC
+    SELECT 1;
+    SELECT CASE WHEN x > 1 THEN CASE x WHEN 2 THEN 3 END ELSE 4 END;
+END;
+SELECT f(1);
+create procedure p() language sql begin atomic select 1; end; SELECT 2;
+CREATE TABLE begin_here ("case" int, "end" int); SELECT CASE WHEN true THEN 1 END; SELECT 4;
+CREATE TABLE function (begin int); SELECT 5;
+CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'SELECT 1; SELECT 2'; SELECT 6;
+CREATE FUNCTION h("begin" int DEFAULT (CASE WHEN true THEN 1 END)) RETURNS int LANGUAGE sql RETURN 7; SELECT 8;
+"""
+TRICKY = [
+    *SPLIT,
+    ROUTINE,
+    ROUTINE.replace("\n", "\r\n"),
+    "-- windows\r\nSELECT 1;\r\n\r\nSELECT 'a\r\nb';\r\n",
+    "-- an old mac\rSELECT 1; -- c\rSELECT 2;\r",
+    "SELECT 1 /* never ends ; SELECT 2;",
+    'SELECT "never ends ; SELECT 2;',
+    "SELECT $$ never ends ; $a$ SELECT 2;",
+    "SELECT E'never ends \\'; SELECT 2;",
+    "SELECT 'a''; SELECT 'b'';",
+    "SELECT E'a'\n  'it\\'s; one'; SELECT 2;",
+    "SELECT E'a' -- c\n -- d\n 'it\\'s; one'; SELECT 2;",
+    "SELECT 'a'\n'b\\'; SELECT 2;",
+    "SELECT E'a' 'b\\'; SELECT 2;",
+    "SELECT U&'\\0441;', U&\"d\\0061t;\", B'1', X'1F', N';'; SELECT 2;",
+    "SELECT 1 */* c; */ 2; SELECT 3 /**/; SELECT 4 /***/; SELECT /*/*/ ; */ */ 5;",
+    "SELECT 4 -- /* no block\n; SELECT '-- no comment', '/*'; SELECT 2;",
+    "SELECT $é$ ; $é$, $_1$;$_1$, é$a$; SELECT 3;",
+    "SELECT €$x$; SELECT $x$;$x$;",
+    "SELECT\u00a01; SELECT\u20282;",
+    "DO $$ BEGIN PERFORM 1; END $$; SELECT 2;",
+    "SELECT (1;\n2); SELECT 3;",
+    "SELECT ')'; SELECT (1)); SELECT 2;",
+    "SELECT 1::text, ARRAY[1,2][1:2], '{\"a\": 1}'::json; SELECT 2;",
+    "SELECT 'lone ''quote'; SELECT '😀;'; SELECT 2;",
+    "\u00a0SELECT 1;\u2003SELECT 2;",
+    "CREATE FUNCTION case; SELECT 2;",
+    "CREATE FUNCTION f(begin int) RETURNS int AS ';'; SELECT 2;",
+    "SELECT 1,\n\n  ';\n\n;',\n\n\n2; SELECT 3;",
+    "CREATE PROCEDURE q() LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT CASE 1 WHEN 1 THEN 2 END; ",
+]
+
+
+def sent_by_psql(database: EmptyDatabase, texts: list[str], folder: Path) -> list[list[str]]:
+    """For each script the statements that psql sends, without the comments before them."""
+    arguments: list[str | Path] = ["-L", folder / "log"]
+    (folder / "log").unlink(missing_ok=True)
+    for number, text in enumerate(texts):
+        file = folder / f"{number}.sql"
+        file.write_bytes(text.encode())
+        arguments += ["-f", file, "-c", "SELECT 'end of a script'"]
+    psql(database, *arguments)
+    log = (folder / "log").read_bytes().decode()
+    sent: list[list[str]] = [[]]
+    for query_text in re.findall(r"^/?\*+ QUERY \*+/?\n(.*?)\n/?\*{20,}/?$", log, re.DOTALL | re.MULTILINE):
+        if query_text == "SELECT 'end of a script'":
+            sent.append([])
+        elif (statement := without_comments(query_text)) not in ("", ";"):
+            sent[-1].append(statement)
+    assert sent.pop() == []
+    return sent
+
+
+def without_comments(text: str) -> str:
+    """The text from its first token on."""
+    while True:
+        text = text.strip(" \t\r\n\v\f")
+        if text.startswith("--"):
+            text = re.sub(r"\A--[^\r\n]*", "", text)
+        elif text.startswith("/*"):
+            depth, position = 1, 2
+            while depth and position < len(text):
+                pair = text[position : position + 2]
+                depth += {"/*": 1, "*/": -1}.get(pair, 0)
+                position += 2 if pair in ("/*", "*/") else 1
+            text = text[position:]
+        else:
+            return text
+
+
+def squeezed(text: str) -> str:
+    """Without blanks at the end, and without empty lines, which psql leaves out where they stand in no literal."""
+    return re.sub("\n+", "\n", text).rstrip(" \t\r\n\v\f")
+
+
+def assert_psql_agrees(database: EmptyDatabase, texts: list[str], folder: Path) -> None:
+    for text, sent in zip(texts, sent_by_psql(database, texts, folder), strict=True):
+        ours = [squeezed(statement.text) for statement in statements(text)]
+        theirs = [squeezed(one) for one in sent]
+        theirs = [one if one in ours else squeezed(one.removesuffix(";")) for one in theirs]
+        assert ours == theirs, f"of {text!r}"
+
+
+def test_psql_splits_tricky_scripts_the_same_way(database_on_each: EmptyDatabase, tmp_path: Path) -> None:
+    assert_psql_agrees(database_on_each, TRICKY, tmp_path)
+
+
+#: a backslash outside quotes would be a command of psql; here it can only be \'
+FRAGMENTS = [
+    "'",
+    "''",
+    '"',
+    "E'",
+    "\\'",
+    "--",
+    "/*",
+    "*/",
+    "*",
+    "$$",
+    "$a$",
+    "$",
+    "(",
+    ")",
+    ";",
+    ";",
+    "\n",
+    "\r\n",
+    " ",
+] + ["a", "é", "€", "CREATE FUNCTION ", "create or replace procedure ", " BEGIN ", " CASE ", " END ", "SELECT "]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join), min_size=8, max_size=8))
+def test_psql_splits_whatever_there_is_the_same_way(database: EmptyDatabase, tmp_path: Path, texts: list[str]) -> None:
+    plain = [text for text in texts if not any("psql" in refusal for refusal in refusals(script(text)))]
+    assert_psql_agrees(database, plain, tmp_path)
+
+
+# ---- running --------------------------------------------------------------------------------------------------------
+
+
+def failure(database: EmptyDatabase, text: str) -> str:
+    """What a script's failure says."""
+    connection = database.connect()
+    with pytest.raises(ScriptError) as caught, transaction(connection, TransactionSettings(2)):
+        run_script(connection, script(text))
+    return str(caught.value)
+
+
+def test_an_error_names_file_and_line_and_keeps_postgresqls_words(database: EmptyDatabase) -> None:
+    for text, said in {
+        "SELECT 1;\n\nSELECT\n  1,\n  oops FROM (SELECT 1) t;": '5: column "oops" does not exist',
+        "-- head\nSELECT 1;\nSELEC 2;": '3: syntax error at or near "SELEC"',
+        "SELECT 1;\nSELECT 2 +": "2: syntax error at end of input",
+        "SELECT 'é😀é',\n'é'; SELECT\n'😀', '😀é', oops;": '3: column "oops" does not exist',
+        "SELECT 1,\noops;": '2: column "oops" does not exist',
+        "SELECT '😀😀😀😀', oops\n\n\n;": '1: column "oops" does not exist',
+        "/* 😀\n */\r\nSELECT 'x\r\n',\r\n oops;\r\n": '5: column "oops" does not exist',
+        "SELECT 1;\nSELECT *\nFROM\n  nowhere.x;": '4: relation "nowhere.x" does not exist',
+        "SELECT 'a;\n\nb': SELECT 1": '3: syntax error at or near ":"',
+        "SELECT 1;\nSELECT 'never ends;\n": "2: unterminated quoted string at or near",
+        "SELECT 1;\nSELECT 1 /* never ends;\n": "2: unterminated /* comment at or near",
+        "CREATE TABLE public.t (\n  a int,\n  a int\n);": '1: column "a" specified more than once',
+        "CREATE DATABASE x;": "1: CREATE DATABASE cannot run inside a transaction block",
+        "DO $$\nBEGIN\n  COMMIT;\nEND $$;": "1: invalid transaction termination",
+    }.items():
+        assert failure(database, text).startswith(f"silver/x.sql:{said}"), failure(database, text)
+
+
+def test_an_error_at_run_time_names_the_line_where_its_statement_begins(database: EmptyDatabase) -> None:
+    assert failure(database, "SELECT 1;\n\nSELECT 1,\n  1 / (a - 1)\nFROM generate_series(1, 2) a;") == (
+        "silver/x.sql:3: division by zero"
+    )
+    text = "CREATE TABLE public.t (a int PRIMARY KEY, b text NOT NULL);\nINSERT INTO public.t\nVALUES (1, NULL);"
+    assert failure(database, text) == (
+        'silver/x.sql:2: null value in column "b" of relation "t" violates not-null constraint\n'
+        "    Failing row contains (1, null)."
+    )
+
+
+def test_an_error_inside_a_function_names_the_line_of_its_caller(database: EmptyDatabase) -> None:
+    function = """CREATE FUNCTION public.f(x int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+
+    RETURN (SELECT a FROM nowhere);
+END $$;
+SELECT 'two',
+    public.f(1);"""
+    assert failure(database, function) == 'silver/x.sql:6: relation "nowhere" does not exist'
+    division = function.replace("(SELECT a FROM nowhere)", "x / (x - 1)")
+    assert failure(database, division) == "silver/x.sql:6: division by zero"
+    syntax = function.replace("RETURN (SELECT", "RETURN (SELEC")
+    assert failure(database, syntax).startswith("silver/x.sql:4: ")
+    raised = function.replace("RETURN (SELECT a FROM nowhere)", "RAISE 'so what' USING HINT = 'nothing'")
+    assert failure(database, raised) == "silver/x.sql:6: so what\n    nothing"
+
+
+def test_a_percent_sign_is_only_a_character(database: EmptyDatabase) -> None:
+    run_script(database.connect(), script("CREATE TABLE public.t AS SELECT '%s %(x)s %%' AS v, 7 % 4 AS rest;"))
+    assert database.sql("SELECT v, rest FROM public.t") == [("%s %(x)s %%", 3)]
+
+
+def test_rows_that_a_script_publishes_are_added_up(database: EmptyDatabase) -> None:
+    text = """
+        SELECT 1 AS inserted, 2 AS updated, 3 AS deleted, 4 AS unchanged;
+        SELECT 10::bigint AS inserted, 20 AS updated, 30 AS deleted, 40 AS unchanged;
+        SELECT 5 AS inserted;
+    """
+    assert run_script(database.connect(), script(text)).row_counts == (11, 22, 33, 44)
+    assert run_script(database.connect(), script("SELECT 1;")).row_counts is None
+    none = "SELECT 1 AS inserted, 2 AS updated, 3 AS deleted, 4 AS unchanged WHERE false;"
+    assert run_script(database.connect(), script(none)).row_counts == (0, 0, 0, 0)
+
+
+def test_a_lock_that_somebody_holds_is_no_error_of_the_script(database: EmptyDatabase) -> None:
+    database.sql("CREATE TABLE public.t (a int)")
+    colleague, connection = database.connect(), database.connect()
+    colleague.autocommit = False
+    execute(colleague, "LOCK TABLE public.t")
+    with (
+        pytest.raises(LockTimeout, match="^silver/x.sql:2: canceling statement due to lock timeout"),
+        transaction(connection, TransactionSettings(0.05)),
+    ):
+        run_script(connection, script("\nDELETE FROM public.t;"))
+
+
+# ---- checks ---------------------------------------------------------------------------------------------------------
+
+
+def check(text: str, on_failure: str = "error") -> Check:
+    return Check(script(text, "checks/x.sql"), on_failure)
+
+
+def test_a_check_without_rows_holds_and_one_with_rows_shows_the_first_of_them(database: EmptyDatabase) -> None:
+    connection = database.connect()
+    assert run_check(connection, check("SELECT 1 WHERE false;")).broken_by == 0
+    with pytest.raises(CheckFailed) as caught:
+        run_check(connection, check("SELECT n, 'text ' || n AS t, NULL AS nothing FROM generate_series(1, 1007) n"))
+    first, *examples, last = str(caught.value).splitlines()
+    assert first == "checks/x.sql: 1,007 rows break this claim"
+    assert examples == [f"    n={n}  t='text {n}'  nothing=NULL" for n in range(1, 6)]
+    assert last == "    and 1,002 more"
+
+
+def test_exactly_as_many_rows_as_are_shown_are_no_more(database: EmptyDatabase) -> None:
+    with pytest.raises(CheckFailed) as caught:
+        run_check(database.connect(), check("SELECT n FROM generate_series(1, 5) n"))
+    assert str(caught.value).splitlines()[-1] == "    n=5"
+
+
+def test_an_example_is_one_line_of_bounded_length_with_values_as_postgresql_writes_them(
+    database: EmptyDatabase,
+) -> None:
+    text = r"""SELECT 1.50 AS price, E'a\nb' AS t, date '10000-01-02' AS late, date '0044-03-15 BC' AS early,
+        ARRAY[date 'infinity'] AS never, 0 = 1 AS f, interval '1 day' AS i, repeat('x', 1000) AS x"""
+    with pytest.raises(CheckFailed) as caught:
+        run_check(database.connect(), check(text))
+    first, line = str(caught.value).splitlines()
+    assert first == "checks/x.sql: 1 row breaks this claim"
+    assert line.startswith(
+        r"    price=1.50  t='a\nb'  late='10000-01-02'  early='0044-03-15 BC'"
+        "  never='{infinity}'  f='f'  i='1 day'  x='xx"
+    )
+    assert len(line) == 304
+
+
+def test_a_check_that_warns_only_counts(database: EmptyDatabase) -> None:
+    assert run_check(database.connect(), check("SELECT 1", "warn")).broken_by == 1
+
+
+def test_a_check_that_is_no_select_fails_by_file_and_line(database: EmptyDatabase) -> None:
+    with pytest.raises(ScriptError, match=r"^checks/x\.sql:2: the last statement returns no rows: .* SELECT$"):
+        run_check(database.connect(), check("SELECT 1;\nCREATE TABLE public.t (a int);"))
+
+
+def test_a_check_may_prepare_what_it_looks_at(database: EmptyDatabase) -> None:
+    connection = database.connect()
+    assert run_check(connection, check("CREATE TEMP TABLE t (a int);\nSELECT a FROM pg_temp.t")).broken_by == 0
+    with pytest.raises(ScriptError, match=r"^checks/x\.sql:3: column \"b\" does not exist"):
+        run_check(connection, check("SELECT 1;\nSELECT a,\n b FROM pg_temp.t"))
+
+
+# ---- a view that cannot be replaced ---------------------------------------------------------------------------------
+
+
+def test_the_commands_for_a_view_that_cannot_be_replaced_work_in_psql(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    sql = project.database.sql
+    for command in (
+        'CREATE ROLE "an analyst"',
+        "CREATE ROLE colleague",
+        "GRANT CREATE, USAGE ON SCHEMA public TO colleague",
+        "GRANT USAGE ON SCHEMA gold TO colleague",
+        "GRANT SELECT ON gold.both TO colleague WITH GRANT OPTION",
+        'GRANT SELECT, INSERT ON gold.both TO "an analyst"',
+        'CREATE SCHEMA "Ours"',
+        "CREATE VIEW public.deep AS SELECT a, 'one;\n  two' AS t FROM gold.both",
+        'CREATE MATERIALIZED VIEW "Ours"."deeper view" AS SELECT a FROM public.deep',
+        "COMMENT ON VIEW public.deep IS 'a''s\n  own'",
+        'CREATE VIEW public.last AS SELECT d.a FROM "Ours"."deeper view" AS d JOIN gold.both AS b ON b.a = d.a',
+        'GRANT SELECT ON "Ours"."deeper view" TO PUBLIC',
+        "ALTER VIEW public.deep OWNER TO colleague",
+    ):
+        sql(command)
+    state = """
+        SELECT relname, relkind, relowner::regrole::text, ARRAY(SELECT unnest(relacl)::text ORDER BY 1),
+               pg_get_viewdef(oid), obj_description(oid)
+        FROM pg_class WHERE relname IN ('deep', 'deeper view', 'last') ORDER BY 1
+    """
+    grants = "SELECT ARRAY(SELECT unnest(relacl)::text ORDER BY 1) FROM pg_class WHERE oid = 'gold.both'::regclass"
+    before, granted = sql(state), sql(grants)
+    changed = (
+        "CREATE OR REPLACE VIEW gold.both AS SELECT v AS a, id FROM silver.a;\nCOMMENT ON VIEW gold.both IS 'New.';"
+    )
+    project.script("gold/both.sql", changed)
+    project.registry["both"]["checks"] = []
+    assert project.run().exit_code == 1
+    assert 'gold."both" is read by public.last, "Ours"."deeper view", public.deep.' in project.output
+
+    typed = re.search(r"^ +BEGIN;$.*?^ +COMMIT;$", project.output, re.DOTALL | re.MULTILINE)
+    done = psql(project.database, "-v", "ON_ERROR_STOP=1", stdin=typed[0])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sql(state) == before
+    assert sql(grants) == granted
+    assert sql("SELECT a, obj_description('gold.both'::regclass) FROM gold.both LIMIT 1") == [("monday", "New.")]
+    assert project.run().exit_code == 0
+    assert sql("TABLE public.last LIMIT 1") == [("monday",)]
+    sql('DROP OWNED BY "an analyst", colleague CASCADE')
+    sql('DROP ROLE "an analyst", colleague')
+
+
+def test_a_column_that_only_changes_its_name_needs_no_drop(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.registry["both"]["checks"] = []
+    project.script(
+        "gold/both.sql", "CREATE OR REPLACE VIEW gold.both AS SELECT id AS number, v AS a, v AS b FROM silver.a;"
+    )
+    assert project.run().exit_code == 1
+    (line,) = re.findall(r"in psql: (ALTER VIEW .*?;)", project.output)
+    done = psql(project.database, stdin=line.replace(" old ", " id ").replace(" new;", " number;"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert project.run().exit_code == 0
+
+
+def test_any_other_failure_of_a_gold_script_gets_no_such_help(database: EmptyDatabase) -> None:
+    connection = database.connect()
+    gold = script("CREATE VIEW gold.x AS SELECT oops;", "gold/x.sql")
+    with pytest.raises(ScriptError) as caught:
+        run_script(connection, gold)
+    assert replacement_help(connection, gold, caught.value) == ""

@@ -1,0 +1,304 @@
+"""main.py as a person types it: where things stand, check, status, psql, secrets, and the demo."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lib.postgres.embedded.server import remove
+from tests.support.checkout import TOKEN, Checkout, Morning
+from tests.support.readme import blocks
+
+#: what a developer may have set for his own work, and the demo must not follow
+MISLEADING = {"PGHOST": "nowhere.invalid", "PGSERVICE": "none", "KEBOOLA_TOKEN": "wrong", "POSTGRES_PASSWORD": "wrong"}
+
+
+# ---- a project ------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_command_it_says_where_things_stand_and_what_to_type(checkout: Checkout) -> None:
+    told = checkout.run("main.py")
+    assert told.returncode == 0
+    assert "Keboola     not set up" in told.stdout and "PostgreSQL  not set up" in told.stdout
+    assert "main.py demo" in told.stdout
+
+
+def test_it_tells_how_the_last_run_ended(morning: Morning) -> None:
+    assert "last run    none yet" in morning.run("main.py").stdout
+    assert morning.run("main.py", "run").returncode == 0
+    assert "last run    1, done, " in morning.run("main.py").stdout
+
+
+def test_a_server_that_is_down_does_not_keep_it_from_telling_the_rest(morning: Morning) -> None:
+    morning.settings('[postgres]\nhost = "127.0.0.1"\nport = 1\n')
+    told = morning.run("main.py")
+    assert told.returncode == 0 and "PostgreSQL  cannot connect to PostgreSQL" in told.stdout
+
+
+def test_check_finds_every_mistake_at_once(checkout: Checkout) -> None:
+    jobs = checkout.folder / "elt_jobs.json"
+    jobs.write_text(jobs.read_text().replace("silver/products.sql", "silver/product.sql"))
+    found = checkout.run("main.py", "check")
+    assert found.returncode == 2
+    for mistake in (
+        "did you mean 'silver/products.sql'?",
+        "no Keboola project is named",
+        "no Keboola token",
+        "no PostgreSQL",
+    ):
+        assert mistake in found.stdout
+    assert found.stdout.splitlines()[-1] == "error: 4 of 4 things to mend"
+
+
+def test_check_finds_a_script_that_must_not_commit(checkout: Checkout) -> None:
+    (checkout.folder / "sql_scripts/silver/products.sql").write_text("SELECT 1;\nCOMMIT;\n")
+    assert "silver/products.sql:2: COMMIT is transaction control" in checkout.run("main.py", "check").stdout
+
+
+def test_check_online_asks_keboola_and_postgresql(morning: Morning) -> None:
+    well = morning.run("main.py", "check", "--online")
+    assert well.returncode == 0, well.stdout
+    assert "job products: in.c-interview_de.products, 11 columns, 50 rows" in well.stdout
+    assert well.stdout.splitlines()[-1] == "all is well"
+
+
+def test_check_online_names_missing_rights_with_the_statement_to_run(morning: Morning) -> None:
+    name = morning.database.name
+    morning.database.sql(f"CREATE ROLE {name}_poor LOGIN")
+    try:
+        settings = (morning.folder / "elt_settings.toml").read_text()
+        morning.settings(settings.replace('user = "postgres"', f'user = "{name}_poor"'))
+        found = morning.run("main.py", "check", "--online")
+        assert found.returncode == 2
+        statements = [line.split(": ")[-1] for line in found.stdout.splitlines() if "schema" in line and ";" in line]
+        assert f"CREATE SCHEMA bronze AUTHORIZATION {name}_poor;" in statements
+        for statement in statements:
+            morning.database.sql(statement)
+        assert morning.run("main.py", "check", "--online").returncode == 0
+        assert morning.run("elt_daily_load.py").returncode == 0
+    finally:
+        morning.database.sql(f"DROP OWNED BY {name}_poor CASCADE")
+        morning.database.sql(f"DROP ROLE {name}_poor")
+
+
+def test_check_online_names_a_table_that_keboola_lacks(morning: Morning) -> None:
+    morning.keboola.delete_table("in.c-interview_de.products")
+    found = morning.run("main.py", "check", "--online")
+    assert found.returncode == 2 and "in.c-interview_de.products" in found.stdout
+
+
+def test_status_shows_runs_jobs_and_the_error_of_a_failed_one(morning: Morning) -> None:
+    assert "no run yet" in morning.run("main.py", "status").stdout
+    morning.run("main.py", "run")
+    morning.keboola.delete_table("in.c-interview_de.products")
+    morning.run("main.py", "run")
+    shown = morning.run("main.py", "status")
+    assert shown.returncode == 0
+    lines = shown.stdout.splitlines()
+    rows = {tuple(line.split()[:2]) for line in lines}
+    assert {("2", "failed"), ("1", "done"), ("products", "failed"), ("inventory_gold", "held")} <= rows
+    assert re.match(
+        r"gold holds \d{4}-\d\d-\d\d, loaded .* UTC; the last run failed: table in.c-interview_de.products", lines[0]
+    )
+    tables, _, errors = shown.stdout.partition("\nerrors, the newest first\n")
+    assert "what took longest in the newest run that published" in tables and ".sql" in tables
+    assert errors.startswith("run 2: products: table in.c-interview_de.products: HTTP 404")
+    # a table begins after a line of dashes and ends at an empty line
+    widths = [len(line) for line in tables.partition("\nruns, the newest first")[2].splitlines()]
+    assert max(widths) <= 80
+    assert re.search(r"  1  done    \d{4}-\d\d-\d\d \d\d:\d\d UTC +[0-9.]+  4 of 4", tables)
+
+
+def test_psql_opens_on_the_configured_database_with_its_own_arguments(morning: Morning) -> None:
+    answer = morning.run("main.py", "psql", "-XAtc", "SELECT current_database()", environ={"PATH": "/usr/bin:/bin"})
+    assert answer.returncode == 0
+    assert answer.stdout.strip() == morning.database.name
+
+
+def test_a_machine_without_psql_uses_the_one_of_the_wheel(morning: Morning) -> None:
+    answer = morning.run("main.py", "psql", "-XAtc", "SELECT 1", environ={"PATH": "/nowhere"})
+    assert answer.stdout.strip() == "1"
+
+
+def test_a_secret_is_set_from_standard_input_shown_without_it_and_deleted(checkout: Checkout, tmp_path: Path) -> None:
+    with checkout.start("main.py", "credentials", "set", "keboola") as nothing:
+        assert "no secret on standard input" in nothing.communicate()[0] and nothing.returncode == 2
+    typed = tmp_path / "typed"
+    typed.write_text(TOKEN + "\n")
+    with typed.open() as file:
+        stored = checkout.run("main.py", "credentials", "set", "keboola", stdin=file)
+    assert stored.returncode == 0, stored.stdout
+    kept = checkout.folder / ".elt/secrets/keboola_token"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    shown = checkout.run("main.py", "credentials", "show", "keboola")
+    assert shown.returncode == 0 and "815-4711-****" in shown.stdout and TOKEN not in shown.stdout
+    assert checkout.run("main.py", "credentials", "delete", "keboola").returncode == 0
+    assert checkout.run("main.py", "credentials", "show", "keboola").returncode == 2
+
+
+@pytest.mark.parametrize("command", ["demo", "run", "check", "status", "credentials", "psql", "stop"])
+def test_the_help_of_every_command_has_an_example(checkout: Checkout, command: str) -> None:
+    helped = checkout.run("main.py", command, "--help")
+    assert helped.returncode == 0 and "example" in helped.stdout and f"main.py {command}" in helped.stdout
+
+
+# ---- the demo -------------------------------------------------------------------------------------------------------
+
+#: loaded days, days from the first to the last, and whether they are enough for a forecast
+DEMO_DAYS = (
+    "SELECT count(*), max(day) - min(day), (SELECT count(average_daily_decrease) > 0 FROM gold.stock_forecast)"
+    " FROM silver.loaded_days"
+)
+
+
+@contextmanager
+def demo_in(folder: Path) -> Iterator[Checkout]:
+    """A checkout where servers are made quickest; its demo server is gone afterwards."""
+    place = Path(tempfile.mkdtemp(dir=folder))
+    place.chmod(0o711)
+    demo = Checkout(place / "project")
+    yield demo
+    remove(demo.folder / ".elt/demo/postgres")
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def demo(server_folders: Path) -> Iterator[Checkout]:
+    with demo_in(server_folders) as demo:
+        yield demo
+
+
+@dataclass
+class Played:
+    """The demo of a project in which nothing is set up: stopped in the middle of its mornings, and begun again."""
+
+    demo: Checkout
+    files_before: dict[Path, bytes]
+    stopped: subprocess.CompletedProcess[str]
+    finished: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def played(server_folders: Path) -> Iterator[Played]:
+    """Played in an environment that would mislead it."""
+    with demo_in(server_folders) as demo:
+        before = {
+            path: path.read_bytes() for path in demo.folder.rglob("*") if path.is_file() and path.suffix != ".pyc"
+        }
+        with demo.start("main.py", "demo", environ=MISLEADING) as process:
+            for line in process.stdout:
+                if line.startswith("Loading 29 mornings"):
+                    break
+            process.send_signal(signal.SIGINT)
+            rest = process.stdout.read()
+        stopped = subprocess.CompletedProcess(process.args, process.returncode, rest)
+        yield Played(demo, before, stopped, demo.run("main.py", "demo", environ=MISLEADING))
+
+
+def test_the_demo_plays_its_mornings_beside_a_job_that_it_knows_nothing_of(demo: Checkout) -> None:
+    registry = demo.folder / "elt_jobs.json"
+    jobs = json.loads(registry.read_text())
+    jobs["stocktaking"] = jobs.pop("products_inventory_locations")
+    jobs["inventory_history"]["depends_on"] = ["products", "stocktaking"]
+    jobs["suppliers"] = {
+        "extract": {"keboola_table": "in.c-main.suppliers"},
+        "load": {"table": "bronze.suppliers"},
+        "transform": ["bronze/suppliers.sql"],
+    }
+    # and with the job that README adds, whose table the demo has
+    jobs |= json.loads("{" + "".join(blocks("json", "Add a job")) + "}")
+    registry.write_text(json.dumps(jobs))
+    (demo.folder / "sql_scripts/bronze/suppliers.sql").write_text(
+        "CREATE TABLE IF NOT EXISTS bronze.suppliers (id text);"
+    )
+    for text in blocks("sql", "Add a job"):
+        (demo.folder / text.partition("-- file: ")[2].partition("\n")[0]).write_text(text)
+    played = demo.run("main.py", "demo")
+    assert played.returncode == 1, played.stdout
+    assert "2 held back" not in played.stdout and "suppliers" in played.stdout.splitlines()[-1]
+    answer = demo.run("main.py", "demo", "psql", "-XAtc", DEMO_DAYS)
+    assert answer.stdout.strip() == "30|29|t", answer.stdout
+    worth = "SELECT count(*), count(stock_value), sum(stock_value) > 10000 FROM gold.stock_value"
+    assert demo.run("main.py", "demo", "psql", "-XAtc", worth).stdout.strip() == "15|15|t"
+
+
+def test_the_demo_names_the_morning_that_fails_and_status_knows_the_run(demo: Checkout) -> None:
+    script = demo.folder / "sql_scripts/silver/loaded_days.sql"
+    script.write_text(script.read_text().replace("elt.run_date()", "elt.run_dat()"))
+    played = demo.run("main.py", "demo")
+    assert played.returncode == 1, played.stdout
+    assert re.search(r"^inventory_history failed: silver/loaded_days.sql:\d+: .*run_dat", played.stdout, re.M)
+    summary = r"the morning of \d{4}-\d\d-\d\d: 0 jobs published, 1 failed: inventory_history \("
+    assert re.match(summary, played.stdout.splitlines()[-1])
+    assert re.search(r"^ +1  failed ", demo.run("main.py", "demo", "status").stdout, re.M)
+
+
+def test_a_demo_that_is_stopped_goes_on_where_it_was(played: Played) -> None:
+    demo, stopped = played.demo, played.stopped
+    assert stopped.returncode == 130 and "stopped by Ctrl-C" in stopped.stdout, stopped.stdout
+    assert played.finished.returncode == 0, played.finished.stdout
+    answer = demo.run("main.py", "demo", "psql", "-XAtc", DEMO_DAYS)
+    assert answer.stdout.strip() == "30|29|t", answer.stdout
+
+    # products of an older version of the demo
+    demo.run("main.py", "demo", "psql", "-XAtc", "UPDATE silver.products SET product_sku = 'HW-' || product_sku")
+    refused = demo.run("main.py", "demo")
+    assert refused.returncode == 1 and "products of another version of the demo" in refused.stdout, refused.stdout
+    assert f"rm -r {demo.folder / '.elt/demo'}" in refused.stdout
+    demo.run("main.py", "demo", "psql", "-XAtc", "UPDATE silver.products SET product_sku = substr(product_sku, 4)")
+
+
+def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(played: Played) -> None:
+    demo, before, shown = played.demo, played.files_before, played.finished.stdout
+    assert played.finished.returncode == 0, shown
+    assert "daily load: 4 jobs published" in shown
+    assert "gold.product_status_summary" in shown and "KES-ONE-BK" in shown
+    after = {path: path.read_bytes() for path in before}
+    assert after == before
+    made = {path.relative_to(demo.folder).parts[:2] for path in demo.folder.rglob("*") if path not in before}
+    assert {parts for parts in made if "__pycache__" not in parts and parts[0] == ".elt"} == {
+        (".elt",),
+        (".elt", "demo"),
+    }
+    commands = [
+        line.split("main.py ")[1].split("  ")[0].split() for line in shown.splitlines() if "main.py demo" in line
+    ]
+    assert [words[1] for words in commands] == ["psql", "run", "status", "fail", "stop"]
+    for words in commands:
+        extra = ["-XAtc", DEMO_DAYS] if words[1] == "psql" else []
+        typed = demo.run("main.py", *words, *extra, environ=MISLEADING)
+        assert typed.returncode == 0, typed.stdout
+        assert words[1] != "psql" or typed.stdout.split() == ["30|29|t"], typed.stdout
+        if words[1] == "fail":
+            assert_it_was_a_bad_morning(demo, typed.stdout)
+
+
+def without_times(text: str) -> list[str]:
+    """Lines without days, times, and the name of this Python."""
+    text = re.sub(r"\S*python\S* main.py", "python main.py", text)
+    return re.sub(r"\d{4}-\d\d-\d\d|\d\d:\d\d|\d+\.\d s", "..", text).strip().splitlines()
+
+
+def assert_it_was_a_bad_morning(demo: Checkout, shown: str) -> None:
+    """The mail is the quiet load's own, and the last command heals it."""
+    assert "has no column 'quantity_available'; did you mean 'available_quantity'?" in shown
+    mailed = [line for line in shown.splitlines() if line.startswith("daily load: ")]
+    assert len(mailed) == 1 and "1 failed: products_inventory_locations (" in mailed[0]
+    assert "The exit code is 1. Everybody still reads what was loaded before:" in shown
+    assert "the last run failed: " in shown
+    shown_in_readme, *_ = blocks("", "The failed morning")
+    assert without_times(shown) == without_times(shown_in_readme)
+    healing = shown.splitlines()[-1].split("main.py ")[1].split()
+    healed = demo.run("main.py", *healing)
+    assert healed.returncode == 0 and "4 jobs published" in healed.stdout

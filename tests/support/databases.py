@@ -1,0 +1,164 @@
+"""Real PostgreSQL servers for the tests: the wheel's 16 and 18, started when first asked for, gone afterwards.
+
+A helper process removes them, because it sees the end of pytest however pytest ends, a kill -9 included.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import count
+from pathlib import Path
+
+import psycopg2
+import pytest
+from psycopg2.extensions import connection as Connection
+
+from lib.postgres.embedded.package import INSTALLS
+from lib.postgres.embedded.server import Server
+from tests.support import ROOT
+
+REMOVE_AFTERWARDS = """
+import shutil, sys
+from pathlib import Path
+from lib.postgres.embedded.server import remove
+sys.stdin.read()
+for made in list(Path(sys.argv[1]).rglob("server")):
+    remove(made.parent)
+shutil.rmtree(sys.argv[1])
+"""
+
+
+class Servers(Mapping[int, Server]):
+    """One server per major version; starting it costs a second, so only for who asks."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: dict[int, Server] = {}
+
+    def __getitem__(self, version: int) -> Server:
+        if version not in self._started:
+            settings = {"shared_buffers": "64MB", "max_wal_size": "1GB", "max_connections": "100"}
+            self._started[version] = Server.start(self._folder / str(version), version, fsync=False, settings=settings)
+        return self._started[version]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(INSTALLS)
+
+    def __len__(self) -> int:
+        return len(INSTALLS)
+
+
+def sql(connection: Connection, text: str, *args: object) -> list[tuple]:
+    """Run statements; the rows of the last one, or none."""
+    with connection.cursor() as cursor:
+        cursor.execute(text, args or None)
+        return [] if cursor.description is None else cursor.fetchall()
+
+
+def connected(connect_args: Mapping[str, str]) -> Connection:
+    """A new connection in autocommit."""
+    opened = psycopg2.connect(**connect_args)
+    opened.autocommit = True
+    return opened
+
+
+def sql_once(connect_args: Mapping[str, str], text: str, *args: object) -> list[tuple]:
+    """The same on a connection of its own."""
+    with closing(connected(connect_args)) as opened:
+        return sql(opened, text, *args)
+
+
+class EmptyDatabase:
+    """A database of one test, empty at first."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.server = server
+        self.name = name
+        self.connect_args = server.connect_args(name)
+        self._opened: list[Connection] = []
+
+    def connect(self) -> Connection:
+        """A new connection in autocommit; closed after the test at the latest."""
+        opened = connected(self.connect_args)
+        self._opened.append(opened)
+        return opened
+
+    def sql(self, text: str, *args: object) -> list[tuple]:
+        """Run statements on a connection of their own; the rows of the last one, or none."""
+        return sql_once(self.connect_args, text, *args)
+
+    def close(self) -> None:
+        for opened in self._opened:
+            opened.close()
+
+
+def _memory() -> str | None:
+    """Shared memory where it has room: a server is made there in 2.0 s and not in 4.2, a fresh one copied in 0.2 and
+    not in 1.4. None: the usual place for temporary files."""
+    try:
+        found = os.statvfs("/dev/shm")
+    except FileNotFoundError:
+        return None
+    has_room = found.f_bavail * found.f_frsize >= 4 << 30
+    usable = os.access("/dev/shm", os.W_OK) and not found.f_flag & os.ST_NOEXEC
+    return "/dev/shm" if has_room and usable else None
+
+
+@pytest.fixture(scope="session")
+def server_folders() -> Iterator[Path]:
+    """A folder for servers' folders; servers in it end with pytest, even with a killed one."""
+    folder = tempfile.mkdtemp(prefix="elt-tests-", dir=_memory())
+    os.chmod(folder, 0o711)  # root's servers run as another user, who must get through
+    command = [sys.executable, "-c", REMOVE_AFTERWARDS, folder]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True) as remover:
+        yield Path(folder).resolve()
+        remover.stdin.close()
+        assert remover.wait() == 0
+
+
+@pytest.fixture(scope="session")
+def servers(server_folders: Path) -> Mapping[int, Server]:
+    """The servers by major version, 16 and 18, without fsync."""
+    return Servers(server_folders)
+
+
+_numbers = count(1)
+
+
+@contextmanager
+def fresh_database(server: Server, template: str = "template0") -> Iterator[EmptyDatabase]:
+    """A database on this server, empty or as another one is, gone afterwards."""
+    name = f"test_{next(_numbers)}"
+    administrator = EmptyDatabase(server, "postgres")
+    # file_copy: 60 files copied in place of 1000 pages written to WAL
+    administrator.sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    database = EmptyDatabase(server, name)
+    yield database
+    database.close()
+    administrator.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(servers: Mapping[int, Server]) -> Iterator[EmptyDatabase]:
+    """An empty database on PostgreSQL 18."""
+    with fresh_database(servers[18]) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="module")
+def module_database(servers: Mapping[int, Server]) -> Iterator[EmptyDatabase]:
+    """One on PostgreSQL 18 for all tests of a module: making one takes longer than most of them."""
+    with fresh_database(servers[18]) as fresh:
+        yield fresh
+
+
+@pytest.fixture(params=sorted(INSTALLS), ids=lambda version: f"postgresql_{version}")
+def database_on_each(request: pytest.FixtureRequest, servers: Mapping[int, Server]) -> Iterator[EmptyDatabase]:
+    """An empty database, once on PostgreSQL 16 and once on 18."""
+    with fresh_database(servers[request.param]) as fresh:
+        yield fresh

@@ -1,0 +1,142 @@
+"""The project of a test run as a process of its own: what cron starts, and what can be killed or sent a signal.
+
+The process itself is `project_child`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+from threading import Condition
+
+from lib.stop import start_thread
+from tests.support import ROOT
+from tests.support.databases import sql
+from tests.support.project import Project
+
+#: seconds; a test that waits longer than this has failed
+PATIENCE = 60.0
+
+LOCKS_OF_RUNS = """
+    SELECT application_name, locktype, relation::regclass, mode, state, query
+    FROM pg_locks
+    JOIN pg_stat_activity USING (pid)
+    WHERE datname = current_database() AND application_name LIKE 'elt %'
+"""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """In the life of a run: so many lines printed, and so many seconds after the last of them.
+
+    Not the clock alone, so that a busy machine does not move every moment to the beginning.
+    """
+
+    lines: int
+    seconds: float
+
+
+class ProjectProcess:
+    """A run on its way. Use as a context manager: whatever happens, no process is left behind."""
+
+    def __init__(self, project: Project, *arguments: str) -> None:
+        (project.root / "elt_jobs.json").write_text(json.dumps(project.registry, indent=2))
+        about = {
+            "root": str(project.root),
+            "url": project.keboola.url,
+            "token": project.keboola.token,
+            "postgres": project.database.connect_args,
+        }
+        environ = {**os.environ, **project.keboola.store_environment, "ELT_TEST_PROJECT": json.dumps(about)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tests.support.project_child", *arguments],
+            env=environ | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        #: what it has printed so far, and when
+        self.lines: list[str] = []
+        self.times: list[float] = []
+        self._news = Condition()
+        self._ended = False
+        self._reading: Future[None] = start_thread(self._read, "output of a run")
+
+    def __enter__(self) -> ProjectProcess:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reading.result(PATIENCE)
+        self._process.stdout.close()
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            with self._news:
+                self.lines.append(line.rstrip("\n"))
+                self.times.append(time.monotonic())
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def run_until(self, moment: Moment) -> None:
+        """Let it go on to this moment, or to its end."""
+        with self._news:
+            assert self._news.wait_for(lambda: self._ended or len(self.lines) >= moment.lines, PATIENCE), self.output
+        self.run_on(moment.seconds)
+
+    def run_on(self, seconds: float) -> None:
+        """Let it go on for so long, or to its end."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return
+
+    def send(self, signal_number: int) -> None:
+        self._process.send_signal(signal_number)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+        self.exit_code()
+
+    def exit_code(self) -> int:
+        """Wait for its end, and for its last line."""
+        code = self._process.wait(PATIENCE)
+        self._reading.result(PATIENCE)
+        return code
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+
+def await_rows(project: Project, query: str, expected: bool = True, seconds: float = PATIENCE) -> None:
+    """Ask again until a query returns rows, or none; raises AssertionError with them when that takes longer."""
+    deadline = time.monotonic() + seconds
+    with closing(project.database.connect()) as connection:
+        while bool(rows := sql(connection, query)) != expected:
+            assert time.monotonic() < deadline, rows
+            time.sleep(0.02)
+
+
+def await_no_locks(project: Project) -> None:
+    """The server notices within 2 s that a run is dead."""
+    await_rows(project, LOCKS_OF_RUNS, expected=False, seconds=2.0)

@@ -1,0 +1,1 @@
+"""Tests that need no PostgreSQL and start no process: all of them take seconds."""

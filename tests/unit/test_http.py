@@ -1,0 +1,269 @@
+"""Retries, waits and what leaves this machine, against a real server on loopback."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import ssl
+from collections.abc import Iterator
+from email.utils import format_datetime
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from lib.errors import Cancelled, ExtractError
+from lib.extract.http import Call, Http, parse_time, retry_after
+from tests.support.scripted_server import ScriptedServer
+
+NOON = datetime.datetime(2026, 3, 4, 12, tzinfo=datetime.UTC).timestamp()
+
+
+class Sender:
+    """An Http whose waits are recorded and move its clock."""
+
+    def __init__(self, timeout: tuple[float, float] = (1.0, 0.25)) -> None:
+        self.waits: list[float] = []
+        self.lines: list[str] = []
+        self.at = NOON
+        self.http = Http(
+            pause=self.pause,
+            clock=self.clock,
+            now=self.clock,
+            report=self.lines.append,
+            connections=2,
+            secret="815-4711-hunter2",
+            timeout=timeout,
+        )
+
+    def clock(self) -> float:
+        return self.at
+
+    def pause(self, seconds: float) -> None:
+        if seconds:  # nothing is waited for where Http only asks whether to stop
+            self.waits.append(seconds)
+        self.at += seconds
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    server = ScriptedServer(b"{}")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def sender() -> Sender:
+    return Sender()
+
+
+def test_a_dead_server_is_asked_six_times(sender: Sender, server: ScriptedServer) -> None:
+    server.close()
+    with pytest.raises(ExtractError, match=r"^table x: connection refused; gave up after 6 tries in \d+ s$"):
+        sender.http.send(Call("table x", server.url))
+    assert sender.waits == pytest.approx([1, 2, 4, 8, 16], rel=0.26)
+    assert sender.lines == [] or "trying again" in sender.lines[0]
+
+
+def test_two_runs_that_fail_together_do_not_come_back_together(server: ScriptedServer) -> None:
+    server.script = [{"status": 503}, {"status": 503}, {}, {"status": 503}, {"status": 503}]
+    one, other = Sender(), Sender()
+    for sender in (one, other):
+        sender.http.send(Call("table x", server.url))
+    assert one.waits != other.waits
+
+
+def test_a_stop_does_not_wait_for_a_silent_server(server: ScriptedServer) -> None:
+    def stop(seconds: float) -> None:
+        raise Cancelled()
+
+    sender = Sender(timeout=(1.0, 30.0))
+    sender.http.pause = stop
+    server.script = [{"length": 10, "body": b"", "stall": True}]
+    began = monotonic()
+    with pytest.raises(Cancelled):
+        sender.http.send(Call("table x", server.url))
+    assert monotonic() - began < 5
+
+
+def test_fewer_tries_can_be_asked_for(sender: Sender, server: ScriptedServer) -> None:
+    server.script = [{"status": 502}] * 9
+    with pytest.raises(ExtractError, match="HTTP 502; gave up after 4 tries"):
+        sender.http.send(Call("export of x", server.url, tries=4))
+    assert len(server.requests) == 4
+
+
+def test_a_host_that_does_not_exist_is_named_by_its_cause(sender: Sender) -> None:
+    with pytest.raises(ExtractError, match="(?i)name|resolution") as caught:
+        sender.http.send(Call("table x", "https://keboola.invalid/?sig=hunter2"))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_silent_server_is_given_up_after_the_timeout(sender: Sender, server: ScriptedServer) -> None:
+    server.script = [{"length": 10, "body": b"", "stall": True}] * 2
+    with pytest.raises(ExtractError, match="nothing came for 0.25 s; gave up after 2 tries"):
+        sender.http.send(Call("table x", server.url, tries=2))
+
+
+@pytest.mark.parametrize(
+    "header, waited",
+    [
+        ("7", 7),
+        (format_datetime(datetime.datetime.fromtimestamp(NOON + 45, datetime.UTC), usegmt=True), 45),
+        ("99999", 300),
+        ("0", 1),
+        ("soon", 1),
+        ("Wed, 04 Mar 2020 12:00:00 GMT", 1),
+    ],
+)
+def test_retry_after_is_obeyed_up_to_five_minutes(
+    sender: Sender, server: ScriptedServer, header: str, waited: float
+) -> None:
+    server.script = [{"status": 429, "headers": {"Retry-After": header}}]
+    assert sender.http.send(Call("table x", server.url)).status_code == 200
+    assert sender.waits == pytest.approx([waited], rel=0.26)
+    assert len(sender.lines) == (waited >= 10)
+
+
+def test_retries_end_after_fifteen_minutes(sender: Sender, server: ScriptedServer) -> None:
+    server.script = [{"status": 429, "headers": {"Retry-After": "290"}}] * 9
+    with pytest.raises(ExtractError, match="HTTP 429; gave up after 4 tries in 870 s"):
+        sender.http.send(Call("table x", server.url))
+
+
+def maintenance(end: str | None) -> dict:
+    ending = f', "estimatedEndTime": "{end}"' if end else ""
+    body = '{"status": "maintenance", "reason": "Migration"' + ending + "}"
+    return {"status": 503, "body": body.encode(), "headers": {"Retry-After": "60"}}
+
+
+def test_maintenance_is_waited_out_with_a_line_a_minute(sender: Sender, server: ScriptedServer) -> None:
+    server.script = [maintenance("2026-03-04T13:09:30+01:00")] * 10
+    assert sender.http.send(Call("table x", server.url, tries=2)).status_code == 200
+    assert sender.waits == pytest.approx([60] * 9 + [30])
+    assert sender.lines == ["table x: maintenance: Migration, until 2026-03-04 12:09 UTC; waiting"] * 10
+
+
+def test_maintenance_that_outlasts_its_announcement_is_tried_as_any_failure(
+    sender: Sender, server: ScriptedServer
+) -> None:
+    server.script = [maintenance("2026-03-04T12:00:30+0000")] * 99
+    with pytest.raises(ExtractError, match="maintenance: Migration; gave up after 6 tries"):
+        sender.http.send(Call("table x", server.url))
+
+
+def test_maintenance_of_a_day_is_not_waited_for(sender: Sender, server: ScriptedServer) -> None:
+    server.script = [maintenance("2026-03-05T12:00:00+0000")]
+    with pytest.raises(ExtractError, match="until 2026-03-05 12:00 UTC; run again after that"):
+        sender.http.send(Call("table x", server.url))
+    assert sender.waits == []
+
+
+def test_maintenance_without_an_end_is_waited_for_four_hours(sender: Sender, server: ScriptedServer) -> None:
+    server.script = [maintenance(None)] * 999
+    with pytest.raises(ExtractError, match="run again after that"):
+        sender.http.send(Call("table x", server.url))
+    assert sum(sender.waits) == pytest.approx(4 * 3600, abs=60)
+
+
+@pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 409, 501])
+def test_a_lasting_answer_comes_back_at_once(sender: Sender, server: ScriptedServer, status: int) -> None:
+    server.script = [{"status": status}]
+    assert sender.http.send(Call("table x", server.url)).status_code == status
+    assert sender.waits == []
+
+
+def test_no_netrc_entry_and_no_cookie_adds_itself(
+    sender: Sender, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    server.script = [{"headers": {"Set-Cookie": "session=hunter2"}}]
+    for _ in range(2):
+        sender.http.send(Call("table x", server.url))
+    assert not any({"authorization", "cookie"} & set(request) for request in server.requests)
+
+
+def test_a_proxy_is_used_for_the_world_but_not_for_this_machine(
+    sender: Sender, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", server.url.partition("/object")[0])
+    assert sender.http.send(Call("table x", "http://connection.keboola.invalid/x")).status_code == 200
+    assert server.requests[0]["host"] == "connection.keboola.invalid"
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert sender.http.send(Call("table x", server.url)).status_code == 200
+
+
+def test_an_impossible_header_is_no_reason_to_try_again_and_is_not_shown(
+    sender: Sender, server: ScriptedServer
+) -> None:
+    with pytest.raises(ExtractError) as caught:
+        sender.http.send(Call("table x", server.url, headers={"X-StorageApi-Token": "hunter2\n"}))
+    assert "hunter2" not in repr([caught.value, caught.value.__context__])
+    assert sender.waits == []
+
+
+def test_an_error_that_repeats_the_token_is_shown_without_it(sender: Sender, server: ScriptedServer) -> None:
+    body = b'{"error": "815-4711-hunter2 may not see https://x.y/z?sig=hunter3", "code": "a.b", "exceptionId": "e-1"}'
+    server.script = [{"status": 500, "body": body}] * 2
+    with pytest.raises(ExtractError, match=r"HTTP 500 \*\*\* may not see https://x.y/z\?... \(a.b, exceptionId e-1\);"):
+        sender.http.send(Call("table x", server.url, tries=2))
+
+
+def test_urllib3_logs_no_url(sender: Sender, server: ScriptedServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    sender.http.send(Call("table x", server.url))
+    assert "sig=" not in caplog.text
+
+
+def test_a_certificate_that_nobody_signed_is_refused_at_once(
+    sender: Sender, server: ScriptedServer, tmp_path: Path
+) -> None:
+    server.use_tls(self_signed(tmp_path))
+    with pytest.raises(ExtractError, match="TLS certificate is refused: self.signed certificate"):
+        sender.http.send(Call("table x", server.url.replace("http:", "https:")))
+    assert sender.waits == []
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    certificate = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    (folder / "server.pem").write_bytes(private + certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem")
+    return context
+
+
+@pytest.mark.parametrize(
+    "text, epoch",
+    [
+        ("2026-03-04T13:00:00+0100", NOON),
+        ("2026-03-04T12:00:00+00:00", NOON),
+        ("2026-03-04T12:00:00Z", NOON),
+        ("2026-03-04 12:00:00", NOON),
+        ("tomorrow", None),
+        (None, None),
+        (5, None),
+    ],
+)
+def test_times_are_read_in_all_of_keboolas_spellings(text: object, epoch: float | None) -> None:
+    assert parse_time(text) == epoch
+
+
+def test_a_retry_after_that_makes_no_sense_is_ignored() -> None:
+    assert retry_after("-5", NOON) is None
+    assert retry_after(None, NOON) is None

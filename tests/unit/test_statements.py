@@ -1,0 +1,119 @@
+"""Scripts are split into statements, and refused by file and line before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lib.config.jobs import Script
+from lib.transform.rules import refusals
+from lib.transform.statements import Statement, statements
+
+
+def script(text: str, path: str = "silver/x.sql") -> Script:
+    """A script as the registry would read it."""
+    return Script(path, path.partition("/")[0], Path("sql_scripts", path), text)
+
+
+# ---- splitting ------------------------------------------------------------------------------------------------------
+
+SPLIT = {
+    "": [],
+    "  \n-- only\n/* comments */\n": [],
+    ";;\n ; ": [],
+    "SELECT 1": [Statement("SELECT 1", 1)],
+    "SELECT 1;": [Statement("SELECT 1", 1)],
+    "\n\n  SELECT 1;\n-- between\nSELECT\n2;": [Statement("SELECT 1", 3), Statement("SELECT\n2", 5)],
+    "SELECT 1 -- the end; really\n": [Statement("SELECT 1 -- the end; really", 1)],
+    "SELECT ';', \"a;b\", $$;$$, $x$ $$;$y$ $x$; SELECT 2": [
+        Statement("SELECT ';', \"a;b\", $$;$$, $x$ $$;$y$ $x$", 1),
+        Statement("SELECT 2", 1),
+    ],
+    "SELECT 'it''s;', E'it\\'s;', E'\\\\'; SELECT 2": [
+        Statement("SELECT 'it''s;', E'it\\'s;', E'\\\\'", 1),
+        Statement("SELECT 2", 1),
+    ],
+    "/* a /* nested; */ b; */ SELECT 1 /* ; */;": [Statement("SELECT 1 /* ; */", 1)],
+    "SELECT a$b$ FROM t; SELECT $b$;": [Statement("SELECT a$b$ FROM t", 1), Statement("SELECT $b$;", 1)],
+    "CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2); SELECT 3": [
+        Statement("CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2)", 1),
+        Statement("SELECT 3", 1),
+    ],
+    "SELECT 'never ends; SELECT 2;": [Statement("SELECT 'never ends; SELECT 2;", 1)],
+}
+
+
+@pytest.mark.parametrize("text", SPLIT)
+def test_a_script_is_split_into_statements_with_the_lines_where_they_begin(text: str) -> None:
+    assert list(statements(text)) == SPLIT[text]
+
+
+ROUTINE = """CREATE OR REPLACE FUNCTION f(x int) RETURNS int LANGUAGE sql
+BEGIN ATOMIC
+    SELECT 1;
+    SELECT CASE WHEN x > 1 THEN CASE x WHEN 2 THEN 3 END ELSE 4 END;
+END;
+SELECT f(1);
+create procedure p() language sql begin atomic select 1; end; SELECT 2;
+CREATE TABLE begin_here ("case" int, "end" int); SELECT CASE WHEN true THEN 1 END; SELECT 4;
+CREATE TABLE function (begin int); SELECT 5;
+CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'SELECT 1; SELECT 2'; SELECT 6;
+CREATE FUNCTION h("begin" int DEFAULT (CASE WHEN true THEN 1 END)) RETURNS int LANGUAGE sql RETURN 7; SELECT 8;
+"""
+
+
+# ---- refusing -------------------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "SELECT 1;\nBEGIN;": "silver/x.sql:2: BEGIN is transaction control; the whole run is one transaction",
+    "SELECT 1;\n\n  COMMIT;": "silver/x.sql:3: COMMIT is transaction control",
+    "start /* c */ transaction;": "silver/x.sql:1: START TRANSACTION is transaction control",
+    "END;": "silver/x.sql:1: END is transaction control",
+    "ROLLBACK": "silver/x.sql:1: ROLLBACK is transaction control",
+    "ROLLBACK TO a;": "silver/x.sql:1: ROLLBACK TO is transaction control",
+    "ABORT;": "silver/x.sql:1: ABORT is transaction control",
+    "SAVEPOINT a;": "silver/x.sql:1: SAVEPOINT A is transaction control",
+    "RELEASE a;": "silver/x.sql:1: RELEASE A is transaction control",
+    "PREPARE TRANSACTION 'a';": "silver/x.sql:1: PREPARE TRANSACTION is transaction control",
+    "SET search_path = x;": "silver/x.sql:1: SET SEARCH_PATH is a setting; it would outlive the script",
+    "SET LOCAL jit = off;": "silver/x.sql:1: SET LOCAL is a setting",
+    "RESET ALL;": "silver/x.sql:1: RESET ALL is a setting",
+    "DISCARD TEMP;": "silver/x.sql:1: DISCARD TEMP is a setting",
+    "VACUUM silver.x;": "silver/x.sql:1: VACUUM SILVER is a command that no transaction may hold",
+    "-- first\nTRUNCATE silver.x;": "silver/x.sql:2: TRUNCATE SILVER is a TRUNCATE; readers would see an empty table",
+    "COPY silver.x FROM STDIN;": "silver/x.sql:1: COPY .. FROM STDIN has no rows to read here",
+    "COPY silver.x TO STDOUT;": "silver/x.sql:1: COPY .. TO STDOUT has nobody to write to",
+    "CREATE INDEX CONCURRENTLY i ON t (a);": "silver/x.sql:1: CONCURRENTLY cannot run in a transaction",
+    "CREATE TEMP TABLE t (a int)\nON COMMIT DROP;": "silver/x.sql:1: ON COMMIT DROP: under psql -f",
+    "SELECT 1\n\\gexec": "silver/x.sql:2: \\gexec is a command of psql",
+    "SELECT 1;\n\\i other.sql": "silver/x.sql:2: \\i is a command of psql",
+    "SELECT 1;\nSELECT '\0';": "silver/x.sql:2: a NUL byte",
+    "-- nothing here\n;": "silver/x.sql:1: no statement in it",
+}
+ALLOWED = [
+    "SELECT 'COMMIT; \\i x', $$ BEGIN; $$, \"set\" FROM t -- ROLLBACK;\n",
+    "TRUNCATE pg_temp.x;",
+    "DO $$ BEGIN PERFORM 1; END $$;",
+    "PREPARE q AS SELECT 1; UPDATE t SET a = 1; CREATE TEMP TABLE t (a int) ON COMMIT PRESERVE ROWS;",
+    "REFRESH MATERIALIZED VIEW CONCURRENTLY silver.x;",
+    "COPY silver.x TO '/dev/null';",
+    "LOCK TABLE silver.x;",
+    ROUTINE,
+]
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_a_script_must_not_hold_is_refused_by_file_and_line(text: str) -> None:
+    (refusal,) = refusals(script(text))
+    assert refusal.startswith(REFUSED[text])
+
+
+@pytest.mark.parametrize("text", ALLOWED)
+def test_what_only_looks_like_it_is_not_refused(text: str) -> None:
+    assert refusals(script(text)) == []
+
+
+def test_all_refusals_of_a_script_come_at_once_in_the_order_of_its_lines() -> None:
+    found = refusals(script("\\set x 1\nBEGIN;\nSELECT 1;\n\\i y\nCOMMIT;\n"))
+    assert [refusal.split(":")[1] for refusal in found] == ["1", "2", "4", "5"]
