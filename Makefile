@@ -1,6 +1,6 @@
 # make demo        from nothing to a warehouse of 30 days: .venv, PostgreSQL from a wheel, a local Keboola, a daily load
 # make test        every test but the long loops          make test-long   the long loops at full count
-# make check       what black, ruff and mypy have to say  make format      black over everything, imports in order
+# make check       what black, ruff, mypy, sqlfluff say    make format      black over everything, imports in order
 # make clean       .venv, the demo and caches; never your data
 #
 # PYTHON=/path/to/python3.12 says which Python .venv is made with; unset, the newest that fits is taken.
@@ -31,6 +31,7 @@ check: .venv/installed-dev
 	@.venv/bin/python -m black --check .
 	@.venv/bin/python -m ruff check .
 	@.venv/bin/python -m mypy
+	@.venv/bin/python -m sqlfluff lint --quiet benchmarks lib sql_scripts
 
 format: .venv/installed-dev
 	@.venv/bin/python -m ruff check --quiet --select I --fix .

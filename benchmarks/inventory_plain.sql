@@ -45,7 +45,9 @@ SELECT
     links.product_sku,
     coalesce(elt.to_text(warehouse_id), 'unknown') AS warehouse,
     elt.to_text(regexp_replace(warehouse_name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS warehouse_name,
-    elt.to_text(regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS warehouse_identifier,
+    elt.to_text(
+        regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')
+    ) AS warehouse_identifier,
     json_parentid,
     warehouse_id,
     quantity_available,
@@ -64,7 +66,9 @@ SELECT
             coalesce(elt.to_number(quarantined_quantity), 0) DESC,
             coalesce(elt.to_number(quantity_unavailable), 0) DESC,
             elt.to_text(regexp_replace(warehouse_name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) COLLATE "C",
-            elt.to_text(regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) COLLATE "C",
+            elt.to_text(
+                regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')
+            ) COLLATE "C",
             stock::text COLLATE "C"
     ) AS place
 FROM bronze.products_inventory_locations AS stock
@@ -151,7 +155,9 @@ product_rows AS (
 ),
 
 used_products AS (
-    SELECT product_rows.*, silver.product_name, silver.product_type AS type_used, silver.is_active AS active, silver.weight_g, silver.length_cm, silver.width_cm, silver.height_cm
+    SELECT
+        product_rows.*, silver.product_name, silver.product_type AS type_used, silver.is_active AS active,
+        silver.weight_g, silver.length_cm, silver.width_cm, silver.height_cm
     FROM product_rows
     INNER JOIN silver.products AS silver ON silver.product_sku = product_rows.product_sku
     WHERE place = 1
@@ -172,19 +178,25 @@ used_quantities AS (
 ),
 
 issues (rule, severity, job, row_key, column_name, value_received, value_used, explanation, pieces) AS (
-    SELECT 'missing_sku', 'error', 'products', coalesce(elt.to_text(regexp_replace(name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')), 'no name'), 'sku', sku, NULL,
+    SELECT
+        'missing_sku', 'error', 'products',
+        coalesce(elt.to_text(regexp_replace(name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')), 'no name'),
+        'sku', sku, NULL,
         'A product without SKU is left out.', NULL::numeric
     FROM product_rows WHERE product_sku IS NULL
     UNION ALL
-    SELECT 'duplicate_sku', 'error', 'products', product_sku, 'sku', row_text, NULL,
+    SELECT
+        'duplicate_sku', 'error', 'products', product_sku, 'sku', row_text, NULL,
         'Another row of this SKU is used: an active one, else the smallest text.', NULL
     FROM product_rows WHERE product_sku IS NOT NULL AND place > 1
     UNION ALL
-    SELECT 'is_active_is_neither', 'warning', 'products', product_sku, 'is_active', is_active, active::text,
+    SELECT
+        'is_active_is_neither', 'warning', 'products', product_sku, 'is_active', is_active, active::text,
         'Neither 1 nor empty; only true counts as active.', NULL
     FROM used_products WHERE elt.to_text(is_active) <> '1'
     UNION ALL
-    SELECT 'line_break_in_product', 'warning', 'products', product_sku, texts.column_name, texts.value_received,
+    SELECT
+        'line_break_in_product', 'warning', 'products', product_sku, texts.column_name, texts.value_received,
         texts.value_used, 'A line break in a name or type; a blank is used for it.', NULL
     FROM used_products
     CROSS JOIN LATERAL (
@@ -192,7 +204,8 @@ issues (rule, severity, job, row_key, column_name, value_received, value_used, e
     ) AS texts (column_name, value_received, value_used)
     WHERE elt.to_text(texts.value_received) ~ '[\n\v\f\r\u0085\u2028\u2029]'
     UNION ALL
-    SELECT 'invalid_measure', 'warning', 'products', product_sku, measures.column_name, measures.value_received, NULL,
+    SELECT
+        'invalid_measure', 'warning', 'products', product_sku, measures.column_name, measures.value_received, NULL,
         'No number above 0, so it is unknown.', NULL
     FROM used_products
     CROSS JOIN LATERAL (
@@ -203,11 +216,13 @@ issues (rule, severity, job, row_key, column_name, value_received, value_used, e
     WHERE elt.to_text(measures.value_received) IS NOT NULL
         AND NOT coalesce(elt.to_number(measures.value_received) > 0, false)
     UNION ALL
-    SELECT 'unknown_unit', 'warning', 'products', product_sku, 'weight_unit', weight_unit, NULL,
+    SELECT
+        'unknown_unit', 'warning', 'products', product_sku, 'weight_unit', weight_unit, NULL,
         'Not one of in, cm, mm, m or oz, lb, g, kg, so the measure is unknown.', NULL
     FROM used_products WHERE weight_g IS NULL AND elt.to_number(weight_value) > 0
     UNION ALL
-    SELECT 'unknown_unit', 'warning', 'products', product_sku, 'dimensions_unit', dimensions_unit, NULL,
+    SELECT
+        'unknown_unit', 'warning', 'products', product_sku, 'dimensions_unit', dimensions_unit, NULL,
         'Not one of in, cm, mm, m or oz, lb, g, kg, so the measure is unknown.', NULL
     FROM used_products
     WHERE coalesce(length_cm, width_cm, height_cm) IS NULL
@@ -215,48 +230,59 @@ issues (rule, severity, job, row_key, column_name, value_received, value_used, e
             elt.to_number(dimensions_length), elt.to_number(dimensions_width), elt.to_number(dimensions_height)
         ) > 0
     UNION ALL
-    SELECT 'missing_weight', 'info', 'products', product_sku, 'weight_value', weight_value, NULL, 'The weight is unknown.', NULL
+    SELECT
+        'missing_weight', 'info', 'products', product_sku, 'weight_value', weight_value, NULL,
+        'The weight is unknown.', NULL
     FROM used_products WHERE weight_g IS NULL
     UNION ALL
-    SELECT 'missing_dimensions', 'info', 'products', product_sku,
+    SELECT
+        'missing_dimensions', 'info', 'products', product_sku,
         'dimensions_length, dimensions_width, dimensions_height',
         concat(dimensions_length, ' x ', dimensions_width, ' x ', dimensions_height, ' ', dimensions_unit), NULL,
         'Length, width or height is unknown.', NULL
     FROM used_products WHERE length_cm IS NULL OR width_cm IS NULL OR height_cm IS NULL
     UNION ALL
-    SELECT 'product_without_stock', 'info', 'products', product_sku, 'inventory_locations', NULL, NULL,
+    SELECT
+        'product_without_stock', 'info', 'products', product_sku, 'inventory_locations', NULL, NULL,
         'No warehouse has a row of this product; its stock is 0.', NULL
     FROM silver.products
     WHERE NOT EXISTS (SELECT FROM silver.stock_levels WHERE stock_levels.product_sku = products.product_sku)
     UNION ALL
-    SELECT 'stock_without_product', 'error', 'products_inventory_locations',
+    SELECT
+        'stock_without_product', 'error', 'products_inventory_locations',
         concat_ws(' / ', coalesce(elt.to_text(json_parentid), 'no link'), warehouse), 'quantity_available',
         quantity_available, NULL, 'No product with a SKU has this link, so the row is left out.', coalesce(available, 0)
     FROM stock_rows WHERE product_sku IS NULL
     UNION ALL
-    SELECT 'duplicate_stock_row', 'error', 'products_inventory_locations', product_sku || ' / ' || warehouse,
+    SELECT
+        'duplicate_stock_row', 'error', 'products_inventory_locations', product_sku || ' / ' || warehouse,
         'quantity_available', quantity_available, NULL,
         'The link names this warehouse twice; the row with the highest quantities is used.', coalesce(available, 0)
     FROM stock_rows WHERE product_sku IS NOT NULL AND place > 1 AND warehouse <> 'unknown'
     UNION ALL
-    SELECT 'missing_warehouse', 'warning', 'products_inventory_locations', product_sku || ' / ' || warehouse,
+    SELECT
+        'missing_warehouse', 'warning', 'products_inventory_locations', product_sku || ' / ' || warehouse,
         'warehouse_id', warehouse_id, warehouse, 'Counts as stock of the warehouse unknown.', coalesce(available, 0)
     FROM stock_rows WHERE product_sku IS NOT NULL AND elt.to_text(warehouse_id) IS NULL
     UNION ALL
-    SELECT 'quantity_is_no_number', 'error', 'products_inventory_locations', row_key, column_name, value_received,
+    SELECT
+        'quantity_is_no_number', 'error', 'products_inventory_locations', row_key, column_name, value_received,
         number_used::text, 'Counts as 0.', NULL
     FROM used_quantities WHERE number_received IS NULL
     UNION ALL
-    SELECT 'negative_quantity', 'warning', 'products_inventory_locations', row_key, column_name, value_received,
+    SELECT
+        'negative_quantity', 'warning', 'products_inventory_locations', row_key, column_name, value_received,
         number_used::text, 'Used as it is.', -number_received
     FROM used_quantities WHERE number_received < 0
     UNION ALL
-    SELECT 'on_hand_above_available', 'warning', 'products_inventory_locations', product_sku || ' / ' || warehouse_id,
+    SELECT
+        'on_hand_above_available', 'warning', 'products_inventory_locations', product_sku || ' / ' || warehouse_id,
         'quantity_on_hand', trim_scale(quantity_on_hand_received)::text, trim_scale(quantity_on_hand)::text,
         'More on hand than available; set to quantity_available.', quantity_on_hand_received - quantity_on_hand
     FROM silver.stock_levels WHERE quantity_on_hand_received > quantity_on_hand
     UNION ALL
-    SELECT DISTINCT 'line_break_in_warehouse', 'warning', 'products_inventory_locations',
+    SELECT DISTINCT
+        'line_break_in_warehouse', 'warning', 'products_inventory_locations',
         coalesce(elt.to_text(warehouse_id), 'unknown'), texts.column_name, texts.value_received,
         elt.to_text(regexp_replace(texts.value_received, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')),
         'A line break in the name or code of a warehouse; a blank is used for it.', NULL::numeric
@@ -264,7 +290,8 @@ issues (rule, severity, job, row_key, column_name, value_received, value_used, e
     CROSS JOIN LATERAL (
         VALUES ('warehouse_name', warehouse_name), ('warehouse_identifier', warehouse_identifier)
     ) AS texts (column_name, value_received)
-    WHERE concat(warehouse_name, warehouse_identifier) ~ '[\n\v\f\r\u0085\u2028\u2029]' AND elt.to_text(texts.value_received) ~ '[\n\v\f\r\u0085\u2028\u2029]'
+    WHERE concat(warehouse_name, warehouse_identifier) ~ '[\n\v\f\r\u0085\u2028\u2029]'
+        AND elt.to_text(texts.value_received) ~ '[\n\v\f\r\u0085\u2028\u2029]'
 )
 
 SELECT
@@ -299,9 +326,10 @@ SELECT
 FROM stock_rows
 GROUP BY warehouse
 ON CONFLICT (warehouse_id) DO UPDATE
-SET warehouse_name = excluded.warehouse_name,
-    warehouse_identifier = excluded.warehouse_identifier,
-    is_loaded = true;
+    SET
+        warehouse_name = excluded.warehouse_name,
+        warehouse_identifier = excluded.warehouse_identifier,
+        is_loaded = true;
 
 UPDATE silver.loaded_days SET is_current = false;
 

@@ -107,10 +107,14 @@ def test_only_the_console_prints() -> None:
     assert printing == {"lib.cli.console"}
 
 
-def test_a_change_is_taken_only_where_black_ruff_and_mypy_find_nothing() -> None:
+def test_a_change_is_taken_only_where_black_ruff_mypy_and_sqlfluff_find_nothing() -> None:
     makefile = (ROOT / "Makefile").read_text()
     recipe = makefile.partition("\ncheck:")[2].partition("\n\n")[0]
-    assert re.findall(r"-m (\S.*)", recipe) == ["black --check .", "ruff check .", "mypy"]
+    *for_python, for_sql = re.findall(r"-m (\S.*)", recipe)
+    assert for_python == ["black --check .", "ruff check .", "mypy"]
+    folders = {path for path in ROOT.glob("[!.]*") if path.is_dir()} - {ROOT / "venv"}
+    with_sql = sorted(path.name for path in folders if any(path.rglob("*.sql")))
+    assert for_sql == " ".join(["sqlfluff lint --quiet", *with_sql])
     assert "make check" in (ROOT / ".ci" / "run").read_text().splitlines()
 
 

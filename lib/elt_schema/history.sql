@@ -99,7 +99,7 @@ SELECT
     runs.run_id,
     runs.status,
     runs.started_at,
-    round(extract(epoch FROM runs.finished_at - runs.started_at), 1) AS seconds,
+    round(extract(EPOCH FROM runs.finished_at - runs.started_at), 1) AS seconds,
     count(job_runs.job) FILTER (WHERE job_runs.status = 'published') AS jobs_published,
     count(job_runs.job) FILTER (WHERE job_runs.status <> 'published') AS jobs_not_published,
     sum(job_runs.rows_loaded) FILTER (WHERE job_runs.status = 'published') AS rows_loaded,
@@ -124,14 +124,14 @@ WITH
 latest AS (
     SELECT DISTINCT ON (job) job, run_id, status, recorded_at, error
     FROM elt.job_runs
-    ORDER BY job, run_id DESC
+    ORDER BY job ASC, run_id DESC
 ),
 
 published AS (
     SELECT DISTINCT ON (job) job, recorded_at, rows_loaded, stage_seconds, publish_seconds
     FROM elt.job_runs
     WHERE status = 'published'
-    ORDER BY job, run_id DESC
+    ORDER BY job ASC, run_id DESC
 )
 
 SELECT

@@ -3,13 +3,16 @@
 --     SELECT * FROM elt.publish_history('silver.stock_history', 'stock_now', DATE '2026-01-31');
 --     SELECT * FROM elt.publish_history('silver.stock_history', 'stock_now', DATE '2026-01-15', DATE '2026-01-16');
 --
--- The target's primary key is the source's key and valid_from; a range holds from valid_from up to, but not on, valid_to,
--- which is 'infinity' for what still holds.  After the call the target says of on_day exactly what the source says, and of
--- every other day what it said before: next_day is the next day that the target knows, NULL where on_day is the newest.
--- Ranges that meet and are equal are one.  Only rows that change that day are touched (see elt.publish_rows).
+-- The target's primary key is the source's key and valid_from; a range holds from valid_from up to, but not on,
+-- valid_to, which is 'infinity' for what still holds.  After the call the target says of on_day exactly what the source
+-- says, and of every other day what it said before: next_day is the next day that the target knows, NULL where on_day
+-- is the newest.  Ranges that meet and are equal are one.
+-- Only rows that change that day are touched (see elt.publish_rows).
 -- Needs schema elt and PostgreSQL 15 or newer.
 
-CREATE OR REPLACE FUNCTION elt.publish_history(target regclass, source regclass, on_day date, next_day date DEFAULT NULL)
+CREATE OR REPLACE FUNCTION elt.publish_history(
+    target regclass, source regclass, on_day date, next_day date DEFAULT NULL
+)
 RETURNS TABLE (inserted bigint, updated bigint, deleted bigint, unchanged bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog

@@ -4,9 +4,9 @@
 --     SELECT * FROM elt.publish_rows('silver.sales', 'sales_now', $$ sold_on = DATE '2026-01-01' $$);
 --
 -- Readers of the target never wait: they see the old rows until COMMIT and the new ones after it.
--- Its path is pg_catalog: whatever the caller's path is, no function but PostgreSQL's own is called.  Triggers of the target
--- see that path, too, so they must name schemas.  A trigger whose function belongs to a stranger is refused: it would run
--- as the caller.
+-- Its path is pg_catalog: whatever the caller's path is, no function but PostgreSQL's own is called.  Triggers of the
+-- target see that path, too, so they must name schemas.  A trigger whose function belongs to a stranger is refused: it
+-- would run as the caller.
 -- Needs schema elt and PostgreSQL 15 or newer.
 
 
@@ -177,10 +177,10 @@ COMMENT ON FUNCTION elt._change_rows(bigint, regclass, text) IS
     'Internal to elt.publish_rows: runs a statement that must touch a known number of rows.';
 
 
--- Raise where a trigger would run a stranger's code as the caller: a trigger on one of these tables, on what they write in
--- turn (partitions and children, tables of foreign keys with an action, tables beneath a view), with its function or its
--- condition.  A stranger can log in, and is none of the caller's roles, no superuser, not the database's owner, and nobody
--- who can become one of them.  The caller holds a lock that keeps new triggers out.
+-- Raise where a trigger would run a stranger's code as the caller: a trigger on one of these tables, on what they write
+-- in turn (partitions and children, tables of foreign keys with an action, tables beneath a view), with its function or
+-- its condition.  A stranger can log in, and is none of the caller's roles, no superuser, not the database's owner, and
+-- nobody who can become one of them.  The caller holds a lock that keeps new triggers out.
 CREATE OR REPLACE FUNCTION elt._refuse_triggers(tables regclass[])
 RETURNS void
 LANGUAGE plpgsql

@@ -2,8 +2,8 @@
 --
 --     SELECT elt.run_date();
 --
--- The pipeline sets elt.run_date (today in the settings' time zone, or --date); under psql -f it is the session's today,
--- unless the session says otherwise: SET elt.run_date = '2026-01-31';
+-- The pipeline sets elt.run_date (today in the settings' time zone, or --date); under psql -f it is the session's
+-- today, unless the session says otherwise: SET elt.run_date = '2026-01-31';
 
 CREATE OR REPLACE FUNCTION elt.run_date()
 RETURNS date

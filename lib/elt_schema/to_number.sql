@@ -4,9 +4,10 @@
 --
 -- A number has a point, never a comma, at most 18 digits before it and 30 after it, and an exponent of two digits, as
 -- php-jsonparser writes it.  Blanks around it are allowed; NaN and Infinity are no numbers.
--- Digits alone, the usual case, skip the regular expression: that is five times faster.  So do digits with a point: twice.
--- Its body is bound to PostgreSQL's own functions when it is created, with pg_catalog as path: SET search_path would keep it
--- from being inlined, which costs ten times as much.
+-- Digits alone, the usual case, skip the regular expression: that is five times faster.
+-- So do digits with a point: twice.
+-- Its body is bound to PostgreSQL's own functions when it is created, with pg_catalog as path: SET search_path would
+-- keep it from being inlined, which costs ten times as much.
 -- Needs schema elt and PostgreSQL 15 or newer.
 
 CREATE OR REPLACE FUNCTION elt.to_number(value text)

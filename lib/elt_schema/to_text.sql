@@ -2,7 +2,8 @@
 --
 --     SELECT elt.to_text(E' oz\n'), elt.to_text('  ');   -- oz, NULL
 --
--- Bound to PostgreSQL's own functions when it is created, as elt.to_number is.  Needs schema elt and PostgreSQL 15 or newer.
+-- Bound to PostgreSQL's own functions when it is created, as elt.to_number is.
+-- Needs schema elt and PostgreSQL 15 or newer.
 
 CREATE OR REPLACE FUNCTION elt.to_text(value text)
 RETURNS text

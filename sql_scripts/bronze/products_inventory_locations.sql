@@ -1,4 +1,5 @@
--- bronze.products_inventory_locations: the landing table of in.c-interview_de.products_inventory_locations, text exactly as received.
+-- bronze.products_inventory_locations: the landing table of in.c-interview_de.products_inventory_locations,
+-- text exactly as received.
 
 CREATE TABLE IF NOT EXISTS bronze.products_inventory_locations (
     json_parentid        text,

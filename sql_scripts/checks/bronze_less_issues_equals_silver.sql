@@ -20,7 +20,8 @@ listed AS (
         count(*) FILTER (WHERE rule IN ('missing_sku', 'duplicate_sku')) AS products,
         count(*) FILTER (WHERE rule = 'stock_without_product') AS stock_rows,
         coalesce(
-            sum(elt.to_number(value_received)) FILTER (WHERE rule IN ('stock_without_product', 'duplicate_stock_row')), 0
+            sum(elt.to_number(value_received)) FILTER (WHERE rule IN ('stock_without_product', 'duplicate_stock_row')),
+            0
         ) AS pieces
     FROM silver.data_quality_issues
 ),

@@ -1,6 +1,8 @@
--- Claim: on every loaded day the histories hold what was loaded on it: as many products and stock rows, and as many pieces;
--- and on no other day a range begins or ends.  A gap is a row too few, two ranges that overlap are one too many.
--- What to do: SELECT * FROM elt.runs shows which runs loaded the day; somebody changed a history by hand, or loaded_days.
+-- Claim: on every loaded day the histories hold what was loaded on it: as many products and stock rows, and as many
+-- pieces; and on no other day a range begins or ends.
+-- A gap is a row too few, two ranges that overlap are one too many.
+-- What to do: SELECT * FROM elt.runs shows which runs loaded the day;
+-- somebody changed a history by hand, or loaded_days.
 
 WITH
 

@@ -1,5 +1,6 @@
 -- Claim: every row of silver.stock_levels has its product in silver.products.
--- Both come from the same bronze rows, so a stock row alone means that one of the two scripts was changed without the other.
+-- Both come from the same bronze rows, so a stock row alone means that one of the two scripts was changed
+-- without the other.
 -- What to do: compare how silver/products.sql and silver/stock_levels.sql read the SKU, then run both jobs.
 
 SELECT

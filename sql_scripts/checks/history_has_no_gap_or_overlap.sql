@@ -1,6 +1,6 @@
 -- Claim: in the histories no range overlaps the next one, and ranges that meet differ.
--- Looked at are the keys with a range that begins or ends on the current day, on the day of this load or on the loaded day
--- after it; a load changes no others.  That nothing is missing in between is the claim of daily_facts_add_up.sql.
+-- Looked at are the keys with a range that begins or ends on the current day, on the day of this load or on the loaded
+-- day after it; a load changes no others.  That nothing is missing in between is the claim of daily_facts_add_up.sql.
 -- What to do: look at elt.publish_history's ranges of that key, ORDER BY valid_from; load the day again.
 
 WITH

@@ -1,5 +1,5 @@
--- Claim: gold.reorder_proposals proposes every product of gold.low_stock_products because it is below its threshold, and no
--- other for that reason; an order brings a product to its threshold at least, and no day to order is past.
+-- Claim: gold.reorder_proposals proposes every product of gold.low_stock_products because it is below its threshold,
+-- and no other for that reason; an order brings a product to its threshold at least, and no day to order is past.
 -- What to do: the two views read the thresholds differently; look at what changed in them.
 
 SELECT

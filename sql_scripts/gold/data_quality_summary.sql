@@ -1,4 +1,5 @@
--- gold.data_quality_summary: what is wrong with the data, and is it getting worse?  One row per rule that was ever broken.
+-- gold.data_quality_summary: what is wrong with the data, and is it getting worse?
+-- One row per rule that was ever broken.
 -- Reads silver.data_quality_counts, silver.loaded_days.
 
 CREATE OR REPLACE VIEW gold.data_quality_summary AS

@@ -4,21 +4,21 @@ CREATE OR REPLACE VIEW gold.dim_date AS
 WITH
 
 days AS (
-    SELECT generate_series(min(day), max(day), INTERVAL '1 day')::date AS date_key
+    SELECT generate_series(min(day), max(day), interval '1 day')::date AS date_key
     FROM silver.loaded_days
 )
 
 SELECT
     days.date_key,
-    extract(year FROM days.date_key)::integer AS year,
-    extract(quarter FROM days.date_key)::integer AS quarter,
-    extract(month FROM days.date_key)::integer AS month,
+    extract(YEAR FROM days.date_key)::integer AS year,
+    extract(QUARTER FROM days.date_key)::integer AS quarter,
+    extract(MONTH FROM days.date_key)::integer AS month,
     to_char(days.date_key, 'FMMonth') AS month_name,
-    extract(isoyear FROM days.date_key)::integer AS iso_year,
-    extract(week FROM days.date_key)::integer AS iso_week,
-    extract(isodow FROM days.date_key)::integer AS day_of_week,
+    extract(ISOYEAR FROM days.date_key)::integer AS iso_year,
+    extract(WEEK FROM days.date_key)::integer AS iso_week,
+    extract(ISODOW FROM days.date_key)::integer AS day_of_week,
     to_char(days.date_key, 'FMDay') AS day_name,
-    extract(isodow FROM days.date_key) >= 6 AS is_weekend,
+    extract(ISODOW FROM days.date_key) >= 6 AS is_weekend,
     loaded_days.day IS NOT NULL AS is_loaded,
     coalesce(loaded_days.is_current, false) AS is_current
 FROM days

@@ -1,5 +1,6 @@
 -- gold.fact_inventory: what is where, today?  Grain: one row per product and warehouse of the current load.
--- Reads silver.stock_levels, silver.stock_without_product, silver.loaded_days, silver.product_history, silver.warehouses.
+-- Reads silver.stock_levels, silver.stock_without_product, silver.loaded_days, silver.product_history,
+-- silver.warehouses.
 
 CREATE OR REPLACE VIEW gold.fact_inventory AS
 WITH

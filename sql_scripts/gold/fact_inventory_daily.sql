@@ -1,4 +1,5 @@
--- gold.fact_inventory_daily: what was where, on every day that was loaded?  Grain: one row per product, warehouse and day.
+-- gold.fact_inventory_daily: what was where, on every day that was loaded?
+-- Grain: one row per product, warehouse and day.
 -- Reads silver.stock_history, silver.loaded_days, silver.product_history, silver.warehouses.
 -- Rows are as many as a full load times the days: ask for a day, a range of days, or some products.
 

@@ -1,6 +1,6 @@
 -- gold.load_status: which day does gold hold, since when, and how did the last run end?  Always exactly one row.
--- Reads silver.loaded_days, elt.runs, elt.job_runs, elt.script_runs.  Like every view it reads with its owner's rights, so
--- that a reader needs no right to schema elt.
+-- Reads silver.loaded_days, elt.runs, elt.job_runs, elt.script_runs.  Like every view it reads with its owner's rights,
+-- so that a reader needs no right to schema elt.
 
 CREATE OR REPLACE VIEW gold.load_status AS
 WITH
@@ -31,7 +31,7 @@ loading_jobs AS (
     SELECT DISTINCT ON (script) job
     FROM elt.script_runs
     WHERE script IN ('silver/products.sql', 'silver/stock_levels.sql')
-    ORDER BY script, run_id DESC
+    ORDER BY script ASC, run_id DESC
 ),
 
 imported AS (
@@ -39,7 +39,7 @@ imported AS (
     FROM elt.job_runs
     INNER JOIN loading_jobs ON loading_jobs.job = job_runs.job
     WHERE job_runs.status = 'published' AND job_runs.rows_loaded IS NOT NULL
-    ORDER BY job_runs.job, job_runs.run_id DESC
+    ORDER BY job_runs.job ASC, job_runs.run_id DESC
 ),
 
 sources AS (
@@ -57,19 +57,20 @@ last_run AS (
 
 -- Of an error of several lines the first says what is wrong.
 last_run_errors AS (
-    SELECT substring(
-        coalesce(
-            last_run.error,
-            (
-                SELECT job_runs.error
-                FROM elt.job_runs
-                WHERE job_runs.run_id = last_run.run_id AND job_runs.status = 'failed'
-                ORDER BY job_runs.recorded_at, job_runs.job
-                LIMIT 1
-            )
-        ),
-        '^[^\n\v\f\r\u0085\u2028\u2029]*'
-    ) AS error
+    SELECT
+        substring(
+            coalesce(
+                last_run.error,
+                (
+                    SELECT job_runs.error
+                    FROM elt.job_runs
+                    WHERE job_runs.run_id = last_run.run_id AND job_runs.status = 'failed'
+                    ORDER BY job_runs.recorded_at, job_runs.job
+                    LIMIT 1
+                )
+            ),
+            '^[^\n\v\f\r\u0085\u2028\u2029]*'
+        ) AS error
     FROM last_run
     WHERE last_run.status <> 'done'
 )

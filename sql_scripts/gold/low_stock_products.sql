@@ -1,5 +1,6 @@
 -- gold.low_stock_products: which active products must be bought again, how many pieces are missing, and since when?
--- Reads silver.products, silver.product_stock, silver.product_stock_history, silver.stock_thresholds, silver.loaded_days.
+-- Reads silver.products, silver.product_stock, silver.product_stock_history, silver.stock_thresholds,
+-- silver.loaded_days.
 
 CREATE OR REPLACE VIEW gold.low_stock_products AS
 WITH

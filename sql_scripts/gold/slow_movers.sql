@@ -11,7 +11,8 @@ slow AS (
     WHERE total_stock > 0 AND total_decrease = 0
 ),
 
--- Each keeps its columns from here on: PostgreSQL expects far fewer of them than there can be, and would join them badly.
+-- Each keeps its columns from here on: PostgreSQL expects far fewer of them than there can be,
+-- and would join them badly.
 steps AS (
     SELECT
         slow.*,

@@ -1,7 +1,7 @@
 -- gold.stock_forecast: how long will the stock last?
 -- Reads silver.products, silver.product_stock, silver.product_stock_history, silver.loaded_days.
--- The last 28 loaded days are compared, each with the loaded day before it.  Only decreases count: what was bought in says
--- nothing about how fast it goes.  A product that was not there on all of them has no forecast.
+-- The last 28 loaded days are compared, each with the loaded day before it.  Only decreases count: what was bought in
+-- says nothing about how fast it goes.  A product that was not there on all of them has no forecast.
 
 CREATE OR REPLACE VIEW gold.stock_forecast AS
 WITH

@@ -13,8 +13,9 @@ stock AS (
         sum(stock_levels.quantity_on_hand) AS quantity_on_hand,
         sum(stock_levels.quarantined_quantity) AS quarantined_quantity,
         sum(stock_levels.quantity_unavailable) AS quantity_unavailable,
-        sum(products.length_cm * products.width_cm * products.height_cm * stock_levels.quantity_on_hand)
-            FILTER (WHERE stock_levels.quantity_on_hand > 0) AS space_taken_cm3,
+        sum(
+            products.length_cm * products.width_cm * products.height_cm * stock_levels.quantity_on_hand
+        ) FILTER (WHERE stock_levels.quantity_on_hand > 0) AS space_taken_cm3,
         count(*) FILTER (WHERE stock_levels.quantity_on_hand > 0 AND products.has_dimensions IS NOT TRUE)
             AS products_without_volume
     FROM silver.stock_levels

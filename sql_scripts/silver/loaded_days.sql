@@ -1,5 +1,7 @@
--- silver.loaded_days: one row per day that was loaded.  Reads silver.products, silver.stock_levels, silver.stock_without_product.
--- A day that is loaded again is replaced; an earlier day can be loaded later (--date).  Histories hold these days and no others.
+-- silver.loaded_days: one row per day that was loaded.
+-- Reads silver.products, silver.stock_levels, silver.stock_without_product.
+-- A day that is loaded again is replaced; an earlier day can be loaded later (--date).
+-- Histories hold these days and no others.
 
 CREATE TABLE IF NOT EXISTS silver.loaded_days (
     day                date    PRIMARY KEY,

@@ -1,5 +1,5 @@
--- silver.product_history: one row per product and range of days on which its attributes stayed the same (a slowly changing
--- dimension of type 2).  Reads silver.products, silver.loaded_days.
+-- silver.product_history: one row per product and range of days on which its attributes stayed the same (a slowly
+-- changing dimension of type 2).  Reads silver.products, silver.loaded_days.
 
 CREATE TABLE IF NOT EXISTS silver.product_history (
     product_sku    text    NOT NULL,

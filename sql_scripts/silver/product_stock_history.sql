@@ -1,4 +1,5 @@
--- silver.product_stock_history: one row per product and range of days on which its total stock and status stayed the same.
+-- silver.product_stock_history: one row per product and range of days on which its total stock and status
+-- stayed the same.
 -- Reads silver.products, silver.product_stock, silver.stock_thresholds, silver.loaded_days.
 -- The status is that of the day it was loaded; a threshold that is edited later changes no past day.
 

@@ -1,4 +1,5 @@
--- silver.stock_thresholds: one row per product type, and '*' for every other type.  Analysts edit it; no load overwrites it.
+-- silver.stock_thresholds: one row per product type, and '*' for every other type.
+-- Analysts edit it; no load overwrites it.
 --
 --     INSERT INTO silver.stock_thresholds (product_type, low_stock_threshold, lead_time_days) VALUES ('cable', 20, 30);
 

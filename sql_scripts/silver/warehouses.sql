@@ -1,4 +1,5 @@
--- silver.warehouses: one row per warehouse that was ever loaded.  Reads silver.stock_levels, silver.stock_without_product.
+-- silver.warehouses: one row per warehouse that was ever loaded.
+-- Reads silver.stock_levels, silver.stock_without_product.
 -- A warehouse that is no longer loaded stays as it was last seen, because the history refers to it.
 
 CREATE TABLE IF NOT EXISTS silver.warehouses (
