@@ -47,23 +47,43 @@ COMMENT ON COLUMN silver.data_quality_issues.pieces IS
     'Pieces that it concerns: the total stock of the product; quantity_available of a stock row; what was taken off for on_hand_above_available, or is below 0. NULL: not known.';
 
 DROP TABLE IF EXISTS pg_temp.data_quality_rules_now;
-CREATE TEMP TABLE data_quality_rules_now (rule, severity, job, explanation) AS
-VALUES
-    ('missing_sku', 'error', 'products', 'A product without SKU is left out.'),
-    ('duplicate_sku', 'error', 'products', 'Another row of this SKU is used: an active one, else the smallest text.'),
-    ('is_active_is_neither', 'warning', 'products', 'Neither 1 nor empty; only true counts as active.'),
-    ('line_break_in_product', 'warning', 'products', 'A line break in a name or type; a blank is used for it.'),
-    ('invalid_measure', 'warning', 'products', 'No number above 0, so it is unknown.'),
-    ('unknown_unit', 'warning', 'products', 'Not one of in, cm, mm, m or oz, lb, g, kg, so the measure is unknown.'),
-    ('missing_weight', 'info', 'products', 'The weight is unknown.'),
-    ('missing_dimensions', 'info', 'products', 'Length, width or height is unknown.'),
-    ('product_without_stock', 'info', 'products', 'No warehouse has a row of this product; its stock is 0.'),
-    ('stock_without_product', 'error', 'products_inventory_locations', 'No product with a SKU has this link, so the row is left out.'),
-    ('duplicate_stock_row', 'error', 'products_inventory_locations', 'The link names this warehouse twice; the row with the highest quantities is used.'),
-    ('quantity_is_no_number', 'error', 'products_inventory_locations', 'Counts as 0.'),
-    ('missing_warehouse', 'warning', 'products_inventory_locations', 'Counts as stock of the warehouse unknown.'),
-    ('negative_quantity', 'warning', 'products_inventory_locations', 'Used as it is.'),
-    ('on_hand_above_available', 'warning', 'products_inventory_locations', 'More on hand than available; set to quantity_available.'),
-    ('line_break_in_warehouse', 'warning', 'products_inventory_locations', 'A line break in the name or code of a warehouse; a blank is used for it.');
+CREATE TEMP TABLE data_quality_rules_now AS
+WITH
+
+of_products (rule, severity, explanation) AS (
+    VALUES
+        ('missing_sku', 'error', 'A product without SKU is left out.'),
+        ('duplicate_sku', 'error', 'Another row of this SKU is used: an active one, else the smallest text.'),
+        ('is_active_is_neither', 'warning', 'Neither 1 nor empty; only true counts as active.'),
+        ('line_break_in_product', 'warning', 'A line break in a name or type; a blank is used for it.'),
+        ('invalid_measure', 'warning', 'No number above 0, so it is unknown.'),
+        ('unknown_unit', 'warning', 'Not one of in, cm, mm, m or oz, lb, g, kg, so the measure is unknown.'),
+        ('missing_weight', 'info', 'The weight is unknown.'),
+        ('missing_dimensions', 'info', 'Length, width or height is unknown.'),
+        ('product_without_stock', 'info', 'No warehouse has a row of this product; its stock is 0.')
+),
+
+of_stock (rule, severity, explanation) AS (
+    VALUES
+        ('stock_without_product', 'error', 'No product with a SKU has this link, so the row is left out.'),
+        (
+            'duplicate_stock_row',
+            'error',
+            'The link names this warehouse twice; the row with the highest quantities is used.'
+        ),
+        ('quantity_is_no_number', 'error', 'Counts as 0.'),
+        ('missing_warehouse', 'warning', 'Counts as stock of the warehouse unknown.'),
+        ('negative_quantity', 'warning', 'Used as it is.'),
+        ('on_hand_above_available', 'warning', 'More on hand than available; set to quantity_available.'),
+        (
+            'line_break_in_warehouse',
+            'warning',
+            'A line break in the name or code of a warehouse; a blank is used for it.'
+        )
+)
+
+SELECT rule, severity, 'products' AS job, explanation FROM of_products
+UNION ALL
+SELECT rule, severity, 'products_inventory_locations', explanation FROM of_stock;
 
 SELECT * FROM elt.publish_rows('silver.data_quality_rules', 'data_quality_rules_now');

@@ -64,9 +64,9 @@ typed AS MATERIALIZED (
         is_active_product,
         elt.to_line(name) AS product_name,
         elt.to_line(product_type) AS product_type,
-        elt.to_text(is_active) IS NOT DISTINCT FROM '1' OR elt.to_text(is_active) IS NULL AS is_active_as_expected,
-        elt.to_line(name) IS DISTINCT FROM elt.to_text(name)
-            OR elt.to_line(product_type) IS DISTINCT FROM elt.to_text(product_type) AS has_line_break,
+        coalesce(elt.to_text(is_active), '1') <> '1' AS has_odd_is_active,
+        concat(elt.to_line(name), elt.to_line(product_type))
+        <> concat(elt.to_text(name), elt.to_text(product_type)) AS has_line_break,
         trim_scale(nullif(greatest(elt.to_number(weight_value), 0), 0) * weight_units.g) AS weight_g,
         trim_scale(nullif(greatest(elt.to_number(dimensions_length), 0), 0) * length_units.cm) AS length_cm,
         trim_scale(nullif(greatest(elt.to_number(dimensions_width), 0), 0) * length_units.cm) AS width_cm,
@@ -95,16 +95,15 @@ SELECT
     width_cm,
     height_cm,
     is_active_product AS is_active,
-    CASE
-        WHEN sku_rank > 1
-            OR NOT is_active_as_expected
-            OR has_line_break
-            OR weight_g IS NULL
-            OR length_cm IS NULL
-            OR width_cm IS NULL
-            OR height_cm IS NULL
-            THEN to_jsonb(bronze_row)
-    END AS received
-FROM ranked;
+    CASE WHEN is_doubtful THEN to_jsonb(bronze_row) END AS received
+FROM ranked
+CROSS JOIN LATERAL (
+    VALUES (
+        sku_rank > 1
+        OR has_odd_is_active
+        OR has_line_break
+        OR num_nulls(weight_g, length_cm, width_cm, height_cm) > 0
+    )
+) AS look (is_doubtful);
 
 SELECT * FROM elt.publish_rows('silver.product_rows', 'product_rows_now');

@@ -31,51 +31,6 @@ COMMENT ON COLUMN silver.products.has_dimensions IS 'Whether length, width and h
 
 DROP TABLE IF EXISTS pg_temp.products_now;
 CREATE TEMP TABLE products_now AS
-<<<<<<< HEAD
-=======
-WITH
-
-length_units (unit, cm) AS (
-    VALUES ('cm', 1), ('mm', 0.1), ('m', 100), ('in', 2.54)
-),
-
-weight_units (unit, g) AS (
-    VALUES ('g', 1), ('kg', 1000), ('oz', 28.349523125), ('lb', 453.59237)
-),
-
-rows_with_sku AS (
-    SELECT
-        *,
-        elt.to_text(sku) AS product_sku,
-        coalesce(lower(elt.to_text(is_active)) IN ('1', 'true'), false) AS is_active_product,
-        products::text AS row_text
-    FROM bronze.products
-    WHERE elt.to_text(sku) IS NOT NULL
-),
-
-one_row_per_sku AS (
-    SELECT DISTINCT ON (product_sku) *
-    FROM rows_with_sku
-    ORDER BY product_sku ASC, is_active_product DESC, row_text COLLATE "C"
-),
-
--- A number of 0 or less measures nothing.  MATERIALIZED, so that each measure is parsed once.
-measured AS MATERIALIZED (
-    SELECT
-        product_sku,
-        elt.to_text(regexp_replace(name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS product_name,
-        elt.to_text(regexp_replace(product_type, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS product_type,
-        trim_scale(nullif(greatest(elt.to_number(weight_value), 0), 0) * weight_units.g) AS weight_g,
-        trim_scale(nullif(greatest(elt.to_number(dimensions_length), 0), 0) * length_units.cm) AS length_cm,
-        trim_scale(nullif(greatest(elt.to_number(dimensions_width), 0), 0) * length_units.cm) AS width_cm,
-        trim_scale(nullif(greatest(elt.to_number(dimensions_height), 0), 0) * length_units.cm) AS height_cm,
-        is_active_product AS is_active
-    FROM one_row_per_sku
-    LEFT JOIN length_units ON length_units.unit = lower(elt.to_text(dimensions_unit) COLLATE "C")
-    LEFT JOIN weight_units ON weight_units.unit = lower(elt.to_text(weight_unit) COLLATE "C")
-)
-
->>>>>>> main
 SELECT
     product_sku,
     product_name,

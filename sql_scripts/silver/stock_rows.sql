@@ -1,6 +1,6 @@
--- silver.stock_rows: one row per row of bronze.products_inventory_locations: typed, with its product, and ranked among the
--- rows of its link and warehouse.  Reads bronze.products_inventory_locations, bronze.products.
--- silver.stock_levels and silver.stock_without_product sum the rows that are used; silver/stock_issues.sql lists the others.
+-- silver.stock_rows: one row per row of bronze.products_inventory_locations: typed, with its product, and ranked among
+-- the rows of its link and warehouse.  Reads bronze.products_inventory_locations, bronze.products.
+-- silver.stock_levels and silver.stock_without_product sum the rows that are used; stock_issues.sql lists the others.
 
 CREATE TABLE IF NOT EXISTS silver.stock_rows (
     link_id              text    NOT NULL,
@@ -123,14 +123,16 @@ SELECT
     quantity_on_hand,
     quarantined_quantity,
     quantity_unavailable,
-    CASE
-        WHEN product_sku IS NULL
-            OR link_rank > 1
-            OR warehouse_id = 'unknown'
-            OR num_nulls(quantity_available, quantity_on_hand, quarantined_quantity, quantity_unavailable) > 0
-            OR least(quantity_available, quantity_on_hand, quarantined_quantity, quantity_unavailable) < 0
-            THEN to_jsonb(bronze_row)
-    END AS received
-FROM ranked;
+    CASE WHEN is_doubtful THEN to_jsonb(bronze_row) END AS received
+FROM ranked
+CROSS JOIN LATERAL (
+    VALUES (
+        product_sku IS NULL
+        OR link_rank > 1
+        OR warehouse_id = 'unknown'
+        OR num_nulls(quantity_available, quantity_on_hand, quarantined_quantity, quantity_unavailable) > 0
+        OR least(quantity_available, quantity_on_hand, quarantined_quantity, quantity_unavailable) < 0
+    )
+) AS look (is_doubtful);
 
 SELECT * FROM elt.publish_rows('silver.stock_rows', 'stock_rows_now');
