@@ -63,10 +63,6 @@ BREAK = {
         "overlap",
     ),
     "checks/warehouse_totals_equal_silver.sql": ("UPDATE silver.warehouses SET is_loaded = false", "stock_rows"),
-    "checks/low_stock_products_are_low.sql": (
-        "DELETE FROM silver.product_stock_history WHERE product_sku = 'B2'",
-        "B2",
-    ),
     "checks/low_stock_is_proposed.sql": ("DELETE FROM silver.product_stock_history WHERE product_sku = 'B2'", "B2"),
     "checks/quarantined_stock_equals_silver.sql": (
         "INSERT INTO silver.loaded_days SELECT day - 9, true, 0, 0, 0 FROM silver.loaded_days WHERE is_current",

@@ -517,13 +517,6 @@ BREAK = {
         "INSERT INTO silver.stock_levels VALUES ('Z9', '101', NULL, NULL, 1, 0, 0, 0, 0, 1)",
         "quantity_available",
     ),
-    "checks/statuses_follow_thresholds.sql": (
-        "CREATE OR REPLACE VIEW gold.product_status_summary AS SELECT product_sku, product_name, product_type,"
-        " 'Active' AS product_status, 5::numeric AS total_stock, 0::numeric AS quantity_on_hand,"
-        " 0::numeric AS quarantined_quantity, 0::numeric AS quantity_unavailable, 0::bigint AS warehouse_count,"
-        " 'In Stock' AS stock_status, 0::numeric AS volume_cm3, 0::numeric AS space_taken_cm3 FROM silver.products",
-        "A1",
-    ),
 }
 
 
@@ -543,13 +536,6 @@ def test_a_check_passes_on_blemished_rows_and_names_what_breaks_its_claim(wareho
     rows = warehouse.broken(check)
     assert rows and all(isinstance(row[0], str) for row in rows)
     assert named in str(rows)
-
-
-def test_a_product_that_silver_leaves_out_has_no_unknown_measures(warehouse: Warehouse) -> None:
-    warehouse.load([product(), product(sku="C1", inventory_locations="link-c")], [stock()])
-    warehouse.sql("DELETE FROM silver.products WHERE product_sku = 'C1'")
-    warehouse.run(["silver/data_quality_issues.sql"])
-    assert warehouse.sql("SELECT rule FROM silver.data_quality_issues WHERE row_key = 'C1'") == []
 
 
 def test_every_check_passes_on_an_empty_warehouse(warehouse: Warehouse) -> None:
