@@ -1,7 +1,7 @@
 """Every error the pipeline raises on purpose; its text is what the reader of cron's mail sees.
 
 A message says what failed, on what (job, table, file:line) and what to do next. It never holds a secret.
-The exit codes are those of design section 5: 1 a job failed, 2 registry, settings or usage, 75 (EX_TEMPFAIL) busy.
+The exit codes are those of README, "Run daily": 1 a job failed, 2 registry, settings or usage, 75 (EX_TEMPFAIL) busy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the Storage API says of a token, a bucket, a table, a job and a file (API note 1.5, 2.2, 5 and 6.1)."""
+"""What the Storage API says of a token, a bucket, a table, a job and a file (docs/keboola.md 1.5, 2.2, 5 and 6.1)."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def table(shown: Table, url: str) -> dict[str, object]:
 
 
 def listed(shown: Table, url: str, included: set[str]) -> dict[str, object]:
-    """A list's item: without columns, metadata and bucket unless they are asked for (API note 2.3)."""
+    """A list's item: without columns, metadata and bucket unless they are asked for (docs/keboola.md 2.3)."""
     optional = {"columns": "columns", "metadata": "metadata", "columnMetadata": "columnMetadata", "bucket": "buckets"}
     hidden = {name for name, asked in optional.items() if asked not in included}
     return {name: value for name, value in table(shown, url).items() if name not in hidden}

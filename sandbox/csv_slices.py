@@ -1,6 +1,6 @@
 """Rows written as the slices of an export: the two CSV dialects of Keboola's backends, gzipped, on disk.
 
-Owns the bytes (API note, section 7) and knows nothing of HTTP. Memory does not grow with the number of rows.
+Owns the bytes (docs/keboola.md 7) and knows nothing of HTTP. Memory does not grow with the number of rows.
 """
 
 from __future__ import annotations
@@ -59,13 +59,14 @@ def encode(
 
     Few rows reach every slice: the runs of rows dealt out to the slices begin with 1 and grow. Of no rows Snowflake
     makes no file and BigQuery one without rows; with fewer rows than slices Snowflake makes fewer files and BigQuery
-    some without rows (API note 6.2, 7.8). Only files that are not gzipped can have 0 bytes (13.5). `header` is written
-    first, for the one file of an export that is not sliced. With `gzip_members` each run of rows is a gzip stream of
-    its own, and so is the nothing after the last one.
+    some without rows (docs/keboola.md 6.2, 7.8). Only files that are not gzipped can have 0 bytes (13.5). `header` is
+    written first, for the one file of an export that is not sliced. With `gzip_members` each run of rows is a gzip
+    stream of its own, and so is the nothing after the last one.
 
     Text is UTF-8; a lone surrogate (`"\\udcff"`) becomes the invalid byte it stands for, so that tests can send some.
 
-    Raises ValueError for a row of another width than `width`, and for None in a table that is not typed (API note 2.3).
+    Raises ValueError for a row of another width than `width`, and for None in a table that is not typed
+    (docs/keboola.md 2.3).
     """
     folder.mkdir(parents=True, exist_ok=True)
     text_of = _text_writer(quoting, typed)
@@ -174,12 +175,12 @@ def _bare(value: object) -> str:
 
 
 def _snowflake_value(value: object) -> str:
-    """Text in quotes; a number bare; NULL as nothing (API note 7.2, 7.5)."""
+    """Text in quotes; a number bare; NULL as nothing (docs/keboola.md 7.2, 7.5)."""
     return '"' + value.replace('"', '""') + '"' if isinstance(value, str) else _bare(value)
 
 
 def _bigquery_value(value: object) -> str:
-    """Quotes only where needed; an empty text needs them, since NULL is nothing (our choice, see API note 12.3)."""
+    """Quotes only where needed; an empty text needs them, as NULL is nothing (our choice: docs/keboola.md 12.3)."""
     text = _bare(value)
     if _NEEDS_QUOTES.search(text) or value == "":
         return '"' + text.replace('"', '""') + '"'

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sandbox.messages import Response
 
-#: the body of a maintenance answer; it goes with status 503 and Retry-After (API note 8.1)
+#: the body of a maintenance answer; it goes with status 503 and Retry-After (docs/keboola.md 8.1)
 MAINTENANCE = '{"status":"maintenance","estimatedEndTime":"2030-01-01T04:00:00+01:00","reason":"Sandbox upgrade"}'
 ACTIONS = ("pass", "status", "cut", "stall", "truncate", "length", "corrupt", "gunzip", "whole", "job")
 

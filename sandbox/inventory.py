@@ -1,6 +1,6 @@
 """The inventory of an invented maker of hardware wallets: a cast of products with a story, and any number beside it.
 
-The tables are those of design section 7 as generic-extractor writes them (API note, section 11).
+The tables are those of docs/inventory.md as generic-extractor writes them (docs/keboola.md 11).
 
 The cast (`CAST`) is fixed. Its story takes 30 days, of which the last is `story_ends`: what a day shows depends on how
 long before the end it is. The demo tells it up to today.

@@ -64,9 +64,9 @@ class KeboolaServer:
     """One project on one stack. Everything it holds is gone when it is closed.
 
     - `provider` "gcp", "aws" or "azure": where the slices lie, and how they are asked for.
-    - `quoting` "snowflake" or "bigquery": the dialect of the slices (API note 7.2).
+    - `quoting` "snowflake" or "bigquery": the dialect of the slices (docs/keboola.md 7.2).
     - `slices`: into how many an export is cut; `sliced` False: one object with a header line;
-      `gzip_members`: each slice is several gzip streams, one after the other (API note 7.7).
+      `gzip_members`: each slice is several gzip streams, one after the other (docs/keboola.md 7.7).
     - `polls`: the look at a job that finds it done. `credential_seconds`: 3600 on GCP, 12 hours elsewhere, by default.
     - `token_buckets`: the buckets that the token may read, by default all. `clock` gives epoch seconds.
     - `key_prefix` begins every object's key; blanks, plus signs, `=` and unicode are welcome.

@@ -35,7 +35,7 @@ class Request:
         return False
 
     def parameters(self) -> dict[str, object]:
-        """The query's and the body's parameters; the body is JSON or a form with PHP brackets (API note 1.3)."""
+        """The query's and the body's parameters; the body is JSON or a form with PHP brackets (docs/keboola.md 1.3)."""
         parameters = self.query()
         if "json" in self.headers.get("content-type", ""):
             parameters.update(json.loads(self.body or b"{}"))
@@ -99,5 +99,5 @@ def _lists(node: object) -> object:
 
 
 def truthy(value: object) -> bool:
-    """A boolean in any of the spellings that clients send (API note 1.3)."""
+    """A boolean in any of the spellings that clients send (docs/keboola.md 1.3)."""
     return str(value).lower() in ("1", "true")

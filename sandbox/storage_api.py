@@ -1,6 +1,6 @@
 """The Storage API's calls that an extractor and Keboola's own client make, over the sandbox's tables and store.
 
-Owns tables, jobs and files, and answers in the real shapes (API note, sections 1 to 6 and 8). It reads nothing from a
+Owns tables, jobs and files, and answers in the real shapes (docs/keboola.md 1 to 6 and 8). It reads nothing from a
 socket: `answer` takes a request and gives a response.
 """
 
@@ -90,7 +90,7 @@ class StorageApi:
             return self.refuse(error.status, error.code, str(error))
 
     def refuse(self, status: int, code: str, message: str) -> Response:
-        """An error in the usual body (API note 8.1)."""
+        """An error in the usual body (docs/keboola.md 8.1)."""
         number = hashlib.md5(str(next(self._refusals)).encode(), usedforsecurity=False).hexdigest()
         body = {"error": message, "code": code, "exceptionId": f"sandbox-connection-{number}", "status": "error"}
         return json_response(body | {"context": []}, status)
@@ -197,7 +197,7 @@ class StorageApi:
     def _new_file(self, table: Table, shape: Shape) -> int:
         encoded, file_id = table.encoded(shape), next(self._ids)
         suffix = ".csv.gz" if shape.gzipped else ".csv"
-        # the number in the key is not the file's id (API note 6.1)
+        # the number in the key is not the file's id (docs/keboola.md 6.1)
         target = self._style.place(self._project, table.id, file_id, f"{file_id - 2}{suffix}")
         if table.encoding.sliced:
             self._put_slices(target, encoded, table.encoding.quoting, suffix)

@@ -1,4 +1,4 @@
-"""Who may read which object: what every cloud's style of the store must offer, and presigned URLs (API note 6.1).
+"""Who may read which object: what each cloud's style of the store must offer, and presigned URLs (docs/keboola.md 6.1).
 
 The styles themselves are `store_gcs`, `store_s3` and `store_azure`.
 """

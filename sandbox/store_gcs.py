@@ -1,4 +1,4 @@
-"""The store as Google Cloud Storage: JSON and XML style URLs, a bearer token for an hour (API note 6.1 to 6.3)."""
+"""The store as Google Cloud Storage: JSON and XML style URLs, a bearer token for an hour (docs/keboola.md 6)."""
 
 from __future__ import annotations
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from sandbox.csv_slices import Encoded, Row, encode
 
-#: the offset of Keboola's servers, written without a colon (API note 2.1)
+#: the offset of Keboola's servers, written without a colon (docs/keboola.md 2.1)
 _SERVER_ZONE = timezone(timedelta(hours=1))
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What an export was asked for; equal shapes of an unchanged table share one file (API note 4.3)."""
+    """What an export was asked for; equal shapes of an unchanged table share one file (docs/keboola.md 4.3)."""
 
     columns: tuple[str, ...]
     gzipped: bool
@@ -49,7 +49,7 @@ class Table:
     created: float
     changed: float
     encoding: Encoding
-    #: whether the bucket shows somebody else's schema, whose counts lag behind (API note 13.1)
+    #: whether the bucket shows somebody else's schema, whose counts lag behind (docs/keboola.md 13.1)
     external: bool = False
     #: what the API says of the number of rows, where it is not the truth
     rows_said: int | None = None

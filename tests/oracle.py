@@ -1,6 +1,6 @@
 """What silver and gold must hold, recomputed from the bronze rows in plain Python: no SQL, no code of the pipeline.
 
-Written from the rules (design section 7), one function a table. Rows are dictionaries of text or None; numbers come
+Written from the rules (docs/inventory.md), one function a table. Rows are dictionaries of text or None; numbers come
 back as Decimal, so that 1.0 equals 1. Text is compared by code point, as PostgreSQL's "C" collation does.
 """
 

@@ -182,7 +182,7 @@ def test_a_long_chain_is_no_burden(folder: Folder) -> None:
     assert list(registry.jobs) == [f"j{n}" for n in range(300, -1, -1)] and len(registry.groups) == 1
 
 
-def test_the_shipped_registry_is_the_design_and_its_scripts_are_there() -> None:
+def test_the_shipped_registry_is_one_group_and_its_scripts_are_there() -> None:
     registry = read_registry(ROOT / "elt_jobs.json", ROOT / "sql_scripts")
     assert len(registry.groups) == 1 and registry.unused_scripts == ()
     assert {job.load.table for job in registry.jobs.values() if job.load} == {

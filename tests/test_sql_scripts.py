@@ -144,7 +144,7 @@ def test_a_product_and_its_stock_reach_gold(warehouse: Warehouse) -> None:
     assert warehouse.issues() == []
 
 
-def test_gold_has_the_columns_that_the_design_names(warehouse: Warehouse) -> None:
+def test_gold_has_the_columns_that_its_readers_use(warehouse: Warehouse) -> None:
     warehouse.load([product()], [stock()])
     columns = warehouse.sql(
         "SELECT attname FROM pg_attribute WHERE attrelid = 'gold.product_status_summary'::regclass ORDER BY attnum"

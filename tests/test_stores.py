@@ -29,7 +29,7 @@ REGION = "eu-central-1"
 
 
 def detail(provider: str, key: str = "exp-2/99.csv", **changed: object) -> dict[str, object]:
-    """A file detail as Keboola gives it with federationToken (API note 6.1, 6.3)."""
+    """A file detail as Keboola gives it with federationToken (docs/keboola.md 6.1, 6.3)."""
     sas = "sv=2017-11-09&sr=c&st=2027-01-01T00:00:00Z&se=2027-01-02T00:00:00Z&sp=rl&sig=abc%2Bdef%3D"
     place = {
         "aws": {

@@ -22,7 +22,7 @@ JOB_KEYS = ("depends_on", "extract", "load", "transform", "checks")
 #: a job's name becomes part of a staging table's name; PostgreSQL cuts names at 63 bytes
 JOB_NAME_BYTES = 50
 _JOB_NAME = re.compile(r"[a-z][a-z0-9_]*")
-#: {stage}.c-{bucket}.{table}, no further dots (API note 2)
+#: {stage}.c-{bucket}.{table}, no further dots (docs/keboola.md 2)
 _KEBOOLA_TABLE = re.compile(r"(in|out|sys)\.c-[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 

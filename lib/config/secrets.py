@@ -150,7 +150,7 @@ def show_secret(settings: Settings, name: str, user: str | None = None, environ:
         return f"from {found.place}" if found.value else "none here: libpq looks at PGPASSWORD and .pgpass itself"
     if found.value is None:
         raise CredentialError(_missing_token(found))
-    # project id and token id are no secrets (API note 1); what follows the second dash is
+    # project id and token id are no secrets (docs/keboola.md 1); what follows the second dash is
     public = re.match(r"\d+-\d+-(?=.)", found.value)
     return f"from {found.place}: {public[0] if public else ''}****"
 

@@ -39,7 +39,7 @@ RETRY_SECONDS = 900.0
 #: seconds before the second try; doubles up to the highest
 FIRST_DELAY = 1.0
 HIGHEST_DELAY = 30.0
-#: the longest Retry-After that is obeyed; maintenance is not meant (API note 8.3)
+#: the longest Retry-After that is obeyed; maintenance is not meant (docs/keboola.md 8.3)
 LONGEST_RETRY_AFTER = 300.0
 #: the longest announced maintenance that is waited out, in seconds
 LONGEST_MAINTENANCE = 4 * 3600.0
@@ -61,7 +61,7 @@ Kind = TypeVar("Kind", bound=BaseException)
 
 
 def no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Adds nothing. Given to requests so that it does not look for a netrc entry (API note 6.3)."""
+    """Adds nothing. Given to requests so that it does not look for a netrc entry (docs/keboola.md 6.3)."""
     return request
 
 
@@ -158,9 +158,9 @@ class Http:
         return f"the request failed ({type(error).__name__})"
 
     def words_of(self, response: requests.Response) -> str:
-        """What a refusal says of itself: Keboola's error, code and exceptionId (API note 8.1), or a store's error code.
+        """What a refusal says of itself: Keboola's error, code and exceptionId, or a store's error code.
 
-        Of a store's XML the code alone: the rest repeats what was signed.
+        See docs/keboola.md 8.1. Of a store's XML the code alone: the rest repeats what was signed.
         """
         said = f"HTTP {response.status_code}"
         body = json_of(response)
@@ -292,7 +292,7 @@ def retry_after(header: str | None, now: float) -> float | None:
 
 
 def parse_time(text: object) -> float | None:
-    """Epoch seconds of a time in any of Keboola's spellings (API note 2.1); one without offset is UTC."""
+    """Epoch seconds of a time in any of Keboola's spellings (docs/keboola.md 2.1); one without offset is UTC."""
     if not isinstance(text, str):
         return None
     with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""Keboola's Storage API: table detail -> export -> poll -> file detail -> manifest -> slices (API note, section 0).
+"""Keboola's Storage API: table detail -> export -> poll -> file detail -> manifest -> slices (docs/keboola.md 0).
 
 Owns the API's calls and what its refusals mean to a person. The API token goes to the API's host alone.
 """
@@ -26,11 +26,11 @@ from lib.extract.http import RETRY_TRIES, TIMEOUT, Call, Http, handle_of, json_o
 from lib.extract.object_stores import Location, locate
 from lib.extract.object_stream import open_object
 
-#: seconds before the first poll of a job; each wait is longer, up to the highest (API note, section 5)
+#: seconds before the first poll of a job; each wait is longer, up to the highest (docs/keboola.md 5)
 FIRST_POLL = 1.0
 POLL_GROWTH = 1.5
 HIGHEST_POLL = 10.0
-#: an export is asked for this often at most; Keboola answers an identical one from its cache (API note 8.3)
+#: an export is asked for this often at most; Keboola answers an identical one from its cache (docs/keboola.md 8.3)
 EXPORT_RETRY_TRIES = 4
 #: seconds that an export may take
 DEADLINE = 3600.0
@@ -119,7 +119,7 @@ class KeboolaExtractor:
         )
 
     def start(self, table: SourceTable, columns: Sequence[str]) -> StartedExport:
-        """Ask for all rows of these columns, which come in this order (API note 4.1)."""
+        """Ask for all rows of these columns, which come in this order (docs/keboola.md 4.1)."""
         subject = f"export of {table.id}"
         body = {"columns": ",".join(columns), "gzip": True}
         path = f"tables/{quote(table.id, safe='')}/export-async"
@@ -133,7 +133,7 @@ class KeboolaExtractor:
         try:
             return self._finish(started)
         except FileGone as error:
-            # Keboola may answer from its cache with a file at the end of its two days (API note 4.3)
+            # Keboola may answer from its cache with a file at the end of its two days (docs/keboola.md 4.3)
             self.http.report(f"{error}; exporting again")
         return self._finish(self.start(started.table, started.columns))
 
@@ -156,7 +156,7 @@ class KeboolaExtractor:
             if status in ("error", "cancelled", "terminated"):
                 ended = "failed" if status == "error" else f"was {status} in Keboola"
                 raise ExtractError(f"{subject} {ended}: {self.http.scrub(_job_error(job))}")
-            # whatever else the API calls it, it has not ended (API note, section 5)
+            # whatever else the API calls it, it has not ended (docs/keboola.md 5)
             waited = self.http.clock() - began
             if waited > self._deadline:
                 raise ExtractError(
@@ -240,7 +240,7 @@ class ExportedFile:
         if not self._detail.get("isSliced"):
             return (self._slice(1, self._location.key, columns),)
         keys = [self._location.key_of(url, self._subject) for url in self._entries()]
-        # BigQuery's manifest lists whatever lies below the key, perhaps itself (API note 7.8)
+        # BigQuery's manifest lists whatever lies below the key, perhaps itself (docs/keboola.md 7.8)
         keys = [key for key in keys if not key.endswith("manifest")]
         if len(set(keys)) < len(keys):
             raise ExtractError(f"{self._subject}: the manifest names an object twice")
@@ -293,8 +293,8 @@ def _ids(response: requests.Response) -> list[str]:
 def _comparable_rows(detail: Mapping[str, object]) -> int | None:
     """rowsCount where an export must have as many rows.
 
-    Not for filtered aliases, views and external tables (API note 2.2), nor in buckets of somebody else's schema, where
-    the count lags behind (13.1).
+    Not for filtered aliases, views and external tables (docs/keboola.md 2.2), nor in buckets of somebody else's schema,
+    where the count lags behind (docs/keboola.md 13.1).
     """
     rows, bucket = detail.get("rowsCount"), detail.get("bucket")
     is_external = isinstance(bucket, dict) and bucket.get("hasExternalSchema")

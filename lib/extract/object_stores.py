@@ -1,7 +1,7 @@
 """Where a Keboola file lies and how its objects are asked for: S3, Azure Blob Storage or Google Cloud Storage.
 
 Owns what differs between the clouds: places, credentials, URLs, and which manifest entries belong to a file
-(API note 6). What is the same for all of them, the bytes, is in `cloud_slices`.
+(docs/keboola.md 6). What is the same for all of them, the bytes, is in `cloud_slices`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from requests_aws4auth import AWS4Auth  # type: ignore[import-untyped]  # it com
 from lib.errors import ExtractError
 from lib.extract.http import Auth, Call, no_auth, parse_time
 
-#: credentials are replaced after this part of their life: of Google's hour that is 45 minutes (API note 6.1)
+#: credentials are replaced after this part of their life: of Google's hour that is 45 minutes (docs/keboola.md 6.1)
 RENEW_AT = 0.75
 AZURE = ".blob.core.windows.net"
 

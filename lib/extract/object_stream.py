@@ -141,7 +141,7 @@ class ObjectBytes:
         response = self._http.send(location.call(self._subject, self._key, self._generation, headers))
         if _refuses_credential(response):
             response.close()
-            # a file can answer 403 for about a second after its creation (API note 6.3)
+            # a file can answer 403 for about a second after its creation (docs/keboola.md 6.3)
             self._http.pause(1.0)
             self._access.renew(location)
             location = self._access.location()
@@ -281,7 +281,7 @@ class SliceStream(io.RawIOBase):
         return bool(more)
 
     def _after_header(self, columns: tuple[str, ...]) -> bytes:
-        """Whatever follows the first record, which must name the columns (API note 7.3)."""
+        """Whatever follows the first record, which must name the columns (docs/keboola.md 7.3)."""
         head = b""
         while not (match := _RECORD.match(head)):
             block = self._next()
