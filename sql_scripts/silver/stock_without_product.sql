@@ -1,4 +1,4 @@
--- silver.stock_without_product: one row per warehouse that has stock which no product accounts for.
+-- silver.stock_without_product: one row per warehouse that has unmatched stock: its link leads to no product.
 -- Reads silver.stock_rows.  Each row that is summed is listed in silver.data_quality_issues.
 
 CREATE TABLE IF NOT EXISTS silver.stock_without_product (
