@@ -69,7 +69,7 @@ def test_a_broken_check_holds_its_group_back_and_shows_the_rows(project: Project
     project.put("b", [(str(number), "wednesday") for number in range(1, 11)])
     assert project.run().exit_code == 1
     assert_group_stayed_and_c_moved_on(project)
-    assert "checks/same.sql: 10 rows break this claim\n    id=1  a='tuesday'  b='wednesday'" in project.output
+    assert "checks/same.sql: check failed: 10 rows\n    id=1  a='tuesday'  b='wednesday'" in project.output
     assert "2 held back: a, b" in project.last_line
 
 
@@ -78,7 +78,7 @@ def test_a_check_that_warns_lets_its_group_pass(project: Project) -> None:
     project.put_day("monday")
     project.put("b", [(str(number), "sunday") for number in range(1, 11)])
     assert project.run().exit_code == 0
-    assert "both: checks/same.sql: 10 rows break this claim" in project.output
+    assert "both: checks/same.sql: check failed: 10 rows" in project.output
     assert project.database.sql("SELECT broken_by FROM elt.script_runs WHERE script = 'checks/same.sql'") == [(10,)]
 
 
