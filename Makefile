@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export PIP_USER := 0
 
-# a .venv whose Python is gone, after an upgrade of the system say, is made anew
+# a .venv whose Python is gone, after an upgrade of the system for example, is made again
 $(shell .venv/bin/python -c '' 2>/dev/null || rm -f .venv/made .venv/installed-*)
 
 .PHONY: demo test test-long check format clean

@@ -1,4 +1,4 @@
-"""The daily load against psql doing the plain thing, on the same PostgreSQL 18, in turn.
+"""The daily load against the baseline, psql with TRUNCATE, \\copy and INSERT, on the same PostgreSQL 18, in turn.
 
     python benchmarks/daily_load.py                          1,000,000 stock rows, 9 pairs of days
     python benchmarks/daily_load.py --rows 100000 --pairs 3  a quick look

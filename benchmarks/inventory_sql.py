@@ -44,11 +44,12 @@ CHECKS = [check if isinstance(check, str) else check["script"] for job in JOBS f
 OPTIONS = "-c jit=off -c work_mem=64MB -c parallel_tuple_cost=0.01 -c enable_parallel_hash=off -c search_path=public"
 #: where a silver script has made its table and begins to look for its rows
 BEFORE_ROWS = re.compile(r"\nDROP (?:TABLE|VIEW) IF EXISTS pg_temp\.")
-#: identity columns are drawn in another order
-SAME_ROWS = """
+#: the silver tables that both sides fill; identity columns are drawn in another order
+FILLED = sorted(set(re.findall(r"INSERT INTO silver\.(\w+)", PLAIN.read_text(encoding="utf-8"))))
+SAME_ROWS = f"""
     SELECT table_name, string_agg(format('%I', column_name), ', ' ORDER BY ordinal_position)
     FROM information_schema.columns
-    WHERE table_schema = 'silver' AND is_identity = 'NO'
+    WHERE table_schema = 'silver' AND is_identity = 'NO' AND table_name IN ({", ".join(f"'{name}'" for name in FILLED)})
     GROUP BY table_name ORDER BY table_name
 """
 
@@ -78,7 +79,9 @@ class Side:
         for helper in sorted((PROJECT / "lib" / "elt_schema").glob("*.sql")):
             self.sql(helper.read_text(encoding="utf-8"))
         for script in layer("bronze") + layer("silver"):
-            self.sql(BEFORE_ROWS.split((SCRIPTS / script).read_text(encoding="utf-8"))[0])
+            definition = BEFORE_ROWS.split((SCRIPTS / script).read_text(encoding="utf-8"))[0]
+            if "CREATE TABLE" in definition:  # more than comments
+                self.sql(definition)
 
     def sql(self, text: str) -> list[tuple]:
         with self.connection.cursor() as cursor:

@@ -33,7 +33,7 @@ def ensure_packages() -> None:
         INSTALLED.touch()
     elif Path(sys.prefix).resolve() == VENV:
         INSTALLED.unlink()
-        raise SettingsError("packages are missing in .venv; run the demo again to install them anew")
+        raise SettingsError("packages are missing in .venv; run the demo again to install them")
     os.execv(python, [str(python), *sys.argv])
 
 

@@ -327,7 +327,7 @@ class _Rows:
 
 
 def _cast_on(day: int, story_ends: int | None) -> list[_Rows]:
-    """The cast on a day, and a stock row that no product accounts for; nobody without a story."""
+    """The cast on a day, and an unmatched stock row; nothing where there is no story."""
     if story_ends is None:
         return []
     # before its first day and after its last the story stands still

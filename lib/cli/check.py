@@ -45,7 +45,7 @@ def check(settings: Settings, console: Console, *, online: bool) -> int:
             console.text(f"ok: {finding.text}")
     wrong = sum(finding.level == "wrong" for finding in findings)
     if wrong:
-        console.error(f"{wrong} of {len(findings)} things to mend")
+        console.error(f"{wrong} {'problem' if wrong == 1 else 'problems'} found")
         return 2
     console.text(
         "all is well"
@@ -76,7 +76,7 @@ class Findings(list[Finding]):
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """An error inside is one more thing to mend, and no reason to stop looking."""
+        """An error inside is one more problem, and no reason to stop looking."""
         try:
             yield
         except EltError as error:

@@ -7,8 +7,6 @@ old Python is one line too.
 from __future__ import annotations
 
 import argparse
-import atexit
-import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -38,8 +36,6 @@ def guarded(work: Callable[[], int]) -> int:
         return fail(f"this is Python {running}; 3.11 or newer is needed. Use .venv/bin/python, made by `make demo`.", 2)
     from lib.errors import EltError
 
-    # at exit Python collects garbage once more, which takes 0.04 s after a run; frozen objects are left out
-    atexit.register(gc.freeze)
     try:
         return work()
     except EltError as error:

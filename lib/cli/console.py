@@ -219,7 +219,7 @@ class Console:
         if held := by_status["held back"]:
             parts.append(f"{len(held)} held back: {', '.join(record.job for record in held)}")
         if error is not None:
-            parts.append(f"stopped: {_first_line(error)}")
+            parts.append(_first_line(error) if str(error).startswith("stopped") else f"stopped: {_first_line(error)}")
         wrong = error is not None or bool(failed)
         self._print(f"{name}: {', '.join(parts) or 'nothing to do'}, {seconds}", wrong=wrong)
 

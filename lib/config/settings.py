@@ -194,7 +194,7 @@ def _time_zone(value: object) -> str:
                 'pip install tzdata) or write "UTC"'
             ) from None
         hint = did_you_mean(name, known) or ' (IANA names look like "Europe/Prague")'
-        raise ValueError(f"knows no time zone {name!r}{hint}") from None
+        raise ValueError(f"is not a known time zone: {name!r}{hint}") from None
     return name
 
 

@@ -24,7 +24,7 @@ class SourceTable:
     columns: tuple[str, ...]
     #: None where the source's count cannot be compared with an export (a filtered alias, an external table)
     rows: int | None
-    #: True: an unquoted nothing is NULL; False: the table holds no NULLs, it is an empty string (docs/keboola.md 7.5)
+    #: True: an empty unquoted field is NULL; False: the table has no NULLs, it is an empty string (docs/keboola.md 7.5)
     has_nulls: bool
     #: equal texts mean that the content did not change between two looks
     version: str

@@ -208,7 +208,7 @@ class Retries:
         self.reset()
 
     def reset(self) -> None:
-        """There was progress: count anew, from the next failure on."""
+        """There was progress: the failures before it no longer count."""
         self._failed = 0
 
     def wait(self, failure: Failure) -> None:

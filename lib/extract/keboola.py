@@ -127,7 +127,7 @@ class KeboolaExtractor:
         return StartedExport(table, tuple(columns), self._answer(response, subject, table.id))
 
     def finish(self, started: StartedExport) -> Export:
-        """Wait for the export's job, then read its manifest. A file that is gone is exported anew, once.
+        """Wait for the export's job, then read its manifest. A file that is gone is exported again, once.
 
         Raises ExtractError with the job's id where the job fails, is cancelled or does not end before the deadline."""
         try:

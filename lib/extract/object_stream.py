@@ -81,7 +81,7 @@ class ObjectBytes:
                     return self._count(data)
                 total = self._position if self._total is None else self._total
                 if total == 0 and not self._may_be_empty:
-                    # nothing is known of the object yet, so the next try begins anew
+                    # nothing is known of the object yet, so the next try starts again
                     self._total = self._etag = None
                     failure = Failure("the object has 0 bytes, and a gzip stream of nothing has 20")
                 elif total == self._position:

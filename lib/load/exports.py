@@ -1,7 +1,7 @@
 """Exports into staging: all are asked for at once, and the slices of all flow through one pool of connections.
 
-Tables of one group must be of one moment: they are looked at before the first export is asked for and after the last
-row is staged; where one moved meanwhile, the group is exported again.
+Tables of one group must form a consistent snapshot: each is looked at before the first export is asked for and after
+the last row is staged. If one changed meanwhile, the group is exported again.
 """
 
 from __future__ import annotations

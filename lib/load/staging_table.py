@@ -100,7 +100,7 @@ def copy_slice(connection: Connection, staging: Staging, csv_slice: Slice, table
     """COPY one slice into staging, whole or not at all; returns the rows that PostgreSQL counted.
 
     table: the source table, for messages.
-    In tables without NULLs an unquoted nothing is an empty string, hence FORCE_NOT_NULL (docs/keboola.md 7.5).
+    In tables without NULLs an empty unquoted field is an empty string, hence FORCE_NOT_NULL (docs/keboola.md 7.5).
     Raises LoadError with slice and line, or whatever reading the slice raised.
     """
     columns = sql.SQL(", ").join(map(sql.Identifier, staging.columns))
@@ -195,4 +195,4 @@ def _remedy(error: psycopg2.Error) -> str:
         return ""
     is_nul = (error.diag.message_primary or "").endswith(": 0x00")
     cause = "PostgreSQL's text holds no NUL byte" if is_nul else "these bytes are no UTF-8"
-    return f"{cause}: mend the value in Keboola. The rows loaded before stay."
+    return f"{cause}: fix the value in Keboola. The rows loaded before stay."

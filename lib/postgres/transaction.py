@@ -17,10 +17,11 @@ from lib.errors import CommitInDoubt, ConnectionLost
 from lib.postgres.connection import Connection, execute
 from lib.postgres.driver_errors import translate
 
-#: Repeated before each script, for a plain SET of an earlier one would outlive it. pg_temp stays out of the path, so it
-#: is first. Whatever could change the rows that a script makes is here: PostgreSQL's own default, not the role's or the
-#: server's. parallel_tuple_cost is a tenth of it: a row that a script parses costs far more than handing it over does.
-#: A hash table that processes share lives in /dev/shm, of which a container has 64 MB: too little for a million rows.
+#: Applied again before each script, because a plain SET of an earlier script would still hold. pg_temp is searched
+#: first, because the path does not list it. Each setting that could change the rows of a script has PostgreSQL's own
+#: default here, whatever the role or the server sets. parallel_tuple_cost is a tenth of the default: parsing a row
+#: costs more than passing it between workers. enable_parallel_hash is off: a hash table that processes share needs
+#: /dev/shm, and a container's 64 MB are too little for a million rows.
 TRANSACTION = """
     SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD';
     SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';

@@ -93,8 +93,8 @@ def make_plan(registry: Registry, names: Sequence[str] = ()) -> Plan:
 def check_unselected_loads(
     plan: Plan, connection: Connection, extractor: Extractor[Any], last_loads: Mapping[str, LastLoad]
 ) -> tuple[dict[str, EltError], dict[str, list[SourceTable]]]:
-    """A partial run gives what a whole one would, or is refused: source tables of its groups that it does not load must
-    be what they were when they were loaded here.
+    """Refuse a partial run unless the group's other sources are unchanged since they were loaded: so it publishes what a
+    whole run would.
 
     Returns, by the first loading job of a group, why the group is refused, and the tables to watch meanwhile.
     """

@@ -46,12 +46,12 @@ def run_check(connection: Connection, check: Check) -> ScriptResult:
 
 
 def broken_claim(count: int, columns: Sequence[str] = (), examples: Sequence[tuple[Any, ...]] = ()) -> str:
-    """How many rows break a claim, and the first of them."""
+    """That a check failed: for how many rows, and the first of them."""
     lines = [
         "  ".join(f"{name}={_shown(value)}" for name, value in zip(columns, row, strict=True))[:300] for row in examples
     ]
     more = [f"and {count - len(lines):,} more"] if lines and count > len(lines) else []
-    return "\n    ".join([f"{count:,} row{'s break' if count > 1 else ' breaks'} this claim", *lines, *more])
+    return "\n    ".join([f"check failed: {count:,} row{'s' if count > 1 else ''}", *lines, *more])
 
 
 def _shown(value: object) -> str:

@@ -1,7 +1,7 @@
 -- Claim: nothing disappears silently.  Rows of bronze, less those listed in silver.data_quality_issues, are the rows of
 -- silver; the same holds for the pieces available.
 -- What to do: a silver script leaves rows out without listing them, or lists rows that it holds; compare
--- silver/data_quality_issues.sql with the script of the table named.
+-- silver/product_issues.sql or stock_issues.sql with the script of the table named.
 
 WITH
 

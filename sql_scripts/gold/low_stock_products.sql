@@ -24,7 +24,9 @@ active AS (
 ),
 
 low AS (
-    SELECT * FROM active WHERE total_stock <= greatest(low_stock_threshold, 0)
+    SELECT *, silver.stock_status(total_stock, low_stock_threshold) AS stock_status
+    FROM active
+    WHERE silver.stock_status(total_stock, low_stock_threshold) <> 'In Stock'
 ),
 
 -- Days on which a product was not loaded say nothing, so they end nothing.
@@ -32,8 +34,9 @@ ranges AS (
     SELECT
         low.product_sku,
         stock.valid_from,
-        max(stock.valid_from) FILTER (WHERE stock.total_stock > greatest(low.low_stock_threshold, 0))
-            OVER (PARTITION BY low.product_sku) AS last_above
+        max(stock.valid_from) FILTER (
+            WHERE silver.stock_status(stock.total_stock, low.low_stock_threshold) = 'In Stock'
+        ) OVER (PARTITION BY low.product_sku) AS last_above
     FROM low
     CROSS JOIN today
     INNER JOIN silver.product_stock_history AS stock
@@ -52,7 +55,7 @@ SELECT
     low.product_sku,
     low.product_name,
     low.product_type,
-    CASE WHEN low.total_stock <= 0 THEN 'Out of Stock' ELSE 'Low Stock' END AS stock_status,
+    low.stock_status,
     low.total_stock,
     low.low_stock_threshold,
     low.low_stock_threshold - low.total_stock AS quantity_missing,

@@ -33,11 +33,7 @@ SELECT
     quarantined_quantity,
     quantity_unavailable,
     warehouse_count,
-    CASE
-        WHEN total_stock <= 0 THEN 'Out of Stock'
-        WHEN total_stock <= low_stock_threshold THEN 'Low Stock'
-        ELSE 'In Stock'
-    END AS stock_status,
+    silver.stock_status(total_stock, low_stock_threshold) AS stock_status,
     round(volume_cm3, 3) AS volume_cm3,
     round(volume_cm3 * greatest(quantity_on_hand, 0), 3) AS space_taken_cm3
 FROM products;

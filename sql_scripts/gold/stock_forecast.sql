@@ -1,12 +1,17 @@
 -- gold.stock_forecast: how long will the stock last?
 -- Reads silver.products, silver.product_stock, silver.product_stock_history, silver.loaded_days.
--- The last 28 loaded days are compared, each with the loaded day before it.  Only decreases count: what was bought in
--- says nothing about how fast it goes.  A product that was not there on all of them has no forecast.
+-- The last loaded days are compared, each with the loaded day before it.  Only decreases count: what was bought in says
+-- nothing about how fast it goes.  A product that was not there on all of them has no forecast.
 
 CREATE OR REPLACE VIEW gold.stock_forecast AS
 WITH
 
--- The newest is number 1; number 29 is what the first of the 28 days is compared with.
+-- The days that are compared, and the one before the first of them.
+parameters (days_needed) AS (
+    VALUES (28 + 1)
+),
+
+-- The newest is number 1.
 days AS (
     SELECT loaded_days.day, row_number() OVER (ORDER BY loaded_days.day DESC) AS number
     FROM silver.loaded_days
@@ -15,10 +20,13 @@ days AS (
 
 span AS (
     SELECT
+        days_needed,
         max(day) FILTER (WHERE number = 1) AS last_day,
-        min(day) FILTER (WHERE number <= 29) AS first_day,
-        max(day) FILTER (WHERE number = 1) - max(day) FILTER (WHERE number = 29) AS calendar_days
+        min(day) FILTER (WHERE number <= days_needed) AS first_day,
+        max(day) FILTER (WHERE number = 1) - max(day) FILTER (WHERE number = days_needed) AS calendar_days
     FROM days
+    CROSS JOIN parameters
+    GROUP BY days_needed
 ),
 
 -- Ranges begin and end on loaded days, so their days are counted by two numbers.
@@ -35,14 +43,17 @@ ranges AS (
     LEFT JOIN days AS ends ON ends.day = stock.valid_to
 ),
 
--- Every day is there: 28 with the one before.
 decreases AS (
     SELECT
-        product_sku,
-        sum(day_count)::integer AS days_with_data,
-        CASE WHEN sum(day_count) = 29 THEN coalesce(sum(decrease) FILTER (WHERE decrease > 0), 0) END AS decrease
+        ranges.product_sku,
+        sum(ranges.day_count)::integer AS days_with_data,
+        CASE
+            WHEN sum(ranges.day_count) = span.days_needed
+                THEN coalesce(sum(ranges.decrease) FILTER (WHERE ranges.decrease > 0), 0)
+        END AS decrease
     FROM ranges
-    GROUP BY product_sku
+    CROSS JOIN span
+    GROUP BY ranges.product_sku, span.days_needed
 ),
 
 forecasts AS (

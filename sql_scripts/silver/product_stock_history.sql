@@ -39,11 +39,7 @@ products AS (
 SELECT
     product_sku,
     total_stock,
-    CASE
-        WHEN total_stock <= 0 THEN 'Out of Stock'
-        WHEN total_stock <= low_stock_threshold THEN 'Low Stock'
-        ELSE 'In Stock'
-    END AS stock_status
+    silver.stock_status(total_stock, low_stock_threshold) AS stock_status
 FROM products;
 
 SELECT *

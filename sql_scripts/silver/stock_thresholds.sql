@@ -21,6 +21,20 @@ COMMENT ON COLUMN silver.stock_thresholds.lead_time_days IS
 COMMENT ON COLUMN silver.stock_thresholds.cover_days IS
     'Days that the stock should last after a delivery. NULL: as in the row ''*''; where that is NULL too, 28.';
 
+CREATE OR REPLACE FUNCTION silver.stock_status(total_stock numeric, low_stock_threshold numeric)
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+PARALLEL SAFE
+RETURN CASE
+    WHEN total_stock <= 0 THEN 'Out of Stock'
+    WHEN total_stock <= low_stock_threshold THEN 'Low Stock'
+    ELSE 'In Stock'
+END;
+
+COMMENT ON FUNCTION silver.stock_status(numeric, numeric) IS
+    'Whether there is enough of a product: Out of Stock at 0 or less, Low Stock up to the threshold, In Stock above.';
+
 -- ON CONFLICT would wait for an analyst whose edit is not committed yet; looking first waits for nobody.
 INSERT INTO silver.stock_thresholds (product_type, low_stock_threshold, lead_time_days, cover_days)
 SELECT '*', 5, 14, 28

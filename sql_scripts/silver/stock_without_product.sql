@@ -1,5 +1,5 @@
--- silver.stock_without_product: one row per warehouse that has stock which no product accounts for.
--- Reads bronze.products_inventory_locations, bronze.products.  Each row of it is listed in silver.data_quality_issues.
+-- silver.stock_without_product: one row per warehouse that has unmatched stock: its link leads to no product.
+-- Reads silver.stock_rows.  Each row that is summed is listed in silver.data_quality_issues.
 
 CREATE TABLE IF NOT EXISTS silver.stock_without_product (
     warehouse_id         text    PRIMARY KEY,
@@ -27,46 +27,17 @@ COMMENT ON COLUMN silver.stock_without_product.bronze_row_count IS 'Rows of bron
 
 DROP TABLE IF EXISTS pg_temp.stock_without_product_now;
 CREATE TEMP TABLE stock_without_product_now AS
-WITH
-
-links AS (
-    SELECT DISTINCT inventory_locations AS link_id
-    FROM bronze.products
-    WHERE inventory_locations <> '' AND elt.to_text(sku) IS NOT NULL
-),
-
--- MATERIALIZED, so that these few rows are found before any is parsed.
-rows_without_product AS MATERIALIZED (
-    SELECT stock.*
-    FROM bronze.products_inventory_locations AS stock
-    LEFT JOIN links ON links.link_id = stock.json_parentid
-    WHERE links.link_id IS NULL
-),
-
-typed AS (
-    SELECT
-        coalesce(elt.to_text(warehouse_id), 'unknown') AS warehouse_id,
-        elt.to_text(regexp_replace(warehouse_name, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')) AS warehouse_name,
-        elt.to_text(
-            regexp_replace(warehouse_identifier, '\r\n|[\n\v\f\r\u0085\u2028\u2029]', ' ', 'g')
-        ) AS warehouse_identifier,
-        coalesce(elt.to_number(quantity_available), 0) AS quantity_available,
-        coalesce(elt.to_number(quantity_on_hand), 0) AS quantity_on_hand,
-        coalesce(elt.to_number(quarantined_quantity), 0) AS quarantined_quantity,
-        coalesce(elt.to_number(quantity_unavailable), 0) AS quantity_unavailable
-    FROM rows_without_product
-)
-
 SELECT
     warehouse_id,
     min(warehouse_name COLLATE "C") AS warehouse_name,
     min(warehouse_identifier COLLATE "C") AS warehouse_identifier,
-    sum(quantity_available) AS quantity_available,
-    sum(least(quantity_on_hand, quantity_available)) AS quantity_on_hand,
-    sum(quarantined_quantity) AS quarantined_quantity,
-    sum(quantity_unavailable) AS quantity_unavailable,
+    coalesce(sum(quantity_available), 0) AS quantity_available,
+    sum(least(coalesce(quantity_on_hand, 0), coalesce(quantity_available, 0))) AS quantity_on_hand,
+    coalesce(sum(quarantined_quantity), 0) AS quarantined_quantity,
+    coalesce(sum(quantity_unavailable), 0) AS quantity_unavailable,
     count(*)::integer AS bronze_row_count
-FROM typed
+FROM silver.stock_rows
+WHERE product_sku IS NULL
 GROUP BY warehouse_id;
 
 SELECT * FROM elt.publish_rows('silver.stock_without_product', 'stock_without_product_now');

@@ -61,7 +61,7 @@ def test_a_broken_check_holds_its_group_back_and_shows_the_rows(monday: Project)
     monday.put("b", [(str(number), "wednesday") for number in range(1, 11)])
     assert monday.run().exit_code == 1
     assert_group_stayed_and_c_moved_on(monday)
-    assert "checks/same.sql: 10 rows break this claim\n    id=1  a='tuesday'  b='wednesday'" in monday.output
+    assert "checks/same.sql: check failed: 10 rows\n    id=1  a='tuesday'  b='wednesday'" in monday.output
     assert "2 held back: a, b" in monday.last_line
 
 
@@ -70,7 +70,7 @@ def test_a_check_that_warns_lets_its_group_pass(project: Project) -> None:
     project.put_day("monday")
     project.put("b", [(str(number), "sunday") for number in range(1, 11)])
     assert project.run().exit_code == 0
-    assert "both: checks/same.sql: 10 rows break this claim" in project.output
+    assert "both: checks/same.sql: check failed: 10 rows" in project.output
     assert project.database.sql("SELECT broken_by FROM elt.script_runs WHERE script = 'checks/same.sql'") == [(10,)]
 
 

@@ -36,7 +36,9 @@ TABLES = {PRODUCTS_TABLE: PRODUCT_COLUMNS, STOCK_TABLE: STOCK_COLUMNS}
 JUDGED = (
     "silver/stock_thresholds.sql",
     "silver/product_stock.sql",
-    "silver/data_quality_issues.sql",
+    "silver/data_quality_rules.sql",
+    "silver/product_issues.sql",
+    "silver/stock_issues.sql",
     "gold/product_status_summary.sql",
 )
 SUMMARY = "SELECT * FROM gold.product_status_summary ORDER BY product_sku"

@@ -415,13 +415,6 @@ def test_a_check_passes_on_blemished_rows_and_names_what_breaks_its_claim(wareho
     assert named in str(rows)
 
 
-def test_a_product_that_silver_leaves_out_has_no_unknown_measures(warehouse: Warehouse) -> None:
-    warehouse.load([product(), product(sku="C1", inventory_locations="link-c")], [stock()])
-    warehouse.sql("DELETE FROM silver.products WHERE product_sku = 'C1'")
-    warehouse.run(["silver/data_quality_issues.sql"])
-    assert warehouse.sql("SELECT rule FROM silver.data_quality_issues WHERE row_key = 'C1'") == []
-
-
 def test_every_check_passes_on_an_empty_warehouse(warehouse: Warehouse) -> None:
     warehouse.load([], [])
     assert [warehouse.broken(check) for check in CHECKS] == [[]] * len(CHECKS)

@@ -295,7 +295,7 @@ def test_a_check_without_rows_holds_and_one_with_rows_shows_the_first_of_them(da
     with pytest.raises(CheckFailed) as caught:
         run_check(connection, check("SELECT n, 'text ' || n AS t, NULL AS nothing FROM generate_series(1, 1007) n"))
     first, *examples, last = str(caught.value).splitlines()
-    assert first == "checks/x.sql: 1,007 rows break this claim"
+    assert first == "checks/x.sql: check failed: 1,007 rows"
     assert examples == [f"    n={n}  t='text {n}'  nothing=NULL" for n in range(1, 6)]
     assert last == "    and 1,002 more"
 
@@ -314,7 +314,7 @@ def test_an_example_is_one_line_of_bounded_length_with_values_as_postgresql_writ
     with pytest.raises(CheckFailed) as caught:
         run_check(database.connect(), check(text))
     first, line = str(caught.value).splitlines()
-    assert first == "checks/x.sql: 1 row breaks this claim"
+    assert first == "checks/x.sql: check failed: 1 row"
     assert line.startswith(
         r"    price=1.50  t='a\nb'  late='10000-01-02'  early='0044-03-15 BC'"
         "  never='{infinity}'  f='f'  i='1 day'  x='xx"

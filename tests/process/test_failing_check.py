@@ -27,7 +27,7 @@ def test_a_failing_check_keeps_yesterdays_warehouse_and_one_that_warns_shows_in_
     ]
     ((day, published_at, imported_at, status, _, error, sentence),) = after[VIEWS.index("load_status")]
     assert (day, status, published_at) == (yesterday, "failed", before[VIEWS.index("load_status")][0][1])
-    assert imported_at is not None and error == "checks/daily_facts_add_up.sql: 2 rows break this claim"
+    assert imported_at is not None and error == "checks/daily_facts_add_up.sql: check failed: 2 rows"
     assert sentence == f"gold holds {day}, loaded {published_at:%Y-%m-%d %H:%M} UTC; the last run failed: {error}"
     assert morning.database.sql("SELECT day FROM silver.loaded_days") == [(yesterday,)]
 
@@ -38,6 +38,6 @@ def test_a_failing_check_keeps_yesterdays_warehouse_and_one_that_warns_shows_in_
         rows for view, rows in zip(VIEWS, before, strict=True) if view in views
     ]
     warned = morning.run("elt_daily_load.py", "--date", str(today))
-    assert warned.returncode == 0 and "checks/no_day_is_missing.sql: 2 rows break this claim" in warned.stdout
+    assert warned.returncode == 0 and "checks/no_day_is_missing.sql: check failed: 2 rows" in warned.stdout
     status = morning.run("main.py", "status").stdout
     assert "checks that warn" in status and "checks/no_day_is_missing.sql" in status.split("checks that warn")[1]

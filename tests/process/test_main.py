@@ -58,7 +58,7 @@ def test_check_finds_every_mistake_at_once(checkout: Checkout) -> None:
         "no PostgreSQL",
     ):
         assert mistake in found.stdout
-    assert found.stdout.splitlines()[-1] == "error: 4 of 4 things to mend"
+    assert found.stdout.splitlines()[-1] == "error: 4 problems found"
 
 
 def test_check_finds_a_script_that_must_not_commit(checkout: Checkout) -> None:

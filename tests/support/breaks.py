@@ -24,13 +24,6 @@ BREAK_A_DAY = {
         "INSERT INTO silver.stock_levels VALUES ('Z9', '101', NULL, NULL, 1, 0, 0, 0, 0, 1)",
         "quantity_available",
     ),
-    "checks/statuses_follow_thresholds.sql": (
-        "CREATE OR REPLACE VIEW gold.product_status_summary AS SELECT product_sku, product_name, product_type,"
-        " 'Active' AS product_status, 5::numeric AS total_stock, 0::numeric AS quantity_on_hand,"
-        " 0::numeric AS quarantined_quantity, 0::numeric AS quantity_unavailable, 0::bigint AS warehouse_count,"
-        " 'In Stock' AS stock_status, 0::numeric AS volume_cm3, 0::numeric AS space_taken_cm3 FROM silver.products",
-        "A1",
-    ),
 }
 
 
@@ -60,10 +53,6 @@ BREAK_MORE_DAYS = {
         "overlap",
     ),
     "checks/warehouse_totals_equal_silver.sql": ("UPDATE silver.warehouses SET is_loaded = false", "stock_rows"),
-    "checks/low_stock_products_are_low.sql": (
-        "DELETE FROM silver.product_stock_history WHERE product_sku = 'B2'",
-        "B2",
-    ),
     "checks/low_stock_is_proposed.sql": ("DELETE FROM silver.product_stock_history WHERE product_sku = 'B2'", "B2"),
     "checks/quarantined_stock_equals_silver.sql": (
         "INSERT INTO silver.loaded_days SELECT day - 9, true, 0, 0, 0 FROM silver.loaded_days WHERE is_current",

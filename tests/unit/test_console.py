@@ -169,7 +169,7 @@ SUMMARIES: list[tuple[list[JobRecord], EltError | None, str]] = [
     ),
     ([JobRecord("b", "failed", error="")], None, "0 jobs published, 1 failed: b ()"),
     ([], DatabaseError("cannot connect\n    Is the server up?"), "stopped: cannot connect"),
-    ([], Cancelled(15), "stopped: stopped by SIGTERM"),
+    ([], Cancelled(15), "stopped by SIGTERM"),
 ]
 
 

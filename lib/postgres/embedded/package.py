@@ -75,18 +75,13 @@ class Account(NamedTuple):
 
 
 def account_for(data: Path) -> Account:
-    """Who runs the server of a data folder: ourselves; for root the data's owner, sudo's user, postgres or nobody."""
+    """Who runs the server of a data folder: ourselves; for root the data's owner, postgres or nobody."""
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid())
     with suppress(FileNotFoundError):
         owner = data.stat()
         if owner.st_uid != 0:
             return Account(owner.st_uid, owner.st_gid)
-    sudo_uid = os.environ.get("SUDO_UID", "")
-    if sudo_uid.isdecimal() and sudo_uid != "0":
-        with suppress(KeyError):
-            entry = pwd.getpwuid(int(sudo_uid))
-            return Account(entry.pw_uid, entry.pw_gid)
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
             entry = pwd.getpwnam(name)
