@@ -93,9 +93,9 @@ def make_plan(registry: Registry, names: Sequence[str] = ()) -> Plan:
 def check_unselected_loads(
     plan: Plan, connection: Connection, extractor: Extractor[Any], last_loads: Mapping[str, LastLoad]
 ) -> tuple[dict[str, EltError], dict[str, list[SourceTable]]]:
-    """Refuse a partial run unless the group's other sources are unchanged since they were loaded: so it publishes what a
-    whole run would.
+    """Refuse a partial run unless the other sources of its group are unchanged since they were loaded.
 
+    So it publishes what a whole run would.
     Returns, by the first loading job of a group, why the group is refused, and the tables to watch meanwhile.
     """
     refused: dict[str, EltError] = {}

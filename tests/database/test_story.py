@@ -13,7 +13,7 @@ from sandbox.demo import DAYS, TOUR
 from sandbox.inventory import CAST, STORY_DAYS
 from tests.support.databases import EmptyDatabase
 from tests.support.mornings import VIEWS, Mornings
-from tests.support.readme import ANSWERS, README
+from tests.support.readme import ANSWERS, DOCUMENTS, section
 from tests.support.story import TODAY, bronze, days
 from tests.support.warehouse import CHECKS
 
@@ -143,7 +143,7 @@ def test_the_demos_answers_are_right_and_its_checks_pass(told: Mornings) -> None
     assert [told.broken(check) for check in CHECKS] == [[]] * len(CHECKS)
 
 
-# ---- README ---------------------------------------------------------------------------------------------------------
+# ---- README and docs/inventory.md -------------------------------------------------------------------------------------
 
 #: those that the demo does not ask are typed in psql
 TYPED = [(sql, answer) for sql, answer in ANSWERS.items() if sql not in [asked for _, asked in TOUR]]
@@ -164,7 +164,7 @@ def without_days(rows: Sequence[Sequence[object]]) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("question, sql", TOUR)
-def test_readme_shows_what_the_demo_answers(told: Mornings, question: str, sql: str) -> None:
+def test_the_documents_show_what_the_demo_answers(told: Mornings, question: str, sql: str) -> None:
     """Every cell but days: weeks begin on another day of the story, and no run has loaded this warehouse."""
     headers, cells = cells_of(ANSWERS[sql])
     with told.connection.cursor() as cursor:
@@ -173,11 +173,11 @@ def test_readme_shows_what_the_demo_answers(told: Mornings, question: str, sql: 
         assert headers == [column.name for column in cursor.description]
     if "iso_week" not in sql and "load_status" not in sql:
         assert without_days(cells) == without_days(rows)
-    assert question in README
+    assert any(question in text for text in DOCUMENTS.values())
 
 
 @pytest.mark.parametrize("sql, answer", TYPED)
-def test_readme_shows_what_psql_prints(
+def test_the_documents_show_what_psql_prints(
     told: Mornings, servers, module_database: EmptyDatabase, sql: str, answer: str
 ) -> None:
     address = " ".join(f"{name}={value}" for name, value in module_database.connect_args.items())
@@ -187,9 +187,8 @@ def test_readme_shows_what_psql_prints(
     assert [line.rstrip() for line in printed.stdout.strip("\n").splitlines()] == answer.splitlines()
 
 
-def test_readme_states_the_owners_decisions_with_the_numbers_of_the_demo(told: Mornings) -> None:
-    section = README.split("\n## Data quality\n")[1].split("\n## ")[0]
-    prose = " ".join(section.split())
+def test_the_documents_state_the_owners_decisions_with_the_numbers_of_the_demo(told: Mornings) -> None:
+    prose = " ".join(section("Data quality").split())
     counts = {
         rule: (rows, pieces)
         for rule, rows, pieces in told.sql("SELECT rule, rows_today, pieces FROM gold.data_quality_summary")

@@ -297,7 +297,7 @@ def assert_it_was_a_bad_morning(demo: Checkout, shown: str) -> None:
     assert len(mailed) == 1 and "1 failed: products_inventory_locations (" in mailed[0]
     assert "The exit code is 1. Everybody still reads what was loaded before:" in shown
     assert "the last run failed: " in shown
-    shown_in_readme, *_ = blocks("", "The failed morning")
+    shown_in_readme, *_ = blocks("", "The mail, line by line")
     assert without_times(shown) == without_times(shown_in_readme)
     healing = shown.splitlines()[-1].split("main.py ")[1].split()
     healed = demo.run("main.py", *healing)

@@ -6,17 +6,20 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psycopg2
 import pytest
 
 from sandbox.inventory import put_inventory
+from tests.support import ROOT
 from tests.support.checkout import TOKEN, Checkout, Morning
 from tests.support.keyrings import BACKEND as KEYRING
-from tests.support.readme import blocks, typed_commands
+from tests.support.readme import DOCUMENTS, blocks, blocks_in, typed_commands
 
 
 def psql(morning: Morning, sql: str, user: str = "", folder: Path | None = None) -> str:
@@ -54,6 +57,40 @@ def put_cast(morning: Morning, day: int = 740_000) -> None:
     put_inventory(morning.keboola, products=0, day=day, story_ends=day)
 
 
+class Listener:
+    """A web server that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str, bytes]] = []
+        heard = self.heard
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                length = int(self.headers.get("Content-Length", 0))
+                heard.append((self.command, self.path, self.rfile.read(length)))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_GET = do_POST = answer
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    listener = Listener()
+    thread = threading.Thread(target=listener.server.serve_forever, args=(0.005,), daemon=True)
+    thread.start()
+    yield listener
+    listener.server.shutdown()
+    listener.server.server_close()
+
+
 @pytest.fixture
 def as_readme_says(morning: Morning) -> Iterator[Morning]:
     """The role that README has an administrator make, and the settings that name it."""
@@ -84,7 +121,7 @@ def test_its_settings_and_its_commands_are_what_a_real_project_needs(as_readme_s
 def test_its_lines_for_the_keyring_set_what_is_read(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "ourkeyring.py").write_text(KEYRING)
     environ = {"PYTHONPATH": str(tmp_path), "PYTHON_KEYRING_BACKEND": "ourkeyring.Kept"}
-    (lines,) = blocks("python", "A real project")
+    (lines,) = blocks("python", "Secrets")
     subprocess.run([sys.executable, "-c", lines.replace("...", TOKEN)], env=environ, check=True)
     checkout.settings('[postgres]\nuser = "postgres"\n')
     shown = checkout.run("main.py", "credentials", "show", environ=environ).stdout
@@ -98,24 +135,50 @@ def test_its_lines_for_the_keyring_set_what_is_read(checkout: Checkout, tmp_path
     assert "keyring ('POSTGRES', 'elt')" in checkout.run("main.py", "credentials", "show", environ=environ).stdout
 
 
-def test_the_crontab_line_loads_and_says_nothing(morning: Morning) -> None:
-    (crontab,) = blocks("", "Run daily")
-    line = re.search(r"^\S+ \S+ \S+ \S+ \S+\s+(.*)$", crontab, re.MULTILINE)
-    assert line
+def typed_by_cron(morning: Morning, line: str) -> subprocess.CompletedProcess[str]:
+    """Run what a crontab line says, with cron's environment and the shell that the crontab names."""
     python = morning.folder / ".venv/bin/python"
-    python.parent.mkdir(parents=True)
-    (python).symlink_to(Path(sys.executable))
-    command = line[1].replace("/srv/elt", str(morning.folder))
+    python.parent.mkdir(parents=True, exist_ok=True)
+    if not python.exists():
+        python.symlink_to(Path(sys.executable))
+    found = re.search(r"^\S+ \S+ \S+ \S+ \S+\s+(.*)$", line, re.MULTILINE)
+    assert found
     site = Path(psycopg2.__file__).parent.parent
-    done = subprocess.run(
-        ["/bin/sh", "-c", command],
+    return subprocess.run(
+        [
+            "/bin/bash" if "SHELL=/bin/bash" in line else "/bin/sh",
+            "-c",
+            found[1].replace("/srv/elt", str(morning.folder)),
+        ],
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(site), **morning.environ},
         capture_output=True,
         text=True,
         cwd="/",
     )
+
+
+def test_the_crontab_line_says_nothing_when_all_is_well_and_keeps_the_exit_code(morning: Morning) -> None:
+    (crontab,) = blocks("", "Run daily")
+    done = typed_by_cron(morning, crontab)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert morning.database.sql("SELECT status FROM elt.runs") == [("done",)]
+    morning.keboola.delete_table("in.c-interview_de.products")
+    failed = typed_by_cron(morning, crontab)
+    assert failed.returncode == 1 and "1 failed: products" in failed.stdout
+    assert (morning.folder / "elt.log").read_text() == failed.stdout
+
+
+def test_the_lines_for_a_chat_and_a_dead_mans_switch_tell_them(morning: Morning, listener: Listener) -> None:
+    chat, switch = (re.sub(r"https://[\w.]+example.com", listener.url, line) for line in blocks("", "Tell somebody"))
+    assert typed_by_cron(morning, chat).returncode == 0 and listener.heard == []
+    assert typed_by_cron(morning, switch).returncode == 0
+    assert listener.heard == [("GET", "/inventory", b"")]
+    morning.keboola.delete_table("in.c-interview_de.products")
+    assert typed_by_cron(morning, switch).returncode == 1
+    typed_by_cron(morning, chat)
+    _, (method, path, body) = listener.heard
+    assert (method, path) == ("POST", "/hooks/inventory")
+    assert "1 failed: products" in json.loads(body)["text"]
 
 
 def test_the_job_that_it_adds_says_what_the_stock_is_worth_and_its_columns_can_change(as_readme_says: Morning) -> None:
@@ -170,6 +233,16 @@ def test_the_job_that_it_adds_says_what_the_stock_is_worth_and_its_columns_can_c
         assert re.search(rf"held back: .*\b{job}\b", held.stdout), held.stdout
     assert sql(value) == worth
 
+    jobs = json.loads(registry.read_text())
+    del jobs["unit_costs"]
+    registry.write_text(json.dumps(jobs))
+    for path in ("bronze/unit_costs.sql", "silver/unit_costs.sql", "gold/stock_value.sql"):
+        (morning.folder / "sql_scripts" / path).unlink()
+    (drop,) = blocks("sql", "Remove a job")
+    psql(morning, drop)
+    assert morning.run("main.py", "check", "--online").returncode == 0
+    assert morning.run("elt_daily_load.py").returncode == 0
+
 
 def test_its_reader_keeps_its_grants_and_edits_thresholds(as_readme_says: Morning) -> None:
     morning = as_readme_says
@@ -213,3 +286,9 @@ def test_its_files_for_excel_hold_every_letter(morning: Morning, tmp_path: Path)
         psql(morning, emoji, folder=tmp_path)
     psql(morning, re.sub(r"SELECT .*? FROM [\w.]+", "SELECT '\N{CACTUS}' AS name", any_letter), folder=tmp_path)
     assert (tmp_path / "orders.csv").read_text(encoding="utf-8-sig") == "name\n\N{CACTUS}\n"
+
+
+def test_the_sql_of_docs_postgresql_runs(morning: Morning) -> None:
+    assert morning.run("elt_daily_load.py").returncode == 0
+    for text in blocks_in(DOCUMENTS[ROOT / "docs/postgresql.md"], "sql"):
+        psql(morning, text)

@@ -1,22 +1,45 @@
-"""README and what stands in it."""
+"""README, the documents in docs/, and what stands in them."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from tests.support import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-#: each question of README and the answer below it
-ANSWERS = dict(re.findall(r"^```\n(SELECT .*?);\n\n(.*?)\n```$", README, re.MULTILINE | re.DOTALL))
+#: README and the documents, by path
+DOCUMENTS: dict[Path, str] = {
+    path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+#: each question of theirs and the answer below it
+ANSWERS = {
+    question: answer
+    for text in DOCUMENTS.values()
+    for question, answer in re.findall(r"^```\n(SELECT .*?);\n\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
+}
+
+
+def section(heading: str) -> str:
+    """What stands below this heading, which one document alone has."""
+    found = [
+        match[1]
+        for text in DOCUMENTS.values()
+        for match in re.finditer(rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    ]
+    assert len(found) == 1, f"{len(found)} documents have a section {heading!r}"
+    return found[0]
+
+
+def blocks_in(text: str, language: str) -> list[str]:
+    """The code blocks of a language, without their indentation."""
+    found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, kind, block in found if kind == language]
 
 
 def blocks(language: str, under: str) -> list[str]:
-    """The code blocks of a language in the section with this heading, without their indentation."""
-    section = re.search(rf"^## {under}$(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
-    assert section, f"README has no section {under!r}"
-    found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", section[1], re.MULTILINE | re.DOTALL)
-    return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, kind, text in found if kind == language]
+    """The code blocks of a language in the section with this heading."""
+    return blocks_in(section(under), language)
 
 
 def typed_commands(under: str) -> list[list[str]]:
