@@ -143,7 +143,7 @@ def test_the_demos_answers_are_right_and_its_checks_pass(told: Mornings) -> None
     assert [told.broken(check) for check in CHECKS] == [[]] * len(CHECKS)
 
 
-# ---- README and docs/inventory.md -------------------------------------------------------------------------------------
+# ---- README and docs/inventory.md ----------------------------------------------------------------------------------
 
 #: those that the demo does not ask are typed in psql
 TYPED = [(sql, answer) for sql, answer in ANSWERS.items() if sql not in [asked for _, asked in TOUR]]
