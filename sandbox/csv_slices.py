@@ -24,7 +24,7 @@ Row = Sequence[object]
 
 
 @dataclass(frozen=True)
-class Piece:
+class StoredSlice:
     """One slice on disk."""
 
     path: Path
@@ -40,7 +40,7 @@ class Encoded:
     rows: int
     #: of CSV, before compression
     csv_bytes: int
-    pieces: tuple[Piece, ...]
+    slices: tuple[StoredSlice, ...]
 
 
 def encode(
@@ -105,11 +105,11 @@ class _SliceFile:
             self._gzip = _gzip_stream()
         return len(data)
 
-    def finish(self) -> Piece:
+    def finish(self) -> StoredSlice:
         """The slice as it is on disk; a gzip stream of nothing has 20 bytes."""
         if self._gzip:
             self._put(self._gzip.flush())
-        return Piece(self._path, self._file.tell(), self._md5.digest())
+        return StoredSlice(self._path, self._file.tell(), self._md5.digest())
 
     def __enter__(self) -> _SliceFile:
         return self

@@ -64,8 +64,8 @@ def export(extractor: KeboolaExtractor, table_id: str = TABLE) -> Export:
 
 def rows_of(exported: Export) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for piece in exported.slices:
-        with piece.open() as stream:
+    for csv_slice in exported.slices:
+        with csv_slice.open() as stream:
             text = stream.read().decode()
         rows += map(tuple, csv.reader(io.StringIO(text, newline=""), strict=True))
     return rows

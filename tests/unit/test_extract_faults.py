@@ -205,8 +205,8 @@ def test_slices_are_read_by_many_threads_while_credentials_expire(time: Time) ->
         keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS * 30)
         keboola.faults.add(Fault("slice", nth=20, do=keboola.expire_credentials))
         exported = export(extractor_of(keboola, time))
-        pieces = pool.map(lambda piece: rows_of(replace(exported, slices=(piece,))), exported.slices)
-        assert sorted(row for rows in pieces for row in rows) == sorted(ROWS * 30)
+        fetched = pool.map(lambda csv_slice: rows_of(replace(exported, slices=(csv_slice,))), exported.slices)
+        assert sorted(row for rows in fetched for row in rows) == sorted(ROWS * 30)
         assert [request.kind for request in keboola.requests].count("file") == 2
 
 
@@ -221,8 +221,8 @@ def test_five_percent_failing_requests_over_200_slices_cost_no_row(time: Time, s
                 Fault("*", action, nth=None, share=0.025, seed=seed, at=0.5, status=503, do=lambda: hits.append(None))
             )
         exported = export(extractor_of(keboola, time))
-        pieces = pool.map(lambda piece: rows_of(replace(exported, slices=(piece,))), exported.slices)
-        assert sorted(row for part in pieces for row in part) == sorted(rows)
+        fetched = pool.map(lambda csv_slice: rows_of(replace(exported, slices=(csv_slice,))), exported.slices)
+        assert sorted(row for part in fetched for row in part) == sorted(rows)
     assert len(exported.slices) == 200 and len(hits) > 3
 
 
