@@ -1,7 +1,7 @@
 """Where a Keboola file lies and how its objects are asked for: S3, Azure Blob Storage or Google Cloud Storage.
 
 Owns what differs between the clouds: places, credentials, URLs, and which manifest entries belong to a file
-(docs/keboola.md 6). What is the same for all of them, the bytes, is in `cloud_slices`.
+(docs/keboola.md 6). What is the same for all of them, the bytes, is in `object_stream`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A run: plan, stage, publish, record. The conductor: it knows all the workers and does no work of theirs.
 
 plan      registry and settings are read, the run lock is taken, scripts are checked     (before anything is touched)
-stage     exports of all jobs stream into elt_staging                                    (load.stager)
+stage     exports of all jobs stream into elt_staging                                    (load.exports)
 publish   one transaction: bronze, silver, gold, checks, history; a group whole or not   (publisher)
 after     staging dropped, written tables vacuumed, failures recorded, one summary
 """

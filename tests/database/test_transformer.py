@@ -15,8 +15,8 @@ from lib.errors import CheckFailed, LockTimeout, ScriptError
 from lib.postgres.connection import execute
 from lib.postgres.transaction import TransactionSettings, transaction
 from lib.transform.checks import run_check
+from lib.transform.refusals import refusals
 from lib.transform.replace_view import replacement_help
-from lib.transform.rules import refusals
 from lib.transform.scripts import run_script
 from lib.transform.statements import Statement, statements
 from tests.support.databases import EmptyDatabase

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib.config.jobs import Script
-from lib.transform.rules import refusals
+from lib.transform.refusals import refusals
 from lib.transform.statements import Statement, statements
 
 
