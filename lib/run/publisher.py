@@ -34,6 +34,7 @@ from lib.stop import StopSignal
 from lib.transform.checks import broken_claim, run_check
 from lib.transform.replace_view import replacement_help
 from lib.transform.scripts import ScriptResult, run_script
+from lib.transform.view_properties import read_options, restore_options
 
 
 @dataclass(frozen=True)
@@ -238,8 +239,10 @@ class Publisher:
     def _apply(self, job: Job, script: Script) -> None:
         execute(self.connection, "SAVEPOINT elt_definition")
         self.on_begin(script.path)
+        options = read_options(self.connection, script.relation)
         try:
             result = run_script(self.connection, script)
+            restore_options(self.connection, script.relation, options)
         except ScriptError as error:
             execute(self.connection, "ROLLBACK TO SAVEPOINT elt_definition")
             raise ScriptError(f"{error}{replacement_help(self.connection, script, error)}") from error
