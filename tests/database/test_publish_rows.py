@@ -243,7 +243,7 @@ def test_a_row_that_another_session_changes_meanwhile_is_not_lost_sight_of(db):
 def test_a_transaction_that_cannot_see_others_rows_is_refused(db):
     db.sql("CREATE TABLE silver.t (k int PRIMARY KEY); SET default_transaction_isolation = 'repeatable read'")
     message = db.refused("(k) AS VALUES (1)")
-    assert "a REPEATABLE READ transaction does not see what was committed since it began" in message
+    assert "a REPEATABLE READ transaction does not see rows that were committed after it began" in message
     assert "BEGIN ISOLATION LEVEL READ COMMITTED;" in message
 
 
@@ -419,7 +419,7 @@ def test_a_key_without_overlaps_is_no_key_to_tell_rows_apart_by(db):
             db.sql("CREATE TABLE silver.t (k int4range, v daterange, PRIMARY KEY (k, v WITHOUT OVERLAPS))")
         return
     db.sql("CREATE TABLE silver.t (k int4range, v daterange, PRIMARY KEY (k, v WITHOUT OVERLAPS))")
-    assert "no primary key to tell rows apart by" in db.refused(
+    assert "no primary key that identifies a row" in db.refused(
         "AS SELECT int4range(1, 2) AS k, daterange(NULL, NULL) AS v"
     )
 
@@ -602,7 +602,7 @@ def test_rows_swap_a_unique_value_once_the_printed_statement_is_typed(db, column
     source = f"AS SELECT k, v::{column_type} AS v FROM (VALUES (1, {b}), (2, {a}), (3, NULL)) AS x (k, v)"
     refused = db.refused(source)
     assert "Key (v)=(" in refused
-    db.sql(refused.partition("let it be checked after the last row: ")[2].splitlines()[0])
+    db.sql(refused.partition("make the constraint be checked after the last row: ")[2].splitlines()[0])
     assert db.publish_twice(source) == (0, 2, 0, 1)
     assert db.rows("k, note, id") == [(1, "one", 1), (2, "two", 2), (3, "three", 3)]
 
@@ -635,7 +635,7 @@ def test_rows_that_a_delete_takes_along_are_announced(db):
     assert db.connection.notices == []
     assert db.publish("(k) AS VALUES (2)") == (0, 0, 1, 1)
     assert (
-        "rows deleted from silver.t: 1; by foreign keys ON DELETE this changes public.notes\n"
+        "rows deleted from silver.t: 1; foreign keys with ON DELETE change public.notes, too\n"
         in db.connection.notices[-1]
     )
 
