@@ -43,8 +43,8 @@ BEGIN
                 ERRCODE = 'duplicate_column',
                 DETAIL = 'elt.add_column adds a missing column; it never changes the type of one.',
                 HINT = format(
-                    E'Name the type that the column has, or change the column once, by hand. Readers wait meanwhile, and views'
-                    ' that read it must be dropped first:\n'
+                    E'Name the type that the column has, or change the column once, by hand. Readers wait meanwhile,'
+                    ' and views that read it must be dropped first:\n'
                     'ALTER TABLE %s ALTER COLUMN %I TYPE %s;',
                     table_name, column_name, wanted
                 );

@@ -486,7 +486,8 @@ BEGIN
             'FROM (SELECT %s FROM %s) AS %I',
             fragments.columns, new_rows, (SELECT relname FROM pg_catalog.pg_class WHERE oid = target)
         );
-        EXECUTE format(E'SELECT count(*) %s WHERE (%s\n)', named_rows, scope) INTO rows_in_scope;  -- \n: scope may end in a comment
+        -- \n, because scope may end in a comment.
+        EXECUTE format(E'SELECT count(*) %s WHERE (%s\n)', named_rows, scope) INTO rows_in_scope;
 
         IF rows_in_scope <> source_rows THEN
             PERFORM elt._refuse_rows(
@@ -615,8 +616,8 @@ BEGIN
                         HINT = coalesce(
                             (
                                 SELECT format(
-                                    'If rows swap this value, make the constraint be checked after the last row: ALTER TABLE %s'
-                                    ' DROP CONSTRAINT %I, ADD CONSTRAINT %I %s DEFERRABLE;',
+                                    'If rows swap this value, let PostgreSQL check the constraint after the last row:'
+                                    ' ALTER TABLE %s DROP CONSTRAINT %I, ADD CONSTRAINT %I %s DEFERRABLE;',
                                     target, conname, conname, pg_get_constraintdef(oid)
                                 )
                                 FROM pg_catalog.pg_constraint

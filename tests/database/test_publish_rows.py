@@ -602,7 +602,7 @@ def test_rows_swap_a_unique_value_once_the_printed_statement_is_typed(db, column
     source = f"AS SELECT k, v::{column_type} AS v FROM (VALUES (1, {b}), (2, {a}), (3, NULL)) AS x (k, v)"
     refused = db.refused(source)
     assert "Key (v)=(" in refused
-    db.sql(refused.partition("make the constraint be checked after the last row: ")[2].splitlines()[0])
+    db.sql(refused.partition("let PostgreSQL check the constraint after the last row: ")[2].splitlines()[0])
     assert db.publish_twice(source) == (0, 2, 0, 1)
     assert db.rows("k, note, id") == [(1, "one", 1), (2, "two", 2), (3, "three", 3)]
 
