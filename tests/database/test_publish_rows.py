@@ -1,7 +1,7 @@
-"""elt.publish_rows on PostgreSQL 16 and 18: each case that breaks a naive diff, and that no reader waits.
+"""elt.publish_rows on PostgreSQL 16 and 18: all cases that a naive diff gets wrong, and that no reader waits.
 
-Left out, since the wheel's servers have no ICU, libxml or contrib: nondeterministic collations, xml, citext, hstore.
-They take the paths of numeric (equal with another image), json (no "=") and vector (its "=" is in another schema).
+Not tested, because the wheel's servers lack ICU, libxml and contrib: nondeterministic collations, xml, citext, hstore.
+The same code is tested with numeric (equal values, other bytes), json (no "=") and vector ("=" in another schema).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Publisher:
         return Counts(*row)
 
     def publish_twice(self, source: str, *scope: str) -> Counts:
-        """Publish; then the same once more, which must change nothing."""
+        """Publish twice. The second time must change nothing."""
         first = self.publish(source, *scope)
         assert self.sql("SELECT relname FROM pg_class WHERE relname LIKE '\\_elt%'") == []
         again = self.call("silver.t", "t_now", *scope)
@@ -69,7 +69,7 @@ class Publisher:
         return first
 
     def refused(self, source: str, *scope: str) -> str:
-        """Publish what must be refused without a trace; all that a reader of the message sees."""
+        """Publish something that must be refused and change nothing. Returns message, detail and hint."""
         before = self.rows("t::text", "silver.t AS t")
         with pytest.raises(Error) as caught:
             self.publish(source, *scope)
@@ -85,7 +85,7 @@ def told(error: Error) -> str:
 
 @pytest.fixture(scope="module", params=[16, 18], ids=lambda version: f"postgresql_{version}")
 def server(request: pytest.FixtureRequest, servers: Mapping[int, Server]) -> Server:
-    """A server whose database "postgres" has the functions: one for all tests is five times faster than one each."""
+    """A server with the functions in database "postgres". One for all tests is five times faster than one per test."""
     database = Publisher(lambda: connect(servers[request.param]))
     database.sql("DROP SCHEMA IF EXISTS elt CASCADE; CREATE SCHEMA elt")
     database.sql((ELT / "publish_rows.sql").read_text("utf-8") + (ELT / "add_column.sql").read_text("utf-8"))
@@ -100,7 +100,7 @@ def connect(server: Server) -> Connection:
 
 @pytest.fixture
 def db(server: Server) -> Iterator[Publisher]:
-    """A connection of its own, an empty schema silver, and none of what a test puts into ext, audits and public."""
+    """A new connection, an empty schema silver, and nothing left of other tests in ext, audits and public."""
     opened: list[Connection] = []
 
     def connect_for_this_test() -> Connection:
@@ -253,9 +253,9 @@ def test_a_transaction_that_cannot_see_others_rows_is_refused(db):
 @pytest.mark.parametrize(
     ("column_type", "old", "new"),
     [
-        ("circle", "<(0,0),2>", "<(9,9),2>"),  # their "=" compares areas
+        ("circle", "<(0,0),2>", "<(9,9),2>"),  # "=" compares areas
         ("box", "(1,1),(0,0)", "(6,6),(5,5)"),
-        ("numeric", "1.0", "1.00"),  # equal
+        ("numeric", "1.0", "1.00"),  # equal values, other text
         ("float8", "0", "-0"),
         ("interval", "1 day", "24 hours"),
         ("bpchar", "a ", "a"),
@@ -268,7 +268,7 @@ def test_a_transaction_that_cannot_see_others_rows_is_refused(db):
         ("silver.with_json", '(1,"{}")', '(1,"[]")'),
         ("silver.short_text", "a", "b"),
         ("silver.mood", "sad", "glad"),
-        ("ext.vector", "[1,2]", "[1,3]"),  # its "=" is not in search_path
+        ("ext.vector", "[1,2]", "[1,3]"),  # "=" is not in search_path
         ("uuid", "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"),
         ("bytea", r"\x00", r"\x0000"),
         ("timestamptz", "2026-03-29 00:00:00+00", "2026-03-29 00:00:00.000001+00"),
@@ -519,7 +519,7 @@ def test_only_a_table_can_be_published_into(db, kind):
         db.call("silver.x", "t_now")
 
 
-def test_nothing_is_published_in_the_name_of_null(db):
+def test_a_null_argument_is_refused(db):
     db.sql("CREATE TABLE silver.t (k int PRIMARY KEY); CREATE TEMP TABLE t_now (k) AS VALUES (1)")
     for arguments in ((None, "t_now"), ("silver.t", None), ("silver.t", "t_now", None)):
         with pytest.raises(errors.NullValueNotAllowed):
@@ -805,7 +805,7 @@ TEMPLATE = (
 
 
 def equal_key(row: tuple) -> tuple:
-    """Equal for keys that PostgreSQL calls equal."""
+    """The same for keys that PostgreSQL considers equal."""
     return row[0], row[1] if row[1] == "NaN" else Decimal(row[1])
 
 
