@@ -73,7 +73,8 @@ forecasts AS (
     FROM silver.products
     CROSS JOIN span
     INNER JOIN silver.product_stock AS stock ON stock.product_sku = products.product_sku
-    LEFT JOIN decreases ON decreases.product_sku = products.product_sku  -- LEFT, because the planner expects too few
+    -- LEFT, although each product has a row: for an inner join the planner expects far too few rows.
+    LEFT JOIN decreases ON decreases.product_sku = products.product_sku
 )
 
 SELECT

@@ -1,6 +1,6 @@
 -- silver.data_quality_issues, the rows of job products: problems in bronze.products.
 -- Reads bronze.products, silver.product_rows, silver.products, silver.product_stock, silver.stock_levels.
--- A row that silver.products leaves out is listed once.  Its values are not checked, because nobody reads them.
+-- A row that silver.products leaves out is listed once.  Its values are not checked, because they are not used.
 
 DROP TABLE IF EXISTS pg_temp.product_issues_now;
 CREATE TEMP TABLE product_issues_now AS

@@ -1,6 +1,7 @@
 -- silver.data_quality_issues, the rows of job products_inventory_locations: problems in its stock rows.
 -- Reads silver.stock_rows, silver.stock_levels, bronze.products_inventory_locations.
--- A row that silver leaves out is listed once.  Its values are not checked, because nobody reads them.
+-- A duplicate, or a row without a product, is listed once.  Its values are not checked, because silver.stock_levels
+-- leaves the row out.
 
 DROP TABLE IF EXISTS pg_temp.stock_issues_now;
 CREATE TEMP TABLE stock_issues_now AS
