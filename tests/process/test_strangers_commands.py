@@ -24,7 +24,7 @@ def words_of_commands() -> list[list[str]]:
         "check": [["check"], ["check", "--online"]],
         "credentials": [["credentials", "show"]],
         "psql": [["psql", "-c", "SELECT quote_ident(n), format('%s', n) FROM (SELECT 'x'::name AS n) AS x"]],
-        "demo": [],  # a server of its own, which no other role reaches
+        "demo": [],  # they use a separate server, which no other role can reach
         "stop": [],  # the same
     }
     return [[], *(words for name in commands.choices for words in further.get(name, [[name]]))]
