@@ -1,4 +1,4 @@
-"""Whole runs in this process: what a group, a guard, a partial run and a changed table come to."""
+"""Whole runs in this process: groups, guards, runs of some jobs, and tables that change meanwhile."""
 
 from __future__ import annotations
 
@@ -283,7 +283,7 @@ def project_gold(comment: str) -> str:
     return GOLD.replace("a and b side by side.", comment)
 
 
-# ---- what else can be wrong -----------------------------------------------------------------------------------------
+# ---- other faults ---------------------------------------------------------------------------------------------------
 
 
 def test_a_script_with_commit_is_refused_by_file_and_line_before_anything_runs(project: Project) -> None:
@@ -327,7 +327,7 @@ def test_scripts_read_the_date_of_the_run_which_is_today_unless_a_backfill_says_
 
 
 def test_rows_that_staging_lost_are_never_published_as_an_empty_table(monday: Project) -> None:
-    """What an unlogged table is after a crash: there, and empty."""
+    """After a crash, an unlogged table exists but is empty."""
     monday.registry["c"]["load"] |= {"min_rows": 0, "max_shrink_percent": 100}
     monday.script(
         "bronze/c.sql",

@@ -1,4 +1,4 @@
-"""Scripts are split as psql splits them, refused by file and line, and run with errors that name file and line."""
+"""Scripts are split as psql splits them. Refusals and errors name file and line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def script(text: str, path: str = "silver/x.sql") -> Script:
 
 
 def psql(database: EmptyDatabase, *arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """The server's own psql, undisturbed by anybody's psqlrc."""
+    """Run the server's own psql, without a psqlrc."""
     address = " ".join(f"{name}={value}" for name, value in database.connect_args.items())
     command = [database.server.psql, "-X", "-q", "-d", address, *arguments]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60)
@@ -110,7 +110,7 @@ TRICKY = [
 
 
 def sent_by_psql(database: EmptyDatabase, texts: list[str], folder: Path) -> list[list[str]]:
-    """For each script the statements that psql sends, without the comments before them."""
+    """The statements that psql sends for each script, without leading comments."""
     arguments: list[str | Path] = ["-L", folder / "log"]
     (folder / "log").unlink(missing_ok=True)
     for number, text in enumerate(texts):
@@ -130,7 +130,7 @@ def sent_by_psql(database: EmptyDatabase, texts: list[str], folder: Path) -> lis
 
 
 def without_comments(text: str) -> str:
-    """The text from its first token on."""
+    """The text without leading blanks and comments."""
     while True:
         text = text.strip(" \t\r\n\v\f")
         if text.startswith("--"):
@@ -147,7 +147,7 @@ def without_comments(text: str) -> str:
 
 
 def squeezed(text: str) -> str:
-    """Without blanks at the end, and without empty lines, which psql leaves out where they stand in no literal."""
+    """Without trailing blanks, and without empty lines: psql drops those outside of literals."""
     return re.sub("\n+", "\n", text).rstrip(" \t\r\n\v\f")
 
 
@@ -163,7 +163,7 @@ def test_psql_splits_tricky_scripts_the_same_way(database_on_each: EmptyDatabase
     assert_psql_agrees(database_on_each, TRICKY, tmp_path)
 
 
-#: a backslash outside quotes would be a command of psql; here it can only be \'
+#: a backslash outside of quotes would start a psql command, so only \' is generated
 FRAGMENTS = [
     "'",
     "''",
@@ -198,7 +198,7 @@ def test_psql_splits_whatever_there_is_the_same_way(database: EmptyDatabase, tmp
 
 
 def failure(database: EmptyDatabase, text: str) -> str:
-    """What a script's failure says."""
+    """The error message of a failed script."""
     connection = database.connect()
     with pytest.raises(ScriptError) as caught, transaction(connection, TransactionSettings(2)):
         run_script(connection, script(text))

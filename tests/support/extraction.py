@@ -34,7 +34,7 @@ class Time:
         self.at = real.time()
 
     def pause(self, seconds: float) -> None:
-        if seconds:  # nothing is waited for where Http only asks whether to stop
+        if seconds:  # seconds of 0 only ask whether to stop, so time does not move
             self.waits.append(seconds)
         self.at += seconds
 

@@ -1,4 +1,4 @@
-"""What can go wrong at each request of an export, on each cloud: it costs no row, or it is named."""
+"""Faults at each request of an export, on each cloud: either no row is lost, or the error names the fault."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.clouds import CLOUDS
 from tests.support.extraction import COLUMNS, ROWS, TABLE, Time, export, extractor_of, rows_of
 
 PROVIDERS = ["gcp", "aws", "azure"]
-#: these pass: the rows are the same and complete
+#: faults that pass: all rows arrive
 SURVIVED = [
     Fault("table", "status", status=500),
     Fault("table", "cut", at=None),
@@ -46,7 +46,7 @@ SURVIVED = [
     Fault("slice", "stall", at=-1),
     Fault("slice", "cut", at=300, nth=None, path="_0_0_0.csv"),
 ]
-#: these don't: the message says what it was
+#: faults that last: the message names them
 FATAL = [
     (Fault("table", "status", status=500, nth=None), "table in.c-shop.orders: HTTP 500 .*gave up after 6 tries"),
     (Fault("table", "status", status=404, body="<html>"), "table in.c-shop.orders: HTTP 404"),
@@ -77,7 +77,7 @@ FATAL = [
 
 
 def on_each_cloud(faults: Iterable[Fault], *more: Iterable[str]) -> list[tuple[object, ...]]:
-    """Faults of the API on one cloud, of a store on each."""
+    """Faults of the API on one cloud, and faults of the store on each cloud."""
     return [
         (provider, fault, *rest)
         for fault, *rest in zip(faults, *more, strict=True)
@@ -100,7 +100,7 @@ def time() -> Time:
 
 @pytest.fixture(params=PROVIDERS)
 def shop(request: pytest.FixtureRequest, time: Time) -> Iterator[KeboolaServer]:
-    """Slices of some kilobytes, so that there is a middle; a job takes two polls."""
+    """Slices of some kilobytes, so that they can break off in the middle. A job takes two polls."""
     with KeboolaServer(store=CLOUDS[request.param], polls=2, clock=time.now) as server:
         server.put_table(TABLE, columns=COLUMNS, rows=ROWS * 30)
         yield server
@@ -227,8 +227,8 @@ def test_five_percent_failing_requests_over_200_slices_cost_no_row(time: Time, s
 
 
 @pytest.mark.parametrize("kind", ["verify", "table", "export-async", "job", "file", "manifest"])
-def test_no_answer_however_odd_is_more_than_an_error_of_ours(time: Time, kind: str) -> None:
-    """Each field of a real answer becomes something else: an export is whole then, or says what is wrong."""
+def test_an_odd_answer_is_read_or_raises_an_error_of_ours(time: Time, kind: str) -> None:
+    """Each field of a real answer is replaced. The export is then complete, or raises an error of ours."""
     with KeboolaServer(polls=1, clock=time.now) as keboola:
         keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS[:3])
         extractor = extractor_of(keboola, time, deadline=60.0)
@@ -245,13 +245,13 @@ def test_no_answer_however_odd_is_more_than_an_error_of_ours(time: Time, kind: s
             except ExtractError as error:
                 assert len(str(error)) < 1000
             else:
-                # an empty list of slices is what an empty table has; the row count tells a run the difference
+                # an empty list of slices looks like an empty table; a run compares the row count
                 assert sorted(rows) == sorted(ROWS[:3]) or (kind == "manifest" and rows == [])
             keboola.faults.clear()
 
 
 def real_answer(keboola: KeboolaServer, kind: str) -> dict[str, object]:
-    """What the sandbox answers; its cache gives the extractor the same file afterwards."""
+    """The real answer of the sandbox. Its cache gives the extractor the same file later."""
 
     def call(path: str, method: str = "GET", **body: object) -> dict[str, object]:
         headers = {"X-StorageApi-Token": keboola.token}
@@ -268,7 +268,7 @@ def real_answer(keboola: KeboolaServer, kind: str) -> dict[str, object]:
 
 
 def told(keboola: KeboolaServer, kind: str, **changed: object) -> None:
-    """Let the next answer of a kind be a real one in which something is different."""
+    """Let the next answer of a kind be a real one with changes."""
     body = json.dumps(real_answer(keboola, kind) | changed)
     keboola.faults.add(Fault(kind, "status", status=200, body=body))
 
