@@ -226,15 +226,10 @@ class Publisher:
 
     def _define(self, job: Job, layer: str) -> None:
         """Apply each definition of a layer that is new here, or that somebody dropped or replaced."""
-        scripts = job.of_layer(layer)
-        while scripts:
+        self._reset()
+        for script in definitions.not_applied(self.connection, job.of_layer(layer)):
             self._reset()
-            # asked again after each, for one may have dropped what a later one made
-            pending = definitions.not_applied(self.connection, scripts)
-            if not pending:
-                break
-            self._apply(job, pending[0])
-            scripts = scripts[scripts.index(pending[0]) + 1 :]
+            self._apply(job, script)
 
     def _apply(self, job: Job, script: Script) -> None:
         execute(self.connection, "SAVEPOINT elt_definition")

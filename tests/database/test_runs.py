@@ -237,21 +237,6 @@ def test_a_view_that_was_dropped_or_replaced_by_hand_comes_back(project: Project
         assert len(project.rows("gold.both")) == 10
 
 
-def test_a_view_that_goes_with_an_earlier_one_is_made_again_in_the_same_run(project: Project) -> None:
-    project.script("gold/of_both.sql", "CREATE OR REPLACE VIEW gold.of_both AS SELECT a FROM gold.both;")
-    project.registry["both"]["transform"] += ["gold/of_both.sql"]
-    project.put_day("monday")
-    assert project.run().exit_code == 0
-    project.script(
-        "gold/both.sql",
-        "DROP VIEW IF EXISTS gold.both CASCADE;"
-        " CREATE VIEW gold.both AS SELECT id AS first, v AS a, v AS b FROM silver.a;",
-    )
-    del project.registry["both"]["checks"]
-    assert project.run().exit_code == 0
-    assert len(project.rows("gold.of_both")) == 10
-
-
 def test_a_definition_of_a_group_that_was_held_back_is_applied_by_the_next_run(project: Project) -> None:
     project.put_day("monday")
     project.run()

@@ -20,7 +20,7 @@ from lib.transform.replace_view import replacement_help
 from lib.transform.scripts import run_script
 from lib.transform.statements import Statement, statements
 from tests.support.databases import EmptyDatabase
-from tests.support.project import Project
+from tests.support.project import GOLD, Project
 
 
 def script(text: str, path: str = "silver/x.sql") -> Script:
@@ -353,20 +353,33 @@ def test_the_commands_for_a_view_that_cannot_be_replaced_work_in_psql(project: P
         "GRANT SELECT ON gold.both TO colleague WITH GRANT OPTION",
         'GRANT SELECT, INSERT ON gold.both TO "an analyst"',
         'CREATE SCHEMA "Ours"',
-        "CREATE VIEW public.deep AS SELECT a, 'one;\n  two' AS t FROM gold.both",
+        "CREATE VIEW public.deep WITH (security_barrier = true, security_invoker = true) AS"
+        " SELECT a, 'one;\n  two' AS t FROM gold.both",
         'CREATE MATERIALIZED VIEW "Ours"."deeper view" AS SELECT a FROM public.deep',
         "COMMENT ON VIEW public.deep IS 'a''s\n  own'",
         'CREATE VIEW public.last AS SELECT d.a FROM "Ours"."deeper view" AS d JOIN gold.both AS b ON b.a = d.a',
         'GRANT SELECT ON "Ours"."deeper view" TO PUBLIC',
+        'CREATE INDEX deepest ON "Ours"."deeper view" (a DESC)',
+        'COMMENT ON COLUMN "Ours"."deeper view".a IS \'key\'',
+        'GRANT SELECT (a) ON "Ours"."deeper view" TO colleague',
+        "ALTER VIEW gold.both SET (security_barrier = true)",
+        "GRANT UPDATE (id) ON gold.both TO colleague",
         "ALTER VIEW public.deep OWNER TO colleague",
     ):
         sql(command)
     state = """
         SELECT relname, relkind, relowner::regrole::text, ARRAY(SELECT unnest(relacl)::text ORDER BY 1),
-               pg_get_viewdef(oid), obj_description(oid)
+               pg_get_viewdef(oid), obj_description(oid), ARRAY(SELECT unnest(reloptions) ORDER BY 1),
+               ARRAY(SELECT concat(attname, attacl, col_description(attrelid, attnum)) FROM pg_attribute
+                     WHERE attrelid = pg_class.oid AND attnum > 0 ORDER BY attnum),
+               ARRAY(SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = pg_class.oid)
         FROM pg_class WHERE relname IN ('deep', 'deeper view', 'last') ORDER BY 1
     """
-    grants = "SELECT ARRAY(SELECT unnest(relacl)::text ORDER BY 1) FROM pg_class WHERE oid = 'gold.both'::regclass"
+    grants = """
+        SELECT ARRAY(SELECT unnest(relacl)::text ORDER BY 1), reloptions,
+               (SELECT attacl::text FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'id')
+        FROM pg_class WHERE oid = 'gold.both'::regclass
+    """
     before, granted = sql(state), sql(grants)
     changed = (
         "CREATE OR REPLACE VIEW gold.both AS SELECT v AS a, id FROM silver.a;\nCOMMENT ON VIEW gold.both IS 'New.';"
@@ -386,6 +399,47 @@ def test_the_commands_for_a_view_that_cannot_be_replaced_work_in_psql(project: P
     assert sql("TABLE public.last LIMIT 1") == [("monday",)]
     sql('DROP OWNED BY "an analyst", colleague CASCADE')
     sql('DROP ROLE "an analyst", colleague')
+
+
+def test_what_uses_the_row_type_of_a_view_is_named(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.registry["both"]["checks"] = []
+    project.database.sql(
+        "CREATE SCHEMA app; CREATE FUNCTION app.all_of_them() RETURNS SETOF gold.both"
+        " LANGUAGE sql AS 'SELECT * FROM gold.both'; CREATE TABLE app.kept (row gold.both)"
+    )
+    project.script("gold/both.sql", "CREATE OR REPLACE VIEW gold.both AS SELECT v AS a, id FROM silver.a;")
+    assert project.run().exit_code == 1
+    (named,) = re.findall(r"the commands below cannot carry them: (.*)\. Drop them first", project.output)
+    assert "function app.all_of_them()" in named and 'table column app.kept."row"' in named
+
+
+@pytest.mark.parametrize("option", ["security_invoker", "security_barrier"])
+def test_a_new_definition_keeps_the_security_options_of_its_view(project: Project, option: str) -> None:
+    """Without security_invoker a reader would see the rows that a policy hides from it."""
+    options = "SELECT reloptions FROM pg_class WHERE oid = 'gold.both'::regclass"
+    project.put_day("monday")
+    assert project.run().exit_code == 0
+    project.database.sql(f"ALTER VIEW gold.both SET ({option} = true)")
+    project.script("gold/both.sql", GOLD + "-- a comment")
+    assert project.run().exit_code == 0
+    assert project.database.sql(options) == [([f"{option}=true"],)]
+    project.script("gold/both.sql", GOLD.replace(" AS\nSELECT", f" WITH ({option} = false) AS\nSELECT"))
+    assert project.run().exit_code == 0
+    assert project.database.sql(options) == [([f"{option}=false"],)], "the script says so itself"
+
+
+def test_a_new_definition_keeps_the_check_option_of_its_view(project: Project) -> None:
+    project.put_day("monday")
+    project.registry["both"]["checks"] = []
+    view = "CREATE OR REPLACE VIEW gold.both AS SELECT id, v AS a, v AS b FROM silver.a WHERE id < 5;"
+    project.script("gold/both.sql", view)
+    assert project.run().exit_code == 0
+    project.database.sql("ALTER VIEW gold.both SET (check_option = local)")
+    project.script("gold/both.sql", view + "-- a comment")
+    assert project.run().exit_code == 0
+    assert project.database.sql("SELECT reloptions FROM pg_class WHERE relname = 'both'") == [(["check_option=local"],)]
 
 
 def test_a_column_that_only_changes_its_name_needs_no_drop(project: Project) -> None:
