@@ -38,7 +38,13 @@ def run_jobs(given: argparse.Namespace, jobs: Sequence[str] = (), settings: Sett
     accepted.check_jobs(plan.loads)
     console = Console(quiet=given.quiet, zone=settings.zone)
     stop = StopSignal()
-    run = Run(plan, settings, Database(settings, stop), console, Options(given.wait, accepted, given.date))
+    run = Run(
+        plan,
+        settings,
+        Database(settings, stop),
+        console,
+        Options(given.wait, accepted, given.date, command=how_to_type("run", settings)),
+    )
     result = run_stoppable(run.run, stop)
     console.summary("run" if jobs else "daily load", result.records, result.error)
     return result.exit_code

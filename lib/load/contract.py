@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lib.config.jobs import Load
 from lib.errors import LoadError
@@ -27,6 +27,8 @@ class Contract:
     columns: tuple[str, ...]
     #: columns that fill themselves: nothing of the source is loaded into them
     self_filling: frozenset[str]
+    #: columns that the bronze script names and the table does not have yet
+    not_yet_made: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Match:
     missing: tuple[str, ...]
     #: columns of the source that no bronze column asks for, in the source's order
     unused: tuple[str, ...]
+    #: those of the missing ones that the table itself does not have yet
+    not_yet_made: frozenset[str] = frozenset()
 
 
 def landing_name(column: str) -> str:
@@ -72,6 +76,7 @@ def match(contract: Contract, source: SourceTable) -> Match:
         found,
         tuple(name for name in contract.columns if name not in found),
         tuple(column for column in source.columns if column not in wanted),
+        contract.not_yet_made,
     )
 
 
@@ -103,3 +108,13 @@ def read_contract(connection: Connection, load: Load) -> Contract:
             f"{load.table} has no column {unknown[0]!r}, which optional_columns names; correct elt_jobs.json"
         )
     return contract
+
+
+def columns_of(connection: Connection, load: Load) -> frozenset[str]:
+    """The columns that the table has now; none where there is no table."""
+    rows = query(
+        connection,
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+        (f'"{load.schema}"."{load.name}"',),
+    )
+    return frozenset(name for (name,) in rows)

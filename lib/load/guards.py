@@ -111,9 +111,11 @@ def missing_columns(load: Load, source: SourceTable, found: Match) -> str:
         # quoted, for a source may well call a column order
         f"ALTER TABLE {load.table} RENAME COLUMN {_quoted(name)} TO {_quoted(landing_name(new))};"
         for name, new in near.items()
-        if new
+        if new and name not in found.not_yet_made
     ]
-    if renamed:
+    if found.not_yet_made.issuperset(near):
+        way_out = f"Only {load.script} names {named([*near])} so far: correct it there, and run again."
+    elif renamed:
         way_out = f"If it was renamed, rename it in {load.script}, in what reads it, and in psql: {' '.join(renamed)}"
     else:
         way_out = f"Correct it in {load.script}, in what reads it, and in {load.table}."

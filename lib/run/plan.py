@@ -92,7 +92,7 @@ def make_plan(registry: Registry, names: Sequence[str] = ()) -> Plan:
 
 
 def check_unselected_loads(
-    plan: Plan, connection: Connection, extractor: Extractor[Any], last_loads: Mapping[str, LastLoad]
+    plan: Plan, connection: Connection, extractor: Extractor[Any], last_loads: Mapping[str, LastLoad], command: str
 ) -> tuple[dict[str, EltError], dict[str, list[SourceTable]]]:
     """Refuse a partial run unless the other sources of its group are unchanged since they were loaded.
 
@@ -111,14 +111,20 @@ def check_unselected_loads(
         except ExtractError as error:
             refused.setdefault(asked[0], error)
             continue
-        if text := _outdated(plan, connection, load, source, asked, last_loads.get(load.job)):
+        if text := _outdated(plan, connection, load, source, asked, last_loads.get(load.job), command):
             refused.setdefault(asked[0], LoadError(text))
         watched.setdefault(asked[0], []).append(source)
     return refused, watched
 
 
 def _outdated(
-    plan: Plan, connection: Connection, load: Load, source: SourceTable, asked: Sequence[str], last: LastLoad | None
+    plan: Plan,
+    connection: Connection,
+    load: Load,
+    source: SourceTable,
+    asked: Sequence[str],
+    last: LastLoad | None,
+    command: str,
 ) -> str:
     """Why a group can't be published without this load; empty: it can."""
     if last is not None and last.version == source.version:
@@ -131,7 +137,7 @@ def _outdated(
     reason = "was never loaded here" if last is None else "changed in the source since it was loaded"
     return (
         f"{' and '.join([*asked, load.job])} no longer match: {source.id} {reason}."
-        f" Run all of them: python elt_run_job.py {whole}"
+        f" Run all of them: {command} {whole}"
     )
 
 

@@ -51,6 +51,8 @@ class Options:
     #: seconds for which the database is asked what became of a COMMIT whose answer was lost; after two minutes of
     #: silence the server ends the lost session (tcp_keepalives), and its lock is free
     doubt_seconds: float = 180.0
+    #: how a run is typed here, for messages
+    command: str = "python main.py run"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class RunResult:
     error: EltError | None = None
 
 
+#: seconds that readers had to wait, from which on a quiet run says so, too
+WORTH_A_WARNING = 1.0
 NOTHING_PUBLISHED = " What PostgreSQL held before this run is still there."
 
 
@@ -141,7 +145,9 @@ class Run:
         self.listener.begin(session.run_id, address(session.connection), source)
         contracts, failed = self._contracts(session)
         last_loads = history.last_loads(session.recorder)
-        outdated, watched = check_unselected_loads(self.plan, session.connection, extractor, last_loads)
+        outdated, watched = check_unselected_loads(
+            self.plan, session.connection, extractor, last_loads, self.options.command
+        )
         failed |= outdated
         with self.listener.staging() as progress:
             stager = Stager(
@@ -193,7 +199,7 @@ class Run:
                     except LockTimeout as error:
                         if not pauses:
                             raise
-                        self.listener.line(f"{error}; trying again in {pauses[0]:g} s")
+                        self.listener.line(f"trying again in {pauses[0]:g} s: {error}")
                         self.stop.pause(pauses.pop(0))
         except CommitInDoubt as error:
             if publisher.outcome is None:
@@ -265,9 +271,8 @@ class Run:
                 for job, note in published.notes:
                     self.listener.note(job, note)
                 for wait in published.waits:
-                    self.listener.warn(
-                        f"{wait.script} changed {wait.relation}: its readers waited for up to {wait.seconds:.1f} s"
-                    )
+                    say = self.listener.warn if wait.seconds >= WORTH_A_WARNING else self.listener.line
+                    say(f"{wait.script} changed {wait.relation}: its readers waited for up to {wait.seconds:.1f} s")
                 for notice in vacuum(connection, published.written):
                     self.listener.warn(notice)
         except DatabaseError as error:

@@ -6,12 +6,13 @@ A bronze script that is not applied yet is tried out in a transaction that is ro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from lib.config.jobs import Job, Load
 from lib.elt_schema.installation import install_what_is_missing
 from lib.elt_schema.strangers import ScriptPath, refuse_triggers
 from lib.errors import EltError, LoadError, LockTimeout, ScriptError
-from lib.load.contract import Contract, read_contract
+from lib.load.contract import Contract, columns_of, read_contract
 from lib.postgres.connection import Connection, execute
 from lib.postgres.driver_errors import translated
 from lib.postgres.transaction import TransactionSettings, transaction
@@ -73,12 +74,14 @@ def _try_out(
         install_what_is_missing(connection)
         for load, scripts in ((job.load, job.of_layer("bronze")) for job in jobs if job.load):
             execute(connection, "SAVEPOINT elt_trial")
+            made = columns_of(connection, load)
             try:
                 with translated(f"{load.job}: trying out {load.script}", ScriptError):
                     refuse_triggers(connection, ("bronze", "silver"), [], ())
                     for script in scripts:
                         run_script(connection, script)
-                contracts[load.job] = read_contract(connection, load)
+                contract = read_contract(connection, load)
+                contracts[load.job] = replace(contract, not_yet_made=frozenset(contract.columns) - made)
             except (ScriptError, LoadError) as error:
                 failed[load.job] = type(error)(f"{error}{path.help(error)}")
                 execute(connection, "ROLLBACK TO SAVEPOINT elt_trial")

@@ -102,7 +102,9 @@ def test_an_optional_column_that_bronze_does_not_have_is_a_typo(monday: Project)
 
 
 def test_several_missing_columns_are_named_each_with_its_nearest(project: Project) -> None:
-    project.script("bronze/c.sql", "CREATE TABLE bronze.c (id text, color text, weight text, x text);")
+    table = "CREATE TABLE IF NOT EXISTS bronze.c (id text, color text, weight text, x text);"
+    project.database.sql(f"CREATE SCHEMA bronze; {table}")
+    project.script("bronze/c.sql", table)
     project.put("c", [("1", "red", "2")], columns=["id", "color_code", "weight_g"])
     assert project.run("c").exit_code == 1
     for said in (
@@ -259,6 +261,23 @@ def test_a_column_that_a_colleague_adds_meanwhile_is_never_loaded_as_null(projec
     assert project.run("c").exit_code == 1
     assert "bronze.c: its columns were changed while its rows were exported" in project.last_line
     assert project.day("silver.c") == "monday"
+
+
+def test_a_typo_in_a_bronze_script_is_to_be_corrected_there(project: Project) -> None:
+    """The table does not have the column, so no ALTER of it can be typed."""
+    project.put_day("monday")
+    project.edit("bronze/c.sql", "v text", "w text")
+    for _ in ("no table", "a table without the column"):
+        assert project.run("c").exit_code == 1
+        assert "Only sql_scripts/bronze/c.sql names 'w' so far: correct it there, and run again." in project.output
+        assert "ALTER TABLE" not in project.output
+        project.database.sql(
+            "CREATE SCHEMA IF NOT EXISTS bronze; CREATE TABLE IF NOT EXISTS bronze.c (id text, v text)"
+        )
+        project.script(
+            "bronze/c.sql",
+            "CREATE TABLE IF NOT EXISTS bronze.c (id text); SELECT elt.add_column('bronze.c', 'w', 'text');",
+        )
 
 
 class Unhurried(StopSignal):

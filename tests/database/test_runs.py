@@ -105,7 +105,7 @@ def test_one_job_alone_also_refreshes_what_depends_on_it(project: Project) -> No
 def test_one_job_alone_is_refused_where_its_group_moved_on_and_told_what_to_type(monday: Project) -> None:
     assert monday.run("a").exit_code == 1
     assert "a and b no longer match" in monday.last_line
-    assert "python elt_run_job.py a b" in monday.last_line
+    assert "python main.py run a b" in monday.last_line
     assert monday.day("silver.a") == "monday"
     assert monday.run("a", "b").exit_code == 0
     assert monday.day("silver.a") == "tuesday"
