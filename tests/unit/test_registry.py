@@ -338,7 +338,7 @@ def test_a_wrong_shape_is_refused_by_the_reader_and_by_the_schema(folder: Folder
         ),
         (
             {"a": loading("a"), "b": {"transform": ["bronze/b.sql"]}},
-            "'bronze/b.sql' shapes a table that this job does not",
+            "'bronze/b.sql' defines a table that this job does not",
         ),
         (
             {"a": {**loading("a"), "transform": ["bronze/a.sql", "bronze/b.sql"]}},
@@ -354,13 +354,13 @@ def test_a_wrong_shape_is_refused_by_the_reader_and_by_the_schema(folder: Folder
         ),
         (
             {"a": {**loading("a"), "depends_on": ["bb"]}, "b": loading("b")},
-            "depends_on names no job: 'bb'; did you mean 'b'?",
+            "depends_on names an unknown job: 'bb'; did you mean 'b'?",
         ),
         ({"a\n": loading("a")}, "job a\\n: a job's name must be"),
         ({"a": {**loading("a"), "extract": {"keboola_table": "in.c-m.a\n"}}}, "not 'in.c-m.a\\n'"),
         ({"a": loading("a", table="bronze.a\n")}, "not 'bronze.a\\n'"),
-        (chain("a:a"), "elt_jobs.json:2: depends_on runs in a circle: a -> a"),
-        (chain("x", "a:b x", "b:c", "c:a"), "depends_on runs in a circle: a -> b -> c -> a"),
+        (chain("a:a"), "elt_jobs.json:2: depends_on has a cycle: a -> a"),
+        (chain("x", "a:b x", "b:c", "c:a"), "depends_on has a cycle: a -> b -> c -> a"),
     ],
 )
 def test_what_only_the_reader_can_see_is_refused_too(folder: Folder, registry: dict[str, object], message: str) -> None:
@@ -370,8 +370,8 @@ def test_what_only_the_reader_can_see_is_refused_too(folder: Folder, registry: d
 def test_what_waits_for_a_circle_is_not_blamed_and_each_circle_is_named(folder: Folder) -> None:
     text = folder.refusal(chain("waits:a", "a:b", "b:a", "c:d", "d:c", "free"))
     assert text.splitlines() == [
-        "elt_jobs.json:10: depends_on runs in a circle: a -> b -> a",
-        "elt_jobs.json:26: depends_on runs in a circle: c -> d -> c",
+        "elt_jobs.json:10: depends_on has a cycle: a -> b -> a",
+        "elt_jobs.json:26: depends_on has a cycle: c -> d -> c",
     ]
 
 
@@ -398,9 +398,9 @@ def test_all_mistakes_come_at_once_each_on_its_own_line(folder: Folder) -> None:
     places = [int(re.match(r"elt_jobs\.json:(\d+): ", line)[1]) for line in lines]
     assert places == [4, 5, 7, 8, 12, 14, 16, 16, 17]
     assert lines[-3:] == [
-        "elt_jobs.json:16: job b: key 'transform' stands here twice (first on line 16)",
+        "elt_jobs.json:16: job b: key 'transform' appears twice (first on line 16)",
         "elt_jobs.json:16: job b: 'silver/a.sql' is run by job a already (line 11)",
-        "elt_jobs.json:17: job 'a' stands here twice (first on line 2)",
+        "elt_jobs.json:17: job 'a' appears twice (first on line 2)",
     ]
 
 
