@@ -69,7 +69,7 @@ class Cancelled(EltError):
 
 
 class LockTimeout(DatabaseError):
-    """Another session held a lock for too long, or PostgreSQL ended a deadlock by cancelling us. A retry may succeed."""
+    """Another session held a lock for too long, or PostgreSQL cancelled us to end a deadlock. A retry may succeed."""
 
 
 class ConnectionLost(DatabaseError):

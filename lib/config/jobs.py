@@ -111,7 +111,7 @@ class Registry:
     unused_scripts: tuple[str, ...] = ()
 
     def downstream(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The jobs that depend on any of these, directly or indirectly, in dependency order; `names` are not included."""
+        """The jobs that depend on any of these, directly or indirectly, in dependency order; without `names`."""
         given = set(names)
         reached = set(given)
         for job in self.jobs.values():

@@ -240,7 +240,7 @@ _SECTIONS: dict[str, dict[str, Callable[[object], object]]] = {
 
 
 def _conflicts(postgres: object, places: dict[tuple[str, str], int]) -> list[tuple[int, str]]:
-    """Mistakes where [postgres] names a database in more than one way: by service, by embedded, or by host and so on."""
+    """Mistakes where [postgres] names a database in more than one way: service, embedded, or host and the like."""
     if not isinstance(postgres, dict):
         return []
     others = [key for key in ("host", "port", "dbname", "user", "sslmode") if key in postgres]
