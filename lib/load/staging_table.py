@@ -123,7 +123,7 @@ def copy_slice(connection: Connection, staging: Staging, csv_slice: Slice, table
 
 
 class _CopySource:
-    """The stream that COPY reads. The driver replaces an exception of read() by its own, so the original is kept here."""
+    """The stream that COPY reads. The driver replaces an exception of read() by its own; `error` keeps the original."""
 
     def __init__(self, stream: ByteStream | QuotedEndMarkers) -> None:
         self._stream = stream
@@ -185,7 +185,7 @@ class QuotedEndMarkers:
 
 
 def _place(error: psycopg2.Error) -> str:
-    """Line and column at which COPY failed. The row itself, which the error's context repeats, can be megabytes long."""
+    """Line and column at which COPY failed. The context also repeats the row; it is left out, it can be megabytes."""
     found = re.search(r"line (\d+)(?:, column ([^:]+))?", error.diag.context or "")
     if not found:
         return ""

@@ -235,7 +235,7 @@ def test_a_moved_project_keeps_its_data_and_a_copied_one_leaves_them_alone(place
 
     (place / "project").rename(place / "moved")
     if os.geteuid() == 0:
-        with pytest.raises(DatabaseError, match=r"was made for another place.* Was it moved\? mv ") as refused:
+        with pytest.raises(DatabaseError, match=r"was made for another folder.* If it was moved: mv ") as refused:
             start(place / "moved/postgres")
         subprocess.run(str(refused.value).partition("Was it moved? ")[2], shell=True, check=True)
     moved = start(place / "moved/postgres")

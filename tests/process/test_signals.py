@@ -102,7 +102,7 @@ def test_a_run_whose_session_with_the_lock_was_ended_publishes_nothing(monday: P
         monday.keboola.faults.release()
         assert process.exit_code() == 1
     assert process.lines[-1].startswith("daily load: stopped: ")
-    assert "PostgreSQL went away" in process.output
+    assert "The connection to PostgreSQL was lost" in process.output
     assert newest_run(monday)[0] == "failed"
     assert_it_is_still_monday(monday)
 
