@@ -1,4 +1,4 @@
-"""For a gold view that PostgreSQL cannot replace in place: its dependants, and the commands to type."""
+"""Help for a gold view that PostgreSQL cannot replace in place: the views that read it, and the commands to type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from lib.errors import ScriptError
 from lib.postgres.connection import Connection, query
 from lib.transform.statements import tokens
 
-#: A view and all that read it, those first that nobody reads; with what a new one of its name would lack.
+#: A view and all views that read it, in the order in which they can be dropped (dependants first). With each: its
+#: definition, and the statements that restore its owner, comment and rights.
 DEPENDANTS = """
     WITH RECURSIVE
 
@@ -53,9 +54,9 @@ DEPENDANTS = """
 
 
 def replacement_help(connection: Connection, script: Script, error: ScriptError) -> str:
-    """For a view that PostgreSQL cannot replace in place: its dependants, and the commands to type.
+    """Text to add to the error if PostgreSQL cannot replace a gold view in place: who reads it, and what to type.
 
-    Empty for any other failure (PostgreSQL: CREATE VIEW, "Notes"; SQLSTATE 42P16).
+    Empty for any other error (PostgreSQL: CREATE VIEW, "Notes"; SQLSTATE 42P16).
     """
     cause = error.__cause__
     if not isinstance(cause, psycopg2.errors.InvalidTableDefinition) or script.layer != "gold":
@@ -67,10 +68,11 @@ def replacement_help(connection: Connection, script: Script, error: ScriptError)
     for name, kind, definition, belongings in reversed(others):
         commands += [f"CREATE {kind} {name} AS{_indented(definition)}", *belongings]
     lines = [
-        f"PostgreSQL replaces a view in place only where columns are added at its end. {view[0]} is read by"
+        f"PostgreSQL replaces a view in place only if columns are added at its end. {view[0]} is read by"
         f" {', '.join(name for name, *_ in others) or 'no other view'}.",
-        f"A column that only changes its name, in psql: ALTER VIEW {view[0]} RENAME COLUMN old TO new; then run again.",
-        "Anything else: type all of this in psql, then run again.",
+        f"If a column only changes its name, type in psql: ALTER VIEW {view[0]} RENAME COLUMN old TO new;"
+        " then run again.",
+        "For any other change: type all of this in psql, then run again.",
         *(f"    {command}" for command in ("BEGIN;", *commands, "COMMIT;")),
     ]
     return "".join(f"\n    {line}" for line in lines)
