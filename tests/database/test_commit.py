@@ -189,7 +189,7 @@ def test_a_row_that_somebody_changed_while_the_run_ran_is_not_published_over(mon
     changing = "UPDATE elt.runs SET status = 'lost' WHERE run_id = 2"
     monday.keboola.faults.add(Fault("slice", do=lambda: monday.database.sql(changing)))
     assert monday.run().exit_code == 1
-    assert "somebody changed row 2 of elt.runs while it ran: nothing was published" in monday.last_line
+    assert "row 2 of elt.runs was changed from outside during the run: nothing was published" in monday.last_line
     assert monday.day("silver.a") == "monday"
 
 

@@ -327,7 +327,7 @@ def test_a_check_that_warns_only_counts(database: EmptyDatabase) -> None:
 
 
 def test_a_check_that_is_no_select_fails_by_file_and_line(database: EmptyDatabase) -> None:
-    with pytest.raises(ScriptError, match=r"^checks/x\.sql:2: the last statement returns no rows: .* SELECT$"):
+    with pytest.raises(ScriptError, match=r"^checks/x\.sql:2: the last statement returns no result: .* SELECT$"):
         run_check(database.connect(), check("SELECT 1;\nCREATE TABLE public.t (a int);"))
 
 
