@@ -1,4 +1,4 @@
-"""A local Keboola: Storage API and object store on one free loopback port, faithful enough for Keboola's own client.
+"""A local Keboola: Storage API and object store on one free loopback port, exact enough for Keboola's own client.
 
     with KeboolaServer(slices=4) as keboola:
         keboola.put_table("in.c-shop.orders", columns=["id", "total"], rows=[("1", "9.90")])

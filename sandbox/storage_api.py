@@ -223,7 +223,7 @@ class StorageApi:
         piece = encoded.pieces[number]
         self._store.put(target.bucket, target.key, StoredObject(piece.size, piece.md5, next(self._ids), piece.path))
 
-    # --- what the answers say
+    # --- contents of the answers
 
     def _status(self, job: Job) -> str:
         return "processing" if job.polls_left > 0 else job.outcome

@@ -32,7 +32,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a run; they are the same for main.py and both scripts."""
     parser.add_argument("jobs", nargs="*", metavar="JOB", help="job names of elt_jobs.json")
     parser.add_argument("--quiet", action="store_true", help="print only what is wrong")
-    parser.add_argument("--wait", action="store_true", help="queue behind a run that is at work, instead of exit 75")
+    parser.add_argument("--wait", action="store_true", help="if another run is at work, wait for it instead of exit 75")
     parser.add_argument(
         "--accept",
         action="append",
@@ -93,9 +93,9 @@ def main_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="see it work: a local Keboola, a local PostgreSQL, 30 mornings",
-        description="Start a PostgreSQL of its own and a local Keboola with sample data, play 29 mornings, run the"
-        " daily load of today, and ask gold what an analyst would. Your settings, PG* and KEBOOLA_* variables are"
-        " neither read nor written; everything is below .elt/demo/. With a command: run that command against the demo.",
+        description="Start a separate PostgreSQL and a local Keboola with sample data, load the 29 days before today, then"
+        " today, and print answers from gold. Your settings, PG* and KEBOOLA_* variables are neither read nor written;"
+        " everything is below .elt/demo/. With a command: run that command against the demo.",
         epilog="examples:\n  python main.py demo\n  python main.py demo psql\n  python main.py demo fail\n"
         "  python main.py demo stop",
         formatter_class=HelpFormatter,
@@ -163,10 +163,10 @@ def _add_credentials(commands: argparse._SubParsersAction[argparse.ArgumentParse
     credentials = commands.add_parser(
         "credentials",
         help="set, show or delete the Keboola token and the PostgreSQL password",
-        description="Keep a secret where cron finds it: in the keyring, or in a file that only you can read.",
+        description="Store a secret in the keyring, or in a file that only you can read if there is no keyring.",
         epilog="examples:\n  python main.py credentials set keboola        asks for the token\n"
         "  python main.py credentials set postgres < file    reads it from a file\n"
-        "  python main.py credentials show                shows where they are found, never what they are",
+        "  python main.py credentials show                shows where they are stored, never the secrets",
         formatter_class=HelpFormatter,
     )
     credentials.add_argument("action", choices=("set", "show", "delete"))

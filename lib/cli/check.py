@@ -84,7 +84,7 @@ class Findings(list[Finding]):
 
 
 def _offline(settings: Settings) -> Findings:
-    """Registry, scripts, settings and secrets, without a connection."""
+    """Check registry, scripts, settings and secrets, without a connection."""
     findings = Findings()
     registry = None
     with findings.collecting():

@@ -75,7 +75,7 @@ class Check:
     """SQL that must return no rows."""
 
     script: Script
-    #: "error" holds the group back, "warn" reports
+    #: "error": a row holds the group back; "warn": it is only reported
     on_failure: str = "error"
 
 
@@ -96,7 +96,7 @@ class Job:
         return (*self.transform, *(check.script for check in self.checks))
 
     def of_layer(self, layer: str) -> tuple[Script, ...]:
-        """Its transforms of one layer, in order."""
+        """The job's scripts of one layer, in the order listed."""
         return tuple(script for script in self.transform if script.layer == layer)
 
 
@@ -105,7 +105,7 @@ class Registry:
     """All jobs, in dependency order; jobs that do not depend on each other keep the order of the file."""
 
     jobs: Mapping[str, Job]
-    #: jobs joined by depends_on, the unit that publishes; each in dependency order
+    #: groups of jobs joined by depends_on, which publish together; each in dependency order
     groups: tuple[tuple[str, ...], ...]
     #: files below sql_scripts/ that no job runs
     unused_scripts: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from json import JSONDecodeError
-from json.decoder import scanstring  # type: ignore[attr-defined]  # what json.loads reads text with; undocumented
+from json.decoder import scanstring  # type: ignore[attr-defined]  # undocumented; json.loads reads strings with it
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _WORD = re.compile(r'[^\s,:{}\[\]"]+')
@@ -154,7 +154,7 @@ class _JsonParser:
         if rest.startswith(("//", "/*", "#")):
             return "a comment (JSON has none)"
         if rest.startswith("'"):
-            return "a single quote (JSON wants double quotes)"
+            return "a single quote (JSON needs double quotes)"
         word = _WORD.match(rest)
         return repr(word[0][:30] if word else rest[0])
 

@@ -160,7 +160,7 @@ class _RegistryReader:
         names: list[str] = []
         for item in self.items(node, "optional_columns"):
             if not isinstance(item.value, str) or not item.value:
-                self.wrong(item.line, f"optional_columns wants names of bronze columns, not {_shown(item.value)}")
+                self.wrong(item.line, f"optional_columns must list bronze columns, not {_shown(item.value)}")
             elif item.value in names:
                 self.wrong(item.line, f"optional_columns names {_shown(item.value)} twice")
             else:
@@ -180,7 +180,7 @@ class _RegistryReader:
             path = item.value
             if not isinstance(path, str):
                 example = f"{list(allowed)[-1]}/name.sql"
-                self.wrong(item.line, f"{key} wants the path of a script, such as {example}, not {_shown(path)}")
+                self.wrong(item.line, f"{key} must list paths of scripts, such as {example}, not {_shown(path)}")
                 continue
             try:
                 found.append((self.folder.script(path, allowed), on_failure))
@@ -220,7 +220,7 @@ class _RegistryReader:
         names: list[str] = []
         for item in self.items(node, "depends_on"):
             if not isinstance(item.value, str):
-                self.wrong(item.line, f"depends_on wants names of jobs, not {_shown(item.value)}")
+                self.wrong(item.line, f"depends_on must list names of jobs, not {_shown(item.value)}")
             elif item.value not in known:
                 hint = did_you_mean(item.value, known)
                 self.wrong(item.line, f"depends_on names an unknown job: {_shown(item.value)}{hint}")

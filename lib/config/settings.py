@@ -186,7 +186,7 @@ def _time_zone(value: object) -> str:
         return name
     try:
         zoneinfo.ZoneInfo(name)
-    # OSError: the tzdata package holds "Europe" as a folder
+    # OSError: "Europe" for example is a folder in the tzdata package
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         known = zoneinfo.available_timezones()
         if not known:

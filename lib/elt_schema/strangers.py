@@ -127,7 +127,7 @@ OWNERS = """
         SELECT 'pg_proc'::regclass, oid, proowner FROM pg_proc
     ),
 
-    -- what is not ours and, with usable, what belongs to somebody whom we trust but whose rights we lack
+    -- roles that we do not trust; with usable also trusted roles whose rights we lack
     foreign_owners (oid) AS (
         SELECT oid FROM pg_roles
         WHERE oid NOT IN (SELECT oid FROM trusted) OR %(usable)s AND NOT pg_has_role(oid, 'USAGE')
@@ -144,10 +144,10 @@ OWNED_BY_OTHERS = f"""
     CROSS JOIN pg_identify_object(classid, objid, 0) AS object
     WHERE objid >= 16384
         AND (object.schema = ANY (%(schemas)s)
-            -- of a schema that an administrator made, rights to it are enough
+            -- a schema may belong to a trusted role: rights on it are enough
             OR object.type = 'schema' AND object.identity = ANY (%(schemas)s)
                 AND owner NOT IN (SELECT oid FROM trusted))
-        -- a sequence of a column goes with its table
+        -- a column's sequence is left out: its owner changes with that of its table
         AND NOT EXISTS (
             SELECT FROM pg_depend AS owning
             WHERE owning.classid = owners.classid AND owning.objid = owners.objid

@@ -34,7 +34,7 @@ NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSErr
 TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 #: seconds to connect, and between two bytes of an answer
 TIMEOUT = (10.0, 60.0)
-#: a request is sent this often at most, within this many seconds
+#: the most tries of one request, and the seconds after which it is not tried again
 RETRY_TRIES = 6
 RETRY_SECONDS = 900.0
 #: seconds before the second try; doubles up to the highest

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from requests_aws4auth import AWS4Auth  # type: ignore[import-untyped]  # it comes without types
+from requests_aws4auth import AWS4Auth  # type: ignore[import-untyped]  # the package has no types
 
 from lib.errors import ExtractError
 from lib.extract.http import Auth, Call, no_auth, parse_time

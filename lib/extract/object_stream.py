@@ -231,7 +231,7 @@ class SliceStream(io.RawIOBase):
         super().close()
 
     def _next(self) -> bytes:
-        """The next block of CSV."""
+        """The next block of CSV bytes; b"" at the end."""
         if self._plain is None:
             while len(self._pending) < len(_PARQUET) and self._refill():
                 pass

@@ -92,9 +92,7 @@ def read_contract(connection: Connection, load: Load) -> Contract:
             (f'"{load.schema}"."{load.name}"',),
         )
     if not columns:
-        raise LoadError(
-            f"{load.table} does not exist: create it in {load.script}, and name that script in `transform`"
-        )
+        raise LoadError(f"{load.table} does not exist: create it in {load.script}, and name that script in `transform`")
     if not columns[0][2]:
         raise LoadError(f"{load.table} is not a table: rows can only be loaded into a table")
     contract = Contract(

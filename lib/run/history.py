@@ -163,9 +163,6 @@ def last_loads(connection: Connection) -> dict[str, LastLoad]:
     return {job: LastLoad(version, frozenset(unused or ())) for job, version, unused in rows}
 
 
-# ---- definitions ----------------------------------------------------------------------------------------------------
-
-
 def failure_records(group: Sequence[Job], failed: Mapping[str, EltError], accepted: Accepted) -> list[JobRecord]:
     """Records of a group that is not published: the failed jobs with their errors, the others as held back."""
     culprits = ", ".join(job.name for job in group if job.name in failed)

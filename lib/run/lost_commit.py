@@ -26,13 +26,13 @@ class Answer:
 
 
 def how_to_look(run_id: int) -> str:
-    """The query with which the user can find out, for messages.
+    """The text of a message that says how the user can find out whether the run was published.
 
     It does not read elt.runs: there, a run is failed whether some of its jobs were published or none.
     """
     return (
-        f"\n    Look: SELECT job FROM elt.job_runs WHERE run_id = {run_id} AND status = 'published'; a row for each job"
-        " that was published. No row: nothing was published, run again."
+        f"\n    To find out: SELECT job FROM elt.job_runs WHERE run_id = {run_id} AND status = 'published'; returns a"
+        " row for each job that was published. No row: nothing was published, run again."
     )
 
 

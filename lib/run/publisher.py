@@ -45,7 +45,7 @@ class Published:
     #: qualified names of the tables that were written
     written: tuple[str, ...] = ()
     waits: tuple[ReaderWait, ...] = ()
-    #: job and text: what a person should look at
+    #: (job, text): warnings to report
     notes: tuple[tuple[str, str], ...] = ()
 
 

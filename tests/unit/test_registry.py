@@ -233,11 +233,11 @@ WRONG_SHAPES = {
     "transform as text": (only(transform="gold/both.sql"), "transform must be a list, [...], not text"),
     "transform of objects": (
         only(transform=[{}]),
-        "transform wants the path of a script, such as gold/name.sql, not an",
+        "transform must list paths of scripts, such as gold/name.sql, not an",
     ),
-    "a script with on_failure": (only(transform=[{"script": "gold/both.sql"}]), "transform wants the path of a script"),
+    "a script with on_failure": (only(transform=[{"script": "gold/both.sql"}]), "transform must list paths of scripts"),
     "checks as an object": (only(checks={"script": "checks/same.sql"}), "checks must be a list, [...], not an object"),
-    "a check without script": (only(checks=[{"on_failure": "warn"}]), "checks wants the path of a script"),
+    "a check without script": (only(checks=[{"on_failure": "warn"}]), "checks must list paths of scripts"),
     "an unknown on_failure": (
         only(checks=[{"script": "checks/same.sql", "on_failure": "warning"}]),
         "on_failure must be \"error\" or \"warn\", not 'warning'; did you mean 'warn'?",
@@ -254,7 +254,7 @@ WRONG_SHAPES = {
         {**chain("b"), "a": {**loading("a"), "depends_on": "b"}},
         "depends_on must be a list, [...]",
     ),
-    "depends_on of numbers": ({"a": {**loading("a"), "depends_on": [1]}}, "depends_on wants names of jobs, not 1"),
+    "depends_on of numbers": ({"a": {**loading("a"), "depends_on": [1]}}, "depends_on must list names of jobs, not 1"),
     "a dependency named twice": ({**chain("b", "a:b b")}, "depends_on names 'b' twice"),
     "a script named twice": (only(transform=["gold/both.sql", "gold/both.sql"]), "'gold/both.sql' is named twice"),
     "a check named twice": (only(checks=["checks/same.sql", "checks/same.sql"]), "'checks/same.sql' is named twice"),
@@ -408,7 +408,7 @@ def test_equal_keys_are_found_at_every_level(folder: Folder) -> None:
     text = '{"a": {"extract": {"keboola_table": "in.c-m.a",\n"keboola_table": "in.c-m.a"},\n'
     text += '"load": {"table": "bronze.a", "table": 5},'
     text += '"transform": ["bronze/a.sql"], "checks": [{"script": "checks/same.sql",\n"script": "x"}]}}'
-    assert [line.split(" stands")[0] for line in folder.refusal(text).splitlines()] == [
+    assert [line.split(" appears")[0] for line in folder.refusal(text).splitlines()] == [
         "elt_jobs.json:2: job a: key 'keboola_table'",
         "elt_jobs.json:3: job a: key 'table'",
         "elt_jobs.json:4: job a: key 'script'",
@@ -503,7 +503,7 @@ def test_a_missing_registry_and_a_missing_script_folder_say_so(tmp_path: Path) -
             "elt_jobs.json:2:1: not valid JSON: expected a name in double quotes, found a comment",
         ),
         ('{"a": {}} # done', "1:11: not valid JSON: expected the end of the file, found a comment (JSON has none)"),
-        ("{'a': {}}", "found a single quote (JSON wants double quotes)"),
+        ("{'a': {}}", "found a single quote (JSON needs double quotes)"),
         ("{a: {}}", "expected a name in double quotes, found 'a'"),
         ('{"a" {}}', "expected ':' after 'a', found '{'"),
         ('{"a": NaN}', "expected a value, found 'NaN'"),
