@@ -93,8 +93,8 @@ def main_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="see it work: a local Keboola, a local PostgreSQL, 30 mornings",
-        description="Start a separate PostgreSQL and a local Keboola with sample data, load the 29 days before today, then"
-        " today, and print answers from gold. Your settings, PG* and KEBOOLA_* variables are neither read nor written;"
+        description="Start a separate PostgreSQL and a local Keboola with sample data, load the 29 days before today,"
+        " then today, and print answers from gold. Your settings, PG* and KEBOOLA_* variables are not used or changed;"
         " everything is below .elt/demo/. With a command: run that command against the demo.",
         epilog="examples:\n  python main.py demo\n  python main.py demo psql\n  python main.py demo fail\n"
         "  python main.py demo stop",
