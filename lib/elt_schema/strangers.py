@@ -291,7 +291,8 @@ def _danger(connection: Connection, schema: str) -> tuple[list[str], str]:
     ((names, code),) = query(connection, IN_SCHEMA, {"schema": schema})
     if found:
         statements = " ".join(dict.fromkeys(statement for _, statement, _ in found))
-        reason = f"role {found[0][2]} may create functions in it, which would run with the pipeline's rights. {statements}"
+        role = found[0][2]
+        reason = f"role {role} may create functions in it, which would run with the pipeline's rights. {statements}"
     elif code:
         reason = f"{code} would run with the pipeline's rights. Drop it, or give it another owner."
     else:
