@@ -131,7 +131,7 @@ def assert_it_ends_at_once(process: ProjectProcess, signal_number: int, code: in
 
 
 def assert_it_was_cancelled(project: Project, process: ProjectProcess, words: str) -> None:
-    assert process.lines[-1].startswith(f"daily load: stopped: {words}"), process.output
+    assert process.lines[-1].startswith(f"daily load: {words}"), process.output
     assert newest_run(project) == ("cancelled", words)
     await_no_locks(project)
     assert_it_is_still_monday(project)
