@@ -24,7 +24,7 @@ Row = Sequence[object]
 
 
 @dataclass(frozen=True)
-class Piece:
+class StoredSlice:
     """One slice on disk."""
 
     path: Path
@@ -40,7 +40,7 @@ class Encoded:
     rows: int
     #: bytes of CSV before compression
     csv_bytes: int
-    pieces: tuple[Piece, ...]
+    slices: tuple[StoredSlice, ...]
 
 
 def encode(
@@ -107,11 +107,11 @@ class _SliceFile:
             self._gzip = _gzip_stream()
         return len(data)
 
-    def finish(self) -> Piece:
+    def finish(self) -> StoredSlice:
         """The finished slice on disk. Without rows a gzipped slice has 20 bytes."""
         if self._gzip:
             self._put(self._gzip.flush())
-        return Piece(self._path, self._file.tell(), self._md5.digest())
+        return StoredSlice(self._path, self._file.tell(), self._md5.digest())
 
     def __enter__(self) -> _SliceFile:
         return self

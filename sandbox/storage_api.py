@@ -202,26 +202,26 @@ class StorageApi:
         if table.encoding.sliced:
             self._put_slices(target, encoded, table.encoding.quoting, suffix)
         else:
-            self._put_piece(target, encoded, 0)
-        size = sum(piece.size for piece in encoded.pieces)
+            self._put_slice(target, encoded, 0)
+        size = sum(stored.size for stored in encoded.slices)
         self.files[file_id] = File(file_id, table.id + suffix, target, size, self._clock())
         return file_id
 
     def _put_slices(self, target: Target, encoded: Encoded, quoting: str, suffix: str) -> None:
         entries = []
-        for number in range(len(encoded.pieces)):
+        for number in range(len(encoded.slices)):
             ending = f"_{number // 8}_{number % 8}_0" if quoting == "snowflake" else f"{number:012d}"
             slice_target = Target(target.bucket, f"{target.key}{ending}{suffix}")
-            self._put_piece(slice_target, encoded, number)
+            self._put_slice(slice_target, encoded, number)
             entries.append({"url": self._style.entry_url(slice_target), "mandatory": True})
         data = json.dumps({"entries": entries}).replace("/", "\\/").encode()
         md5 = hashlib.md5(data, usedforsecurity=False).digest()
         manifest = StoredObject(len(data), md5, next(self._ids), data=data)
         self._store.put(target.bucket, target.key + "manifest", manifest)
 
-    def _put_piece(self, target: Target, encoded: Encoded, number: int) -> None:
-        piece = encoded.pieces[number]
-        self._store.put(target.bucket, target.key, StoredObject(piece.size, piece.md5, next(self._ids), piece.path))
+    def _put_slice(self, target: Target, encoded: Encoded, number: int) -> None:
+        stored = encoded.slices[number]
+        self._store.put(target.bucket, target.key, StoredObject(stored.size, stored.md5, next(self._ids), stored.path))
 
     # --- contents of the answers
 

@@ -1,1 +1,1 @@
-"""What must hold. unit, database and process say where to look; support is what they share."""
+"""The tests. unit, database and process say what a test needs; support has what they share."""

@@ -1,4 +1,4 @@
-"""Where fixtures come from, and an environment in which nothing of the developer's own counts."""
+"""Imports the fixtures, and clears the environment of the developer's own settings."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 
 import pytest
 
-# what the developer has set for his own work is no business of the tests
+# settings of the developer must not change the tests
 for name in [name for name in os.environ if name.startswith(("PG", "KEBOOLA_", "POSTGRES_"))]:
     del os.environ[name]
-# nor is his keyring; asking it costs every process of a test 0.2 s
+# nor must his keyring; asking it would cost each process 0.2 s
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
 
-# what a helper asserts is shown as what a test asserts
+# pytest explains failed asserts in helpers, too
 pytest.register_assert_rewrite("tests.support")
 pytest_plugins = (
     "tests.support.databases",

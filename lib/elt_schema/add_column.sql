@@ -1,9 +1,9 @@
--- elt.add_column: how a published table evolves.  Adds a nullable column where it is missing.
+-- elt.add_column: adds a nullable column to a published table, if it is missing.
 --
 --     SELECT elt.add_column('silver.products', 'color', 'text');
 --
--- It looks first: ALTER TABLE .. ADD COLUMN IF NOT EXISTS makes every reader wait until COMMIT even where the column is
--- there, this takes no lock on the table then.  Needs schema elt and PostgreSQL 15 or newer.
+-- If the column exists, it takes no lock on the table.  ALTER TABLE .. ADD COLUMN IF NOT EXISTS would lock readers out
+-- until COMMIT even then.  Needs schema elt and PostgreSQL 15 or newer.
 
 CREATE OR REPLACE FUNCTION elt.add_column(table_name regclass, column_name text, column_type text)
 RETURNS boolean
@@ -29,7 +29,7 @@ BEGIN
         RETURN true;
     END IF;
 
-    -- Only a column has a type with its modifier; "varchar(3)" as PostgreSQL writes it is "character varying(3)".
+    -- A column of a temporary table gives the type as PostgreSQL spells it: "character varying(3)" for "varchar(3)".
     EXECUTE format('CREATE TEMP TABLE _elt_wanted (wanted %s)', column_type);
     SELECT format_type(atttypid, atttypmod)
     INTO wanted
@@ -41,9 +41,10 @@ BEGIN
         RAISE EXCEPTION '%.% is %, not %', table_name, quote_ident(column_name), present, wanted
             USING
                 ERRCODE = 'duplicate_column',
-                DETAIL = 'elt.add_column adds what is missing; it never changes a column.',
+                DETAIL = 'elt.add_column adds a missing column; it never changes the type of one.',
                 HINT = format(
-                    E'Name the type it has, or change it once, by hand (readers wait meanwhile, views on it must go):\n'
+                    E'Name the type that the column has, or change the column once, by hand. Readers wait meanwhile,'
+                    ' and views that read it must be dropped first:\n'
                     'ALTER TABLE %s ALTER COLUMN %I TYPE %s;',
                     table_name, column_name, wanted
                 );
@@ -53,5 +54,4 @@ END
 $function$;
 
 COMMENT ON FUNCTION elt.add_column(regclass, text, text) IS
-    'Adds a nullable column where the table lacks it and says whether it did. Takes no lock on the table where the '
-    'column is there; another type is an error.';
+    'Adds a nullable column if the table lacks it, and returns whether it did. If the column exists with this type, it takes no lock on the table; if with another type, it raises an error.';

@@ -1,13 +1,13 @@
--- elt.publish_history: remember what a table held day by day, as ranges of days on which a row stayed the same.
+-- elt.publish_history: keeps the rows of a table for each day, as ranges of days on which a row stayed the same.
 --
 --     SELECT * FROM elt.publish_history('silver.stock_history', 'stock_now', DATE '2026-01-31');
 --     SELECT * FROM elt.publish_history('silver.stock_history', 'stock_now', DATE '2026-01-15', DATE '2026-01-16');
 --
--- The target's primary key is the source's key and valid_from; a range holds from valid_from up to, but not on,
--- valid_to, which is 'infinity' for what still holds.  After the call the target says of on_day exactly what the source
--- says, and of every other day what it said before: next_day is the next day that the target knows, NULL where on_day
--- is the newest.  Ranges that meet and are equal are one.
--- Only rows that change that day are touched (see elt.publish_rows).
+-- The primary key of the target is the key of the source, and valid_from.  A range is valid from valid_from up to, but
+-- not including, valid_to; 'infinity' means that it has not ended.
+-- After the call, the target holds exactly the rows of the source for on_day, and the same rows as before for all other
+-- days.  next_day is the next day that the target knows; NULL if on_day is the newest.  Two equal ranges without a gap
+-- between them become one.  Only rows that changed on on_day are touched (see elt.publish_rows).
 -- Needs schema elt and PostgreSQL 15 or newer.
 
 CREATE OR REPLACE FUNCTION elt.publish_history(
@@ -23,14 +23,14 @@ DECLARE
     moved       constant text := format('pg_temp._elt_moved_%s', target::oid);
     ranges      constant text := format('pg_temp._elt_ranges_%s', target::oid);
     until       constant date := coalesce(next_day, 'infinity');
-    piece       record;  -- of the statements below, in which s is the source, t the target and m what moved
+    piece       record;  -- parts of the statements below: s is the source, t the target, m the keys that changed
     source_rows bigint;
     moved_rows  bigint;
     is_same     boolean;
     is_empty    boolean;
 BEGIN
     IF target IS NULL OR source IS NULL OR on_day IS NULL OR NOT isfinite(on_day) OR next_day <= on_day THEN
-        RAISE EXCEPTION 'elt.publish_history(%, %, %, %): it takes a table, its rows, a day, and a later day or NULL',
+        RAISE EXCEPTION 'elt.publish_history(%, %, %, %): it needs a table, its rows, a day, and a later day or NULL',
                 target, source, on_day, next_day
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -61,7 +61,7 @@ BEGIN
     FROM elt._publish_columns(target, source) AS c
     WHERE c.source_type IS NOT NULL;
 
-    -- 1. A target that knows nothing yet takes every row as it is.
+    -- 1. An empty target takes every row of the source.
 
     EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s)', target) INTO is_empty;
     IF is_empty THEN
@@ -73,13 +73,13 @@ BEGIN
             RETURN QUERY SELECT * FROM elt.publish_rows(target, ranges::regclass);
         EXCEPTION WHEN unique_violation OR not_null_violation THEN
             PERFORM elt._refuse_bad_keys(source::text, piece.keys, cannot);
-            RAISE;  -- of some other constraint
+            RAISE;  -- another constraint was violated
         END;
         EXECUTE format('DROP TABLE %s', ranges);
         RETURN;
     END IF;
 
-    -- 2. Keys whose row on that day is not what the target says of that day.
+    -- 2. Find the keys whose row differs between source and target on that day.
 
     EXECUTE format(
         $moved$
@@ -108,8 +108,8 @@ BEGIN
     END IF;
     PERFORM elt._refuse_bad_keys(format('(SELECT %s FROM %s WHERE _elt_here) AS m', piece.keys, moved), piece.keys, cannot);
 
-    -- 3. Their ranges around that day: what held before it, the day itself up to the next one, what holds from then on.
-    --    Neighbours that are equal become one range.
+    -- 3. Build the ranges of these keys around that day: the range before it, the day itself up to next_day, and the
+    --    range from next_day on.  Equal neighbours become one range.
 
     EXECUTE format(
         $ranges$
@@ -156,7 +156,7 @@ BEGIN
         coalesce(piece.values, 'true')
     );
 
-    -- 4. They replace all ranges of these keys that touch the day.
+    -- 4. Replace all ranges of these keys that touch that day.
 
     SELECT news.inserted, news.updated, news.deleted
     INTO inserted, updated, deleted
@@ -174,6 +174,4 @@ END
 $function$;
 
 COMMENT ON FUNCTION elt.publish_history(regclass, regclass, date, date) IS
-    'Makes a table of ranges (primary key: the source''s key and valid_from) say of one day what the source says, and of '
-    'every other day what it said before. Touches only rows that change; returns how many ranges were inserted, updated '
-    'and deleted, and how many rows of the source were there already.';
+    'Makes a table of ranges (primary key: the key of the source, and valid_from) hold the rows of the source for one day, and leaves all other days as they are. Touches only rows that change. Returns how many ranges were inserted, updated and deleted, and how many rows of the source were unchanged.';

@@ -1,37 +1,37 @@
--- elt.publish_rows: make a keyed table's rows equal to those of another relation, touching only what differs.
+-- elt.publish_rows: makes the rows of a table equal to those of another relation, and touches only rows that differ.
 --
 --     SELECT * FROM elt.publish_rows('silver.products', 'products_now');
 --     SELECT * FROM elt.publish_rows('silver.sales', 'sales_now', $$ sold_on = DATE '2026-01-01' $$);
 --
 -- Readers of the target never wait: they see the old rows until COMMIT and the new ones after it.
--- Its path is pg_catalog: whatever the caller's path is, no function but PostgreSQL's own is called.  Triggers of the
--- target see that path, too, so they must name schemas.  A trigger whose function belongs to a stranger is refused: it
--- would run as the caller.
+-- search_path is pg_catalog, so that it calls only PostgreSQL's own functions, whatever the caller's path is.  Triggers
+-- of the target see this path, too, so they must name schemas.  A trigger with a stranger's function is refused,
+-- because the function would run with the rights of the caller.
 -- Needs schema elt and PostgreSQL 15 or newer.
 
 
--- What it returned in earlier versions cannot be replaced.
+-- Dropped first: CREATE OR REPLACE cannot change the columns that an earlier version returned.
 DROP FUNCTION IF EXISTS elt._publish_columns(regclass, regclass);
 
--- One row per column of the target or the source, with all that decides what becomes of it.
+-- One row per column of the target or the source, with all that publish_rows needs to know of it.
 CREATE OR REPLACE FUNCTION elt._publish_columns(target regclass, source regclass)
 RETURNS TABLE (
     name         name,
-    place        integer,  -- in the target; columns that only the source has come last
+    place        integer,  -- position in the target; columns that only the source has come last
     target_type  text,     -- NULL: the target lacks it
     source_type  text,     -- NULL: the source lacks it
-    is_same_type boolean,  -- modifier and collation included
-    is_published boolean,  -- both have it and the target can be given values
-    is_exact     boolean,  -- values that are equal are the same bytes
-    is_compared  boolean,  -- rows that meet by key may differ in it
+    is_same_type boolean,  -- same modifier and collation, too
+    is_published boolean,  -- both have it, and the target does not generate it
+    is_exact     boolean,  -- equal values have the same bytes
+    is_compared  boolean,  -- rows with the same key can differ in it
     is_identity  boolean,  -- GENERATED ALWAYS AS IDENTITY: UPDATE may not set it
-    key_place    bigint,   -- in the primary key
-    key_operator text      -- the primary key's own "equals": the type's schema need not be in search_path
+    key_place    bigint,   -- position in the primary key
+    key_operator text      -- "equals" of the primary key, with schema: the type's schema may not be in search_path
 )
 LANGUAGE sql
 STABLE
-SET plan_cache_mode = force_generic_plan  -- where tables are small, planning it takes longer than all else
-SET join_collapse_limit = 1               -- joined in the order below
+SET plan_cache_mode = force_generic_plan  -- for small tables, planning would take longer than all the rest
+SET join_collapse_limit = 1               -- join in the order written below
 SET search_path = pg_catalog
 AS $function$
 WITH
@@ -44,7 +44,7 @@ source_columns AS (
     SELECT * FROM pg_catalog.pg_attribute WHERE attrelid = source AND attnum > 0 AND NOT attisdropped
 ),
 
--- INCLUDE columns have no operator class.  The collations of a primary key are those of its columns.
+-- INCLUDE columns have no operator class, so they get no row.  A primary key has the collations of its columns.
 key_columns AS (
     SELECT
         indexed.attnum,
@@ -106,7 +106,7 @@ COMMENT ON FUNCTION elt._publish_columns(regclass, regclass) IS
     'Internal to elt.publish_rows: one row per column of the target or the source.';
 
 
--- Raise where a query has rows; the first three go into the message.
+-- Raise an error if a query returns rows; the message shows the first three.
 CREATE OR REPLACE FUNCTION elt._refuse_rows(query text, message text, error_code text)
 RETURNS void
 LANGUAGE plpgsql
@@ -124,10 +124,10 @@ END
 $function$;
 
 COMMENT ON FUNCTION elt._refuse_rows(text, text, text) IS
-    'Internal to elt.publish_rows: raises where a query has rows and shows the first three.';
+    'Internal to elt.publish_rows: raises an error if a query returns rows, and shows the first three.';
 
 
--- NULL equals nothing, so it meets no row; a key that is there twice meets one row twice.
+-- A NULL in the key matches no row, and a duplicate key matches a row twice, so both are refused.
 CREATE OR REPLACE FUNCTION elt._refuse_bad_keys(rows text, keys text, cannot text)
 RETURNS void
 LANGUAGE plpgsql
@@ -148,11 +148,11 @@ END
 $function$;
 
 COMMENT ON FUNCTION elt._refuse_bad_keys(text, text, text) IS
-    'Internal to elt.publish_rows: raises where keys are NULL or not unique.';
+    'Internal to elt.publish_rows: raises an error if keys are NULL or not unique.';
 
 
--- Run one INSERT, UPDATE or DELETE that must touch a known number of rows: a trigger or a rule that swallows some would
--- otherwise go unseen.
+-- Run one INSERT, UPDATE or DELETE and check how many rows it touched.  Otherwise nobody would notice that a trigger or
+-- a rule skipped some.
 CREATE OR REPLACE FUNCTION elt._change_rows(expected bigint, target regclass, statement text)
 RETURNS void
 LANGUAGE plpgsql
@@ -168,19 +168,20 @@ BEGIN
                 split_part(statement, ' ', 1), target, touched, expected
             USING
                 ERRCODE = 'triggered_data_change_violation',
-                HINT = format('A BEFORE trigger or a rule holds rows back; psql lists them: \d %s', target);
+                HINT = format('A BEFORE trigger or a rule skips rows; psql lists triggers and rules: \d %s', target);
     END IF;
 END
 $function$;
 
 COMMENT ON FUNCTION elt._change_rows(bigint, regclass, text) IS
-    'Internal to elt.publish_rows: runs a statement that must touch a known number of rows.';
+    'Internal to elt.publish_rows: runs a statement, and raises an error if it touches another number of rows than expected.';
 
 
--- Raise where a trigger would run a stranger's code as the caller: a trigger on one of these tables, on what they write
--- in turn (partitions and children, tables of foreign keys with an action, tables beneath a view), with its function or
--- its condition.  A stranger can log in, and is none of the caller's roles, no superuser, not the database's owner, and
--- nobody who can become one of them.  The caller holds a lock that keeps new triggers out.
+-- Raise an error if a trigger would run a stranger's code with the rights of the caller.
+-- Checked are the functions and conditions of triggers on these tables, and on tables that a write to them can reach:
+-- partitions and children, tables whose foreign keys have an action, and tables below a view.
+-- A stranger is a role that can log in, and is not a role of the caller, a superuser, the owner of the database, or a
+-- role that can become one of these.  The caller holds a lock, so nobody can add a trigger meanwhile.
 CREATE OR REPLACE FUNCTION elt._refuse_triggers(tables regclass[])
 RETURNS void
 LANGUAGE plpgsql
@@ -189,7 +190,8 @@ AS $function$
 DECLARE
     found record;
 BEGIN
-    -- Usually there is no trigger, or all that triggers call is ours or PostgreSQL's own, which pg_depend does not list.
+    -- Usually this finds nothing: no trigger, or triggers that call only our functions or PostgreSQL's own, which
+    -- pg_depend does not list.
     FOR found IN
         WITH RECURSIVE
 
@@ -238,8 +240,8 @@ BEGIN
         IF EXISTS (
             WITH RECURSIVE
 
-            -- Not asked of pg_has_role, which says yes to a superuser whatever the role.  Since PostgreSQL 16 a member may be
-            -- allowed to do no more than to grant the role.
+            -- Not pg_has_role, because it is true for a superuser and any role.  Members with neither option are left
+            -- out: since PostgreSQL 16 such a member can only grant the role to others.
             members (member, roleid) AS (
                 SELECT member, roleid
                 FROM pg_auth_members
@@ -274,13 +276,13 @@ BEGIN
                 AND oid NOT IN (SELECT trusted.oid FROM trusted)
                 AND pg_has_role(stranger.oid, found.owner, 'MEMBER')
         ) THEN
-            RAISE EXCEPTION 'trigger % on % runs % % of role %: nothing is written there, for it would run as %',
+            RAISE EXCEPTION 'trigger % on % runs % % of role %: nothing is written there, because it would run as %',
                     quote_ident(found.name), found.relation, found.type, replace(found.identity, 'pg_catalog.', ''),
                     quote_ident(pg_get_userbyid(found.owner)), current_user
                 USING
                     ERRCODE = 'insufficient_privilege',
                     HINT = format(
-                        'DROP TRIGGER %I ON %s; or, if you trust what it does: ALTER %s %s OWNER TO %I;',
+                        'DROP TRIGGER %I ON %s; or, if you trust its code: ALTER %s %s OWNER TO %I;',
                         found.name, found.relation, upper(found.type), replace(found.identity, 'pg_catalog.', ''),
                         current_user
                     );
@@ -290,14 +292,15 @@ END
 $function$;
 
 COMMENT ON FUNCTION elt._refuse_triggers(regclass[]) IS
-    'Internal: raises where a trigger on one of these tables runs a function of a stranger.';
+    'Internal: raises an error if a trigger on one of these tables runs a function of a stranger.';
 
 
--- of earlier versions
+-- earlier versions had these
 DROP FUNCTION IF EXISTS elt._refuse_columns(regclass, regclass, text);
 DROP FUNCTION IF EXISTS elt._refuse_columns(regclass, text, text, text, text);
 
--- A column that the target lacks is a typo or news: ignored, it would go stale unseen.
+-- A source column that the target lacks is a typo or a new column.  It is an error, because otherwise nobody would
+-- notice that its values are lost.
 CREATE OR REPLACE FUNCTION elt._refuse_columns(
     target regclass, cannot text, unknown_columns text, remedy text, lost_keys text, identities text
 )
@@ -308,7 +311,7 @@ AS $function$
 DECLARE
     names text;
 BEGIN
-    -- A key WITHOUT OVERLAPS, which PostgreSQL 18 has, does not tell rows apart by "equals".
+    -- A key WITHOUT OVERLAPS (PostgreSQL 18) does not compare by "equals", so it does not identify a row.
     IF NOT EXISTS (
         SELECT FROM pg_catalog.pg_index WHERE indrelid = target AND indisprimary AND NOT indisexclusion
     ) THEN
@@ -321,7 +324,7 @@ BEGIN
             FROM pg_catalog.pg_index
             WHERE indrelid = target AND indisunique AND indpred IS NULL AND indexprs IS NULL
         );
-        RAISE EXCEPTION '%: the target has no primary key to tell rows apart by', cannot
+        RAISE EXCEPTION '%: the target has no primary key that identifies a row', cannot
             USING
                 ERRCODE = 'invalid_table_definition',
                 HINT = format(
@@ -352,7 +355,7 @@ END
 $function$;
 
 COMMENT ON FUNCTION elt._refuse_columns(regclass, text, text, text, text, text) IS
-    'Internal to elt.publish_rows: raises where the columns of target and source do not fit.';
+    'Internal to elt.publish_rows: raises an error if the columns of target and source do not fit.';
 
 
 CREATE OR REPLACE FUNCTION elt.publish_rows(target regclass, source regclass, scope text DEFAULT 'true')
@@ -360,14 +363,14 @@ RETURNS TABLE (inserted bigint, updated bigint, deleted bigint, unchanged bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog
 SET jit = off           -- compiling these statements costs more than it saves
-SET row_security = off  -- rows that a policy hides would be neither updated nor deleted: an error instead
+SET row_security = off  -- an error if a policy hides rows, because hidden rows would be neither updated nor deleted
 AS $function$
 DECLARE
     cannot        constant text := format('cannot publish %s into %s', source, target);
-    -- Temporary tables, named by the target: a trigger of the target may publish into another table meanwhile.
+    -- Temporary tables carry the target's oid, because a trigger of the target may publish into another table meanwhile.
     copy          constant text := format('pg_temp._elt_copy_%s', target::oid);
     diff          constant text := format('pg_temp._elt_diff_%s', target::oid);
-    fragments     record;  -- of the statements below, in which s is the source or the diff and t the target
+    fragments     record;  -- parts of the statements below: s is the source or the diff, t the target
     new_rows      text := source::text;
     source_rows   bigint;
     rows_in_scope bigint;
@@ -378,11 +381,11 @@ DECLARE
     violated      text;
     referrers     text;
 BEGIN
-    -- 1. Lock the target: no other writer comes between comparison and change, and as no lock is raised later there is
-    --    no deadlock with a colleague's CREATE INDEX CONCURRENTLY.  Readers do not wait.
+    -- 1. Lock the target, so that nobody writes between comparison and change.  It needs no stronger lock later, so there
+    --    is no deadlock with a CREATE INDEX CONCURRENTLY of somebody else.  Readers do not wait.
 
     IF target IS NULL OR source IS NULL OR scope IS NULL THEN
-        RAISE EXCEPTION 'elt.publish_rows(%, %, %): NULL names nothing', target, source, scope
+        RAISE EXCEPTION 'elt.publish_rows(%, %, %): no argument may be NULL', target, source, scope
             USING ERRCODE = 'null_value_not_allowed';
     END IF;
 
@@ -392,7 +395,7 @@ BEGIN
     END IF;
 
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-        RAISE EXCEPTION '%: a % transaction does not see what was committed since it began',
+        RAISE EXCEPTION '%: a % transaction does not see rows that were committed after it began',
                 cannot, upper(current_setting('transaction_isolation'))
             USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED;';
     END IF;
@@ -400,14 +403,14 @@ BEGIN
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', target);
     PERFORM elt._refuse_triggers(ARRAY[target]);
 
-    -- 2. Columns, by name.  Those that the source lacks (surrogate keys, notes) keep their values.
+    -- 2. Match columns by name.  Columns that the source lacks (surrogate keys, notes) keep their values.
 
     SELECT
         -- k, a, b
         string_agg(format('%I', c.name), ', ' ORDER BY c.place) FILTER (WHERE c.is_published) AS columns,
         -- s.k, s.a, s.b
         string_agg(format('s.%I', c.name), ', ' ORDER BY c.place) FILTER (WHERE c.is_published) AS s_columns,
-        -- the same, but the key of a row that only the target has comes from there
+        -- the same, but the key comes from the target if the source lacks the row
         string_agg(
             CASE
                 WHEN c.key_place IS NULL THEN format('s.%I', c.name)
@@ -423,8 +426,9 @@ BEGIN
         string_agg(format('s.%1$I %2$s t.%1$I', c.name, c.key_operator), ' AND ' ORDER BY c.key_place)
             FILTER (WHERE c.key_place > 0) AS same_key,
         -- s.a IS DISTINCT FROM t.a OR ROW(s.b)::record OPERATOR(pg_catalog.*<>) ROW(t.b)::record
-        -- Where a type has no "=" (json, point) or one that is not exact (1.0 and 1.00, circles of equal area), images
-        -- are compared: slower.  Without the casts *<> would be taken apart into operators of the types.
+        -- *<> compares stored bytes.  It is slower, but needed for types without "=" (json, point) and for types whose
+        -- equal values can differ (1.0 and 1.00, circles of equal area).  Without the casts to record, PostgreSQL would
+        -- compare column by column with the operators of the types.
         concat_ws(
             ' OR ',
             'false',
@@ -440,7 +444,7 @@ BEGIN
         string_agg(format('%1$I = s.%1$I', c.name), ', ' ORDER BY c.place) FILTER (WHERE c.is_compared) AS assignments,
         string_agg(format('%I: %s to %s', c.name, c.source_type, c.target_type), ', ' ORDER BY c.place)
             FILTER (WHERE c.is_published AND NOT c.is_same_type) AS casts,
-        -- what does not fit
+        -- the rest describes columns that do not fit
         string_agg(format('%I', c.name), ', ' ORDER BY c.place) FILTER (WHERE c.target_type IS NULL) AS unknown_columns,
         string_agg(format('SELECT elt.add_column(%L, %L, %L);', target, c.name, c.source_type), E'\n' ORDER BY c.place)
             FILTER (WHERE c.target_type IS NULL) AS remedy,
@@ -455,9 +459,10 @@ BEGIN
         target, cannot, fragments.unknown_columns, fragments.remedy, fragments.lost_keys, fragments.identities
     );
 
-    -- 3. The new rows.  Where types differ, a copy takes the target's by assignment: strict (text is no integer,
-    --    varchar(3) does not cut), and a numeric that becomes numeric(10,2) does not differ again every day.  A copy
-    --    also holds still what others may write between the statements below.
+    -- 3. Copy the new rows, if types differ or if the source is not a temporary table.
+    --    If types differ, the copy has the target's types: otherwise a numeric would differ from its numeric(10,2) every
+    --    day.  Assignment is strict: text is no integer, and varchar(3) does not cut.
+    --    A copy also does not change when others write to the source between the statements below.
 
     IF fragments.casts IS NOT NULL
         OR NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = source AND relkind = 'r' AND relpersistence = 't')
@@ -475,13 +480,14 @@ BEGIN
     EXECUTE format('SELECT count(*) FROM %s', new_rows) INTO source_rows;
 
     IF scope <> 'true' THEN
-        -- Counted first: of a scope with IN (SELECT ..), PostgreSQL makes a join here, but looks at every row of the
-        -- subquery for each row of the source where it is negated.
+        -- Count first, because it is faster.  With IN (SELECT ..) in the scope, PostgreSQL can use a join here.  For the
+        -- negated scope below it reads the whole subquery for each row of the source.
         named_rows := format(
             'FROM (SELECT %s FROM %s) AS %I',
             fragments.columns, new_rows, (SELECT relname FROM pg_catalog.pg_class WHERE oid = target)
         );
-        EXECUTE format(E'SELECT count(*) %s WHERE (%s\n)', named_rows, scope) INTO rows_in_scope;  -- \n ends a comment
+        -- \n, because scope may end in a comment.
+        EXECUTE format(E'SELECT count(*) %s WHERE (%s\n)', named_rows, scope) INTO rows_in_scope;
 
         IF rows_in_scope <> source_rows THEN
             PERFORM elt._refuse_rows(
@@ -496,7 +502,7 @@ BEGIN
 
     IF is_empty AND (SELECT indimmediate FROM pg_catalog.pg_index WHERE indrelid = target AND indisprimary) THEN
 
-        -- 4. An empty target is filled in key order, so that its index grows at one end.
+        -- 4. Fill an empty target in key order, so that its index grows at one end.
 
         inserted := source_rows;
         updated := 0;
@@ -512,11 +518,11 @@ BEGIN
             );
         EXCEPTION WHEN unique_violation OR not_null_violation THEN
             PERFORM elt._refuse_bad_keys(new_rows, fragments.keys, cannot);
-            RAISE;  -- of some other constraint
+            RAISE;  -- another constraint was violated
         END;
     ELSE
 
-        -- 5. The difference, in one pass.  The markers tell a row that is not there from one that is all NULL.
+        -- 5. Compute the difference in one pass.  _elt_here is NULL for a missing row, but not for a row full of NULLs.
 
         EXECUTE format(
             $diff$
@@ -551,7 +557,7 @@ BEGIN
         INTO inserted, updated, deleted;
         EXECUTE format(E'SELECT count(*) FROM %s WHERE (%s\n)', target, scope) INTO target_rows;
 
-        -- Rows met one to one, unless a key is twice in the source.
+        -- The counts only agree if rows matched one to one, so if no key is there twice.
         IF source_rows <> target_rows - deleted + inserted THEN
             PERFORM elt._refuse_bad_keys(new_rows, fragments.keys, cannot);
             RAISE EXCEPTION
@@ -571,8 +577,8 @@ BEGIN
             );
         END IF;
 
-        -- 6. The changes, joined by key (a ctid is unique within one partition only).  In the order DELETE, UPDATE,
-        --    INSERT a unique value can move from one key to another.
+        -- 6. Apply the changes, joined by key, because a ctid is unique within one partition only.  The order DELETE,
+        --    UPDATE, INSERT lets a unique value move from one key to another.
 
         IF deleted > 0 THEN
             SELECT string_agg(conrelid::regclass::text, ', ')
@@ -581,7 +587,7 @@ BEGIN
             WHERE confrelid = target AND confdeltype IN ('c', 'n', 'd');  -- CASCADE, SET NULL, SET DEFAULT
 
             IF referrers IS NOT NULL THEN
-                RAISE WARNING 'rows deleted from %: %; by foreign keys ON DELETE this changes %',
+                RAISE WARNING 'rows deleted from %: %; foreign keys with ON DELETE change %, too',
                     target, deleted, referrers;
             END IF;
             PERFORM elt._change_rows(
@@ -610,14 +616,14 @@ BEGIN
                         HINT = coalesce(
                             (
                                 SELECT format(
-                                    'Where rows swap this value, let it be checked after the last row: ALTER TABLE %s'
-                                    ' DROP CONSTRAINT %I, ADD CONSTRAINT %I %s DEFERRABLE;',
+                                    'If rows swap this value, let PostgreSQL check the constraint after the last row:'
+                                    ' ALTER TABLE %s DROP CONSTRAINT %I, ADD CONSTRAINT %I %s DEFERRABLE;',
                                     target, conname, conname, pg_get_constraintdef(oid)
                                 )
                                 FROM pg_catalog.pg_constraint
                                 WHERE conrelid = target AND conname = violated AND NOT condeferrable
                             ),
-                            'Where rows swap this value: a constraint can be DEFERRABLE, an index cannot.'
+                            'If rows swap this value: a constraint can be DEFERRABLE, an index cannot.'
                         );
             END;
         END IF;
@@ -635,7 +641,7 @@ BEGIN
         EXECUTE format('DROP TABLE %s', diff);
     END IF;
 
-    -- 7. After many changes the statistics mislead the next script, and this function tomorrow.
+    -- 7. After many changes, renew the statistics: old ones would mislead the planner in the next script.
 
     IF (inserted + updated + deleted) * 10 > source_rows THEN
         EXECUTE format('ANALYZE %s', target);
@@ -649,6 +655,4 @@ END
 $function$;
 
 COMMENT ON FUNCTION elt.publish_rows(regclass, regclass, text) IS
-    'Makes the rows of a table with a primary key (those that meet scope, a predicate) equal to the source''s, touches '
-    'only those that differ, and returns how many were inserted, updated, deleted and left unchanged. Columns that the '
-    'source lacks keep their values. Readers never wait.';
+    'Makes the rows of a table with a primary key (those that meet scope, a predicate) equal to the rows of the source. Touches only rows that differ, and returns how many were inserted, updated, deleted and left unchanged. Columns that the source lacks keep their values. Readers never wait.';

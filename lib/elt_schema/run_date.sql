@@ -2,8 +2,8 @@
 --
 --     SELECT elt.run_date();
 --
--- The pipeline sets elt.run_date (today in the settings' time zone, or --date); under psql -f it is the session's
--- today, unless the session says otherwise: SET elt.run_date = '2026-01-31';
+-- The pipeline sets it: to today in the time zone of the settings, or to --date.  In psql it is the session's current
+-- date, unless you set another: SET elt.run_date = '2026-01-31';
 
 CREATE OR REPLACE FUNCTION elt.run_date()
 RETURNS date
@@ -13,4 +13,4 @@ PARALLEL SAFE
 RETURN coalesce(nullif(current_setting('elt.run_date', true), '')::date, current_date);
 
 COMMENT ON FUNCTION elt.run_date() IS
-    'The day that this run loads: today in the settings'' time zone, or what --date says; elsewhere the session''s today.';
+    'Day that this run loads: today in the time zone of the settings, or --date. Outside of a run: the session''s current date.';

@@ -1,9 +1,10 @@
--- elt.to_line: a text of one line: elt.to_text with a blank for each line break, so that a CSV file has a line per row.
+-- elt.to_line: elt.to_text with a blank for each line break, so that a CSV file has one line per row.
 --
 --     SELECT elt.to_line(E' two\nlines ');   -- two lines
 --
--- Line breaks are LF, VT, FF, CR, CR LF as one, and those of Unicode: NEL, LS, PS.
--- Bound to PostgreSQL's own functions when it is created, as elt.to_number is.  Needs elt.to_text.
+-- Line breaks are LF, VT, FF, CR, CR LF (as one), and Unicode's NEL, LS, PS.
+-- No SET search_path, for the same reason as in elt.to_number.
+-- Needs schema elt and PostgreSQL 15 or newer.
 
 CREATE OR REPLACE FUNCTION elt.to_line(value text)
 RETURNS text
@@ -16,4 +17,4 @@ RETURN nullif(
 );
 
 COMMENT ON FUNCTION elt.to_line(text) IS
-    'A text of one line: a blank for each line break, none around it; NULL where nothing is left.';
+    'The text on one line: a blank for each line break, no blanks around it. NULL if nothing is left.';

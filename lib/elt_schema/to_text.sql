@@ -1,8 +1,8 @@
--- elt.to_text: a text without the blanks around it, or NULL where nothing is left.
+-- elt.to_text: a text without the blanks around it; NULL if nothing is left.
 --
 --     SELECT elt.to_text(E' oz\n'), elt.to_text('  ');   -- oz, NULL
 --
--- Bound to PostgreSQL's own functions when it is created, as elt.to_number is.
+-- No SET search_path, for the same reason as in elt.to_number.
 -- Needs schema elt and PostgreSQL 15 or newer.
 
 CREATE OR REPLACE FUNCTION elt.to_text(value text)
@@ -13,4 +13,4 @@ PARALLEL SAFE
 RETURN nullif(btrim(value, E' \t\r\n'), '');
 
 COMMENT ON FUNCTION elt.to_text(text) IS
-    'A text without the spaces, tabs and line ends around it; NULL where nothing is left.';
+    'The text without the spaces, tabs and line ends around it. NULL if nothing is left.';

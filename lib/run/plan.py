@@ -19,7 +19,7 @@ from lib.load.guards import missing_columns
 from lib.postgres.connection import Connection
 from lib.run.history import LastLoad
 from lib.stop import StopSignal
-from lib.transform.rules import refusals
+from lib.transform.refusals import refusals
 
 if TYPE_CHECKING:
     from lib.extract.keboola import StartedExport

@@ -35,6 +35,7 @@ from lib.stop import StopSignal
 from lib.transform.checks import broken_claim, run_check
 from lib.transform.replace_view import replacement_help
 from lib.transform.scripts import ScriptResult, run_script
+from lib.transform.view_properties import read_options, restore_options
 
 
 @dataclass(frozen=True)
@@ -226,21 +227,18 @@ class Publisher:
 
     def _define(self, job: Job, layer: str) -> None:
         """Apply each definition of a layer that is new, or whose table or view was dropped or replaced."""
-        scripts = job.of_layer(layer)
-        while scripts:
+        self._reset()
+        for script in definitions.not_applied(self.connection, job.of_layer(layer)):
             self._reset()
-            # checked again after each script, because it may have dropped what a later script made
-            pending = definitions.not_applied(self.connection, scripts)
-            if not pending:
-                break
-            self._apply(job, pending[0])
-            scripts = scripts[scripts.index(pending[0]) + 1 :]
+            self._apply(job, script)
 
     def _apply(self, job: Job, script: Script) -> None:
         execute(self.connection, "SAVEPOINT elt_definition")
         self.on_begin(script.path)
+        options = read_options(self.connection, script.relation)
         try:
             result = run_script(self.connection, script)
+            restore_options(self.connection, script.relation, options)
         except ScriptError as error:
             execute(self.connection, "ROLLBACK TO SAVEPOINT elt_definition")
             raise ScriptError(f"{error}{replacement_help(self.connection, script, error)}") from error

@@ -8,9 +8,9 @@ from lib.config.jobs import Script
 from lib.errors import ScriptError
 from lib.postgres.connection import Connection, query
 from lib.transform.statements import tokens
+from lib.transform.view_properties import properties_of
 
-#: A view and all views that read it, in the order in which they can be dropped (dependants first). With each: its
-#: definition, and the statements that restore its owner, comment and rights.
+#: a view and all views that read it, in the order in which they can be dropped: dependants first
 DEPENDANTS = """
     WITH RECURSIVE
 
@@ -22,34 +22,31 @@ DEPENDANTS = """
         JOIN pg_depend AS depend ON depend.refclassid = 'pg_class'::regclass AND depend.refobjid = readers.oid
         JOIN pg_rewrite AS rewrite ON depend.classid = 'pg_rewrite'::regclass AND rewrite.oid = depend.objid
         WHERE rewrite.ev_class <> readers.oid
-    ),
-
-    views AS (
-        SELECT pg_class.oid, pg_class.relowner, pg_class.relacl, max(readers.depth) AS depth,
-               pg_class.relnamespace::regnamespace || '.' || quote_ident(pg_class.relname) AS name,
-               CASE pg_class.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END AS kind
-        FROM readers
-        JOIN pg_class USING (oid)
-        WHERE pg_class.relkind IN ('v', 'm')
-        GROUP BY pg_class.oid
     )
 
-    SELECT name, kind, pg_get_viewdef(oid) AS definition,
-           array_remove(ARRAY[
-               format('ALTER %%s %%s OWNER TO %%s;', kind, name, relowner::regrole),
-               'COMMENT ON ' || kind || ' ' || name || ' IS ' || quote_literal(obj_description(oid, 'pg_class')) || ';'
-           ], NULL)
-           || ARRAY(
-               SELECT format('GRANT %%s ON %%s TO %%s%%s;', string_agg(privilege_type, ', '), name,
-                             CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE grantee::regrole::text END,
-                             CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-               FROM aclexplode(relacl)
-               WHERE grantee <> relowner
-               GROUP BY grantee, is_grantable
-               ORDER BY grantee, is_grantable
-           ) AS belongings
-    FROM views
-    ORDER BY depth DESC, name
+    SELECT
+        pg_class.relnamespace::regnamespace || '.' || quote_ident(pg_class.relname) AS name,
+        CASE pg_class.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END AS kind,
+        pg_get_viewdef(pg_class.oid) AS definition
+    FROM readers
+    JOIN pg_class USING (oid)
+    WHERE pg_class.relkind IN ('v', 'm')
+    GROUP BY pg_class.oid
+    ORDER BY max(readers.depth) DESC, name
+"""
+#: other objects that prevent dropping these views: functions that return their rows, columns of their row type
+HINDRANCES = """
+    SELECT DISTINCT object.type || ' ' || object.identity
+    FROM pg_class
+    JOIN pg_type ON pg_type.oid = pg_class.reltype
+    JOIN pg_depend
+        ON refclassid = 'pg_type'::regclass AND refobjid IN (pg_type.oid, pg_type.typarray)
+        OR refclassid = 'pg_class'::regclass AND refobjid = pg_class.oid
+    CROSS JOIN pg_identify_object(classid, objid, objsubid) AS object
+    WHERE pg_class.oid = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)
+        AND deptype = 'n'
+        AND NOT (classid = 'pg_rewrite'::regclass OR classid = 'pg_type'::regclass)
+    ORDER BY 1
 """
 
 
@@ -62,20 +59,42 @@ def replacement_help(connection: Connection, script: Script, error: ScriptError)
     if not isinstance(cause, psycopg2.errors.InvalidTableDefinition) or script.layer != "gold":
         return ""
     *others, view = query(connection, DEPENDANTS, {"relation": script.relation})
+    names = [name for name, *_ in [*others, view]]
+    hindrances = [text for (text,) in query(connection, HINDRANCES, (names,))]
     file = str(script.file).replace("\\", "\\\\").replace("'", "''")
-    commands = [f"DROP {kind} {name};" for name, kind, _, _ in [*others, view]]
-    commands += [f"\\i '{file}'", *(command for command in view[3] if not command.startswith("COMMENT"))]
-    for name, kind, definition, belongings in reversed(others):
-        commands += [f"CREATE {kind} {name} AS{_indented(definition)}", *belongings]
+    commands = [f"DROP {kind} {name};" for name, kind, _ in [*others, view]]
+    commands += [f"\\i '{file}'", *_own_properties(connection, script, view[0])]
+    for name, kind, definition in reversed(others):
+        commands.append(f"CREATE {kind} {name} AS{_indented(definition)}")
+        commands += map(_indented, properties_of(connection, name).values())
     lines = [
         f"PostgreSQL replaces a view in place only if columns are added at its end. {view[0]} is read by"
         f" {', '.join(name for name, *_ in others) or 'no other view'}.",
         f"If a column only changes its name, type in psql: ALTER VIEW {view[0]} RENAME COLUMN old TO new;"
         " then run again.",
+    ]
+    if hindrances:
+        lines.append(
+            f"These use the view's row type, and the commands below do not restore them: {', '.join(hindrances)}."
+            " Drop them first, and create them again afterwards."
+        )
+    lines += [
         "For any other change: type all of this in psql, then run again.",
         *(f"    {command}" for command in ("BEGIN;", *commands, "COMMIT;")),
     ]
     return "".join(f"\n    {line}" for line in lines)
+
+
+def _own_properties(connection: Connection, script: Script, name: str) -> list[str]:
+    """Statements for the properties of the present view that its script does not set.
+
+    Left out are grants on columns that the new view no longer has, and comments that the script sets itself."""
+    text = script.text.lower()
+    return [
+        _indented(statement)
+        for property_name, statement in properties_of(connection, name).items()
+        if not (property_name.startswith("comment") and "comment on" in text)
+    ]
 
 
 def _indented(sql: str) -> str:

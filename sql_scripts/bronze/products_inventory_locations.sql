@@ -13,13 +13,17 @@ CREATE TABLE IF NOT EXISTS bronze.products_inventory_locations (
 );
 
 COMMENT ON TABLE bronze.products_inventory_locations IS
-    'Keboola''s stock rows as received: text, no key, in no order; silver.stock_levels has them cleaned.';
+    'Stock rows as received from Keboola: all text, no key, no order. silver.stock_levels has them cleaned.';
 COMMENT ON COLUMN bronze.products_inventory_locations.json_parentid IS
-    'Link to products.inventory_locations (JSON_parentId in Keboola); valid within one load, shared by identical products.';
-COMMENT ON COLUMN bronze.products_inventory_locations.warehouse_id IS 'The warehouse; can be missing.';
-COMMENT ON COLUMN bronze.products_inventory_locations.warehouse_name IS 'Name of the warehouse.';
-COMMENT ON COLUMN bronze.products_inventory_locations.warehouse_identifier IS 'Short code of the warehouse.';
-COMMENT ON COLUMN bronze.products_inventory_locations.quantity_available IS 'Pieces that can be sold.';
-COMMENT ON COLUMN bronze.products_inventory_locations.quantity_on_hand IS 'Pieces on the shelf; can be above quantity_available.';
+    'Link to products.inventory_locations (JSON_parentId in Keboola). Valid within one load; identical products share it.';
+COMMENT ON COLUMN bronze.products_inventory_locations.warehouse_id IS 'Id of the warehouse; may be missing.';
+COMMENT ON COLUMN bronze.products_inventory_locations.warehouse_name IS
+    'Name of the warehouse, repeated in each of its rows.';
+COMMENT ON COLUMN bronze.products_inventory_locations.warehouse_identifier IS
+    'Short code of the warehouse, repeated in each of its rows.';
+COMMENT ON COLUMN bronze.products_inventory_locations.quantity_available IS
+    'Pieces that can be sold; may be negative or not a number.';
+COMMENT ON COLUMN bronze.products_inventory_locations.quantity_on_hand IS
+    'Pieces on the shelf; may be above quantity_available.';
 COMMENT ON COLUMN bronze.products_inventory_locations.quarantined_quantity IS 'Pieces held back for inspection.';
 COMMENT ON COLUMN bronze.products_inventory_locations.quantity_unavailable IS 'Pieces that cannot be sold.';

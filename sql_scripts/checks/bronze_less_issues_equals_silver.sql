@@ -1,7 +1,7 @@
--- Claim: nothing disappears silently.  Rows of bronze, less those listed in silver.data_quality_issues, are the rows of
--- silver; the same holds for the pieces available.
--- What to do: a silver script leaves rows out without listing them, or lists rows that it holds; compare
--- silver/product_issues.sql or stock_issues.sql with the script of the table named.
+-- Claim: no row disappears silently.  Rows of bronze, minus those that silver.data_quality_issues lists as left out,
+-- are the rows of silver.  The same is true for the available pieces.
+-- What to do: a silver script leaves rows out without listing them, or lists rows that it keeps.  Compare
+-- silver/product_issues.sql or silver/stock_issues.sql with the script of the table that the row names.
 
 WITH
 

@@ -1,12 +1,13 @@
--- Claim: on every loaded day the histories hold what was loaded on it: as many products and stock rows, and as many
--- pieces; and on no other day a range begins or ends.
--- A gap is a row too few, two ranges that overlap are one too many.
--- What to do: SELECT * FROM elt.runs shows which runs loaded the day;
--- somebody changed a history by hand, or loaded_days.
+-- Claim: on every loaded day the histories hold what was loaded: the same number of products, stock rows and pieces.
+-- No range begins or ends on a day that was not loaded.
+-- A gap shows as a row too few, an overlap of two ranges as a row too many.
+-- What to do: somebody changed a history or silver.loaded_days by hand.  SELECT * FROM elt.runs shows which runs loaded
+-- the day.
 
 WITH
 
--- What begins on a day less what ends on it, summed up from the first day on.  MATERIALIZED: once, not once a day.
+-- Rows that begin on a day count +, rows that end on it -.  The sum up to a day is the number of rows on that day.
+-- MATERIALIZED: computed once, not once per day.
 stock_steps AS MATERIALIZED (
     SELECT valid_from AS day, count(*) AS stock_rows, sum(quantity_available) AS pieces
     FROM silver.stock_history

@@ -1,5 +1,5 @@
--- Claim: each key of a dimension has one row, and each product one row a day.
--- What to do: a gold script joins something that doubles rows, or the silver table lost its constraint.
+-- Claim: each key of a dimension has one row, and each product has one row per day.
+-- What to do: a join in a gold script doubles rows, or the silver table lost its constraint.
 
 WITH
 

@@ -1,8 +1,8 @@
--- Claim: every link that bronze.products names leads to stock rows.
--- Keboola gives a link only to a product that has stock rows, and a new link whenever the product changes.  A link
--- without rows means that the two tables come from different imports.
--- What to do: load both, python elt_run_job.py products products_inventory_locations;
--- if it stays, ask who imports them.
+-- Claim: every link in bronze.products has stock rows.
+-- Keboola links only products that have stock rows, and makes a new link whenever the product changes.  So a link
+-- without stock rows means that the two tables come from different imports.
+-- What to do: load both again, python elt_run_job.py products products_inventory_locations;
+-- if the check fails again, ask the people who import the tables into Keboola.
 
 SELECT
     'products and products_inventory_locations no longer match: run both' AS message,

@@ -1,7 +1,7 @@
 -- Claim: every row of silver.stock_levels has its product in silver.products.
--- Both come from the same bronze rows, so a stock row alone means that one of the two scripts was changed
--- without the other.
--- What to do: compare how silver/products.sql and silver/stock_levels.sql read the SKU, then run both jobs.
+-- Both tables read the SKU from the same bronze rows.  So a stock row without a product means that one of the two
+-- scripts was changed without the other.
+-- What to do: compare how silver/product_rows.sql and silver/stock_rows.sql read the SKU, then run both jobs.
 
 SELECT
     'stock of a product that silver.products does not have' AS message,

@@ -1,6 +1,6 @@
--- Claim: joined with its dimensions, gold.fact_inventory neither loses nor doubles a row or a piece: it has those of
--- silver.stock_levels and silver.stock_without_product, and the keys that the products have today add up to its own.
--- What to do: the row says what differs; look at what changed in the gold scripts, then at keys that are there twice.
+-- Claim: a join of gold.fact_inventory with its dimensions neither loses nor doubles rows or pieces.  It has those of
+-- silver.stock_levels and silver.stock_without_product, and its product keys add up to those of today.
+-- What to do: column "what" says what differs.  Look at the last changes of the gold scripts, then for duplicate keys.
 
 WITH
 
@@ -17,7 +17,7 @@ silver_totals AS (
     ) AS stock (stock_rows, quantity_available, quantity_on_hand, without_product)
 ),
 
--- Stock without a product has the key 0.
+-- Unmatched stock has key 0, so it adds nothing to the sum.
 keys AS (
     SELECT sum(product_history.product_key * product_stock.warehouse_count) AS product_keys
     FROM silver.loaded_days

@@ -1,5 +1,5 @@
 -- Claim: gold.product_status_summary has each product of silver.products exactly once.
--- What to do: a join in gold/product_status_summary.sql loses or doubles rows; look at what changed there.
+-- What to do: a join in gold/product_status_summary.sql loses or doubles rows; look at its last changes.
 
 SELECT
     'not exactly one row in gold' AS message,

@@ -1,5 +1,5 @@
--- Claim: gold.product_status_summary adds up to silver.stock_levels, pieces and warehouses alike.
--- What to do: a join in gold/product_status_summary.sql loses or doubles rows; look at what changed there.
+-- Claim: the pieces and warehouses in gold.product_status_summary add up to those in silver.stock_levels.
+-- What to do: a join in gold/product_status_summary.sql loses or doubles rows; look at its last changes.
 
 WITH
 

@@ -1,11 +1,11 @@
--- Claim: in the histories no range overlaps the next one, and ranges that meet differ.
--- Looked at are the keys with a range that begins or ends on the current day, on the day of this load or on the loaded
--- day after it; a load changes no others.  That nothing is missing in between is the claim of daily_facts_add_up.sql.
--- What to do: look at elt.publish_history's ranges of that key, ORDER BY valid_from; load the day again.
+-- Claim: in the histories no range overlaps the next one, and two ranges without a gap between them differ.
+-- It looks at keys with a range that begins or ends on the current day, on the day of this load, or on the loaded day
+-- after it, because a load changes no others.  daily_facts_add_up.sql finds missing ranges.
+-- What to do: look at the ranges of the key that the row names, ORDER BY valid_from; then load the day again.
 
 WITH
 
--- The first day is left out: every range begins there.
+-- Without the first loaded day, because the ranges of all keys begin there.
 touched AS (
     SELECT day
     FROM silver.loaded_days

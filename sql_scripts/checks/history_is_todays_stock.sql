@@ -1,7 +1,7 @@
--- Claim: of the current day the histories say what the tables of today say: gold.fact_inventory_daily what
--- silver.stock_levels and silver.stock_without_product say, with keys that add up to those of the products today, and
--- silver.product_stock_history what gold.product_status_summary says.
--- What to do: load the day again; a threshold that was edited since the load makes a status differ until the next one.
+-- Claim: for the current day the histories and the tables of today agree: gold.fact_inventory_daily with
+-- silver.stock_levels and silver.stock_without_product (rows, pieces, and the sum of today's product keys), and
+-- silver.product_stock_history with gold.product_status_summary.
+-- What to do: load the day again.  If a threshold was edited since the load, a status differs until the next load.
 
 WITH
 
@@ -31,7 +31,7 @@ stock AS (
     ) AS tables (stock_rows, quantity_available, quantity_on_hand)
 ),
 
--- Stock without a product has the key 0.
+-- Unmatched stock has key 0, so it adds nothing to the sum.
 keys AS (
     SELECT sum(product_history.product_key * product_stock.warehouse_count) AS product_keys
     FROM today

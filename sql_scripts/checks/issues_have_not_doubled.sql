@@ -1,5 +1,5 @@
--- Claim: no kind of issue is twice as frequent as on the day loaded before, and more than one in a hundred rows.
--- It warns.
+-- Claim: no rule has more than twice the issues of the loaded day before, unless at most 1 % of the rows have them.
+-- This check only warns.
 -- What to do: SELECT * FROM silver.data_quality_issues WHERE rule = '..' shows the rows; ask who fills the source.
 
 SELECT 'twice as many issues as on the day before' AS message, rule, rows_yesterday, rows_today, share_of_rows

@@ -1,5 +1,5 @@
--- Claim: gold.load_status is exactly one row, of the day that silver holds.
--- What to do: a join in gold/load_status.sql loses or doubles rows; look at what changed there,
+-- Claim: gold.load_status has exactly one row, for the day that silver holds.
+-- What to do: a join in gold/load_status.sql loses or doubles rows; look at its last changes,
 -- and at silver.loaded_days.
 
 SELECT 'not one row of the current day' AS message, rows_in_gold, day_in_gold, day_in_silver

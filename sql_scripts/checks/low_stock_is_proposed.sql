@@ -1,6 +1,6 @@
--- Claim: gold.reorder_proposals proposes every product of gold.low_stock_products because it is below its threshold,
--- and no other for that reason; an order brings a product to its threshold at least, and no day to order is past.
--- What to do: the two views read the thresholds differently; look at what changed in them.
+-- Claim: the products that gold.reorder_proposals proposes as below their threshold are those of
+-- gold.low_stock_products.  Each order brings its product at least to the threshold, and no order_by is in the past.
+-- What to do: the two views read the thresholds differently; look at their last changes.
 
 SELECT
     'low stock and proposals differ' AS message,

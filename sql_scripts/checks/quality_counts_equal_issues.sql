@@ -1,5 +1,5 @@
--- Claim: gold.data_quality_summary counts the rows of silver.data_quality_issues, rule by rule.
--- What to do: a rule has two severities or jobs in silver/data_quality_rules.sql, or the day was counted
+-- Claim: gold.data_quality_summary counts the rows of silver.data_quality_issues for each rule.
+-- What to do: a rule has two severities or two jobs in silver/data_quality_rules.sql, or the day was counted
 -- before it was loaded.
 
 SELECT

@@ -1,6 +1,6 @@
 -- Claim: gold.quarantined_stock has each quarantined piece of silver.stock_levels
--- and silver.stock_without_product once.
--- What to do: a join in gold/quarantined_stock.sql loses or doubles rows; look at what changed there.
+-- and silver.stock_without_product exactly once.
+-- What to do: a join in gold/quarantined_stock.sql loses or doubles rows; look at its last changes.
 
 WITH
 

@@ -1,5 +1,5 @@
 -- Claim: gold.warehouse_stock_summary adds up to silver.stock_levels and silver.stock_without_product.
--- What to do: a join in gold/warehouse_stock_summary.sql loses or doubles rows; look at what changed there.
+-- What to do: a join in gold/warehouse_stock_summary.sql loses or doubles rows; look at its last changes.
 
 WITH
 

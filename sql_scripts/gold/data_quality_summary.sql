@@ -1,5 +1,5 @@
 -- gold.data_quality_summary: what is wrong with the data, and is it getting worse?
--- One row per rule that was ever broken.
+-- One row per rule that had issues on any loaded day.
 -- Reads silver.data_quality_counts, silver.loaded_days.
 
 CREATE OR REPLACE VIEW gold.data_quality_summary AS
@@ -37,16 +37,18 @@ LEFT JOIN silver.data_quality_counts AS of_yesterday
     AND of_yesterday.day = yesterday.day;
 
 COMMENT ON VIEW gold.data_quality_summary IS
-    'One row per rule that was ever broken: how often today and on the day loaded before. The rows: silver.data_quality_issues.';
-COMMENT ON COLUMN gold.data_quality_summary.rule IS 'What is wrong, in one word.';
+    'One row per rule that ever had issues: how many today, and on the loaded day before. The issues themselves are in silver.data_quality_issues.';
+COMMENT ON COLUMN gold.data_quality_summary.rule IS
+    'Short name of the rule, such as missing_sku; silver.data_quality_rules explains each.';
 COMMENT ON COLUMN gold.data_quality_summary.severity IS
-    'error: a row or number was left out; warning: a value was changed or is doubtful; info: something is missing that may be.';
-COMMENT ON COLUMN gold.data_quality_summary.job IS 'The job that loads the rows.';
-COMMENT ON COLUMN gold.data_quality_summary.rows_today IS 'Issues of this kind in the current load.';
+    'error: a row or number was left out; warning: a value was changed or is doubtful; info: an optional value is missing.';
+COMMENT ON COLUMN gold.data_quality_summary.job IS 'Job that loads the rows, such as products.';
+COMMENT ON COLUMN gold.data_quality_summary.rows_today IS 'Issues in the current load; 0 if there are none.';
 COMMENT ON COLUMN gold.data_quality_summary.rows_yesterday IS
-    'Issues of this kind on the day loaded before it; NULL where there is none.';
+    'Issues on the loaded day before. NULL: no day was loaded before.';
 COMMENT ON COLUMN gold.data_quality_summary.share_of_rows IS
-    'rows_today as a share of all rows that the job loaded, 0.01 being one in a hundred. A row can have several issues.';
-COMMENT ON COLUMN gold.data_quality_summary.example_key IS 'The row_key of one of today''s issues.';
+    'rows_today divided by all rows that the job loaded; 0.01 is 1 in 100. A row can have several issues.';
+COMMENT ON COLUMN gold.data_quality_summary.example_key IS
+    'One row_key of silver.data_quality_issues, to look for. NULL: no issue today.';
 COMMENT ON COLUMN gold.data_quality_summary.pieces IS
-    'Pieces that today''s issues concern. on_hand_above_available: how many were taken off quantity_on_hand; negative_quantity: how many are below 0; other rules of stock rows: their quantity_available; rules of products: their total stock. NULL where that is not known.';
+    'Pieces that today''s issues concern. Rules of products: the total stock of the products. Rules of stock rows: their quantity_available; for on_hand_above_available the pieces taken off quantity_on_hand, for negative_quantity the pieces below 0. NULL: not known.';

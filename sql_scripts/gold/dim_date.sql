@@ -1,4 +1,4 @@
--- gold.dim_date: every day from the first to the last that was loaded.  Reads silver.loaded_days.
+-- gold.dim_date: every day from the first loaded day to the last.  Reads silver.loaded_days.
 
 CREATE OR REPLACE VIEW gold.dim_date AS
 WITH
@@ -24,16 +24,16 @@ SELECT
 FROM days
 LEFT JOIN silver.loaded_days ON loaded_days.day = days.date_key;
 
-COMMENT ON VIEW gold.dim_date IS 'One row per day from the first to the last that was loaded, without gaps.';
-COMMENT ON COLUMN gold.dim_date.date_key IS 'The day; facts refer to it.';
-COMMENT ON COLUMN gold.dim_date.year IS 'Year.';
-COMMENT ON COLUMN gold.dim_date.quarter IS 'Quarter, 1 to 4.';
-COMMENT ON COLUMN gold.dim_date.month IS 'Month, 1 to 12.';
-COMMENT ON COLUMN gold.dim_date.month_name IS 'Name of the month, in English.';
-COMMENT ON COLUMN gold.dim_date.iso_year IS 'The year that the ISO week belongs to.';
-COMMENT ON COLUMN gold.dim_date.iso_week IS 'ISO week, 1 to 53.';
-COMMENT ON COLUMN gold.dim_date.day_of_week IS 'Day of the week, 1 (Monday) to 7.';
-COMMENT ON COLUMN gold.dim_date.day_name IS 'Name of the day, in English.';
-COMMENT ON COLUMN gold.dim_date.is_weekend IS 'Whether it is a Saturday or a Sunday.';
-COMMENT ON COLUMN gold.dim_date.is_loaded IS 'Whether this day was loaded; facts have no other days.';
-COMMENT ON COLUMN gold.dim_date.is_current IS 'Whether it is the day of gold.fact_inventory: the one that was loaded last.';
+COMMENT ON VIEW gold.dim_date IS 'One row per day from the first loaded day to the last, without gaps.';
+COMMENT ON COLUMN gold.dim_date.date_key IS 'The day. Facts join by it.';
+COMMENT ON COLUMN gold.dim_date.year IS 'Calendar year. With iso_week, use iso_year instead.';
+COMMENT ON COLUMN gold.dim_date.quarter IS '1 to 4.';
+COMMENT ON COLUMN gold.dim_date.month IS '1 to 12.';
+COMMENT ON COLUMN gold.dim_date.month_name IS 'In English, such as January.';
+COMMENT ON COLUMN gold.dim_date.iso_year IS 'Year of the ISO week. Around New Year it can differ from year.';
+COMMENT ON COLUMN gold.dim_date.iso_week IS '1 to 53, from Monday to Sunday. Use it with iso_year.';
+COMMENT ON COLUMN gold.dim_date.day_of_week IS '1 (Monday) to 7 (Sunday).';
+COMMENT ON COLUMN gold.dim_date.day_name IS 'In English, such as Monday.';
+COMMENT ON COLUMN gold.dim_date.is_weekend IS 'True on Saturday and Sunday.';
+COMMENT ON COLUMN gold.dim_date.is_loaded IS 'True if the day was loaded. Facts have no rows of other days.';
+COMMENT ON COLUMN gold.dim_date.is_current IS 'True for the day that was loaded last; gold.fact_inventory shows it.';

@@ -1,4 +1,5 @@
--- gold.fact_inventory: what is where, today?  Grain: one row per product and warehouse of the current load.
+-- gold.fact_inventory: what is in which warehouse today?
+-- Grain: one row per product and warehouse of the current load.
 -- Reads silver.stock_levels, silver.stock_without_product, silver.loaded_days, silver.product_history,
 -- silver.warehouses.
 
@@ -43,11 +44,12 @@ LEFT JOIN products ON products.product_sku = stock.product_sku
 LEFT JOIN silver.warehouses ON warehouses.warehouse_id = stock.warehouse_id;
 
 COMMENT ON VIEW gold.fact_inventory IS
-    'Grain: one row per product and warehouse of the current load; stock without a product is one row per warehouse, under product_key 0.';
-COMMENT ON COLUMN gold.fact_inventory.date_key IS 'The day of the load, in gold.dim_date.';
-COMMENT ON COLUMN gold.fact_inventory.product_key IS 'The product as it is on that day, in gold.dim_product.';
-COMMENT ON COLUMN gold.fact_inventory.warehouse_key IS 'The warehouse, in gold.dim_warehouse.';
+    'Grain: one row per product and warehouse of the current load. Unmatched stock has one row per warehouse, with product_key 0.';
+COMMENT ON COLUMN gold.fact_inventory.date_key IS 'Day of the load, as in gold.dim_date.';
+COMMENT ON COLUMN gold.fact_inventory.product_key IS
+    'Version of the product on that day, as in gold.dim_product; 0: unmatched stock.';
+COMMENT ON COLUMN gold.fact_inventory.warehouse_key IS 'Warehouse, as in gold.dim_warehouse; 0: unknown warehouse.';
 COMMENT ON COLUMN gold.fact_inventory.quantity_available IS 'Pieces that can be sold.';
-COMMENT ON COLUMN gold.fact_inventory.quantity_on_hand IS 'Pieces on the shelf, not more than are available.';
+COMMENT ON COLUMN gold.fact_inventory.quantity_on_hand IS 'Pieces on the shelf; never above quantity_available.';
 COMMENT ON COLUMN gold.fact_inventory.quarantined_quantity IS 'Pieces held back for inspection.';
 COMMENT ON COLUMN gold.fact_inventory.quantity_unavailable IS 'Pieces that cannot be sold.';

@@ -1,7 +1,7 @@
--- gold.fact_inventory_daily: what was where, on every day that was loaded?
+-- gold.fact_inventory_daily: what was in which warehouse on each loaded day?
 -- Grain: one row per product, warehouse and day.
 -- Reads silver.stock_history, silver.loaded_days, silver.product_history, silver.warehouses.
--- Rows are as many as a full load times the days: ask for a day, a range of days, or some products.
+-- It has the rows of a full load for each day.  Select a day, a range of days or some products, to keep queries fast.
 
 CREATE OR REPLACE VIEW gold.fact_inventory_daily AS
 SELECT
@@ -21,11 +21,13 @@ LEFT JOIN silver.product_history AS products
 LEFT JOIN silver.warehouses ON warehouses.warehouse_id = stock.warehouse_id;
 
 COMMENT ON VIEW gold.fact_inventory_daily IS
-    'Grain: one row per product, warehouse and loaded day; stock without a product is one row per warehouse and day, under product_key 0. Ask for days or products: WHERE date_key = ..';
-COMMENT ON COLUMN gold.fact_inventory_daily.date_key IS 'The day, in gold.dim_date.';
-COMMENT ON COLUMN gold.fact_inventory_daily.product_key IS 'The product as it was on that day, in gold.dim_product.';
-COMMENT ON COLUMN gold.fact_inventory_daily.warehouse_key IS 'The warehouse, in gold.dim_warehouse.';
+    'Grain: one row per product, warehouse and loaded day. Unmatched stock has one row per warehouse and day, with product_key 0. Select days or products, because all of it is large: WHERE date_key = ..';
+COMMENT ON COLUMN gold.fact_inventory_daily.date_key IS 'Loaded day, as in gold.dim_date.';
+COMMENT ON COLUMN gold.fact_inventory_daily.product_key IS
+    'Version of the product on that day, as in gold.dim_product; 0: unmatched stock.';
+COMMENT ON COLUMN gold.fact_inventory_daily.warehouse_key IS
+    'Warehouse, as in gold.dim_warehouse; 0: unknown warehouse.';
 COMMENT ON COLUMN gold.fact_inventory_daily.quantity_available IS 'Pieces that could be sold.';
-COMMENT ON COLUMN gold.fact_inventory_daily.quantity_on_hand IS 'Pieces on the shelf, not more than were available.';
+COMMENT ON COLUMN gold.fact_inventory_daily.quantity_on_hand IS 'Pieces on the shelf; never above quantity_available.';
 COMMENT ON COLUMN gold.fact_inventory_daily.quarantined_quantity IS 'Pieces held back for inspection.';
 COMMENT ON COLUMN gold.fact_inventory_daily.quantity_unavailable IS 'Pieces that could not be sold.';

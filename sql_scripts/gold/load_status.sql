@@ -1,6 +1,6 @@
 -- gold.load_status: which day does gold hold, since when, and how did the last run end?  Always exactly one row.
--- Reads silver.loaded_days, elt.runs, elt.job_runs, elt.script_runs.  Like every view it reads with its owner's rights,
--- so that a reader needs no right to schema elt.
+-- Reads silver.loaded_days, elt.runs, elt.job_runs, elt.script_runs.
+-- A view reads with the rights of its owner, so readers need no rights to schema elt.
 
 CREATE OR REPLACE VIEW gold.load_status AS
 WITH
@@ -9,7 +9,7 @@ today AS (
     SELECT max(day) AS day FROM silver.loaded_days WHERE is_current
 ),
 
--- Jobs may be renamed; what loads a day is the script, whatever job runs it.
+-- Looked up by script, because jobs may be renamed.
 published AS (
     SELECT job_runs.run_id, job_runs.recorded_at AS published_at
     FROM elt.script_runs
@@ -19,7 +19,7 @@ published AS (
     LIMIT 1
 ),
 
--- What a person accepted in that run, such as a missing column: numbers may be wrong, and somebody knew.
+-- Guards that a person accepted in that run, such as a missing column.  Readers see them, because numbers may be wrong.
 accepted AS (
     SELECT string_agg(job_runs.job || ':' || guards.guard, ', ' ORDER BY job_runs.job, guards.guard) AS guards
     FROM published
@@ -55,7 +55,7 @@ last_run AS (
     LIMIT 1
 ),
 
--- Of an error of several lines the first says what is wrong.
+-- The first line of the error is enough: it says what is wrong.
 last_run_errors AS (
     SELECT
         substring(
@@ -104,14 +104,17 @@ LEFT JOIN last_run ON true
 LEFT JOIN last_run_errors ON true;
 
 COMMENT ON VIEW gold.load_status IS
-    'Exactly one row: which day gold holds, how old that is, how the last run ended, and one sentence that says it all.';
-COMMENT ON COLUMN gold.load_status.date_key IS 'The day that gold holds, in gold.dim_date; NULL: none yet.';
+    'Exactly one row: which day gold holds, how old the data are, how the last run ended, and all of it in one sentence.';
+COMMENT ON COLUMN gold.load_status.date_key IS
+    'Day that gold holds, as in gold.dim_date. NULL: nothing was loaded yet.';
 COMMENT ON COLUMN gold.load_status.published_at IS
-    'When that was published; NULL where no run of the pipeline has published the inventory.';
+    'When that day was published. NULL: the pipeline has published no inventory yet.';
 COMMENT ON COLUMN gold.load_status.sources_imported_at IS
-    'When the source imported the tables of products and stock that are loaded here, the older of the two; NULL: not known.';
+    'When Keboola imported the products and the stock that gold holds, the older of the two. NULL: not known.';
 COMMENT ON COLUMN gold.load_status.last_run_status IS
-    'How the newest run that has ended did so: done; failed (a group of jobs stayed as it was); cancelled (stopped by a person or the system); lost (killed). NULL: none has ended.';
-COMMENT ON COLUMN gold.load_status.last_run_ended_at IS 'When it ended; for a lost one, when that was noticed.';
-COMMENT ON COLUMN gold.load_status.last_run_error IS 'The first line of what went wrong in it; NULL: nothing.';
-COMMENT ON COLUMN gold.load_status.sentence IS 'The same in one sentence; times are in the time zone of the session.';
+    'Status of the newest run that has ended: done; failed (at least one group of jobs kept its old tables); cancelled (stopped by a person or the system); lost (killed). NULL: no run has ended.';
+COMMENT ON COLUMN gold.load_status.last_run_ended_at IS
+    'When that run ended; for a lost run, when the next run noticed it.';
+COMMENT ON COLUMN gold.load_status.last_run_error IS 'First line of its error. NULL: no error.';
+COMMENT ON COLUMN gold.load_status.sentence IS
+    'All of this in one sentence. Times are in the time zone of your session.';

@@ -29,7 +29,7 @@ low AS (
     WHERE silver.stock_status(total_stock, low_stock_threshold) <> 'In Stock'
 ),
 
--- Days on which a product was not loaded say nothing, so they end nothing.
+-- A day without the product does not end a period of low stock, because its stock on that day is unknown.
 ranges AS (
     SELECT
         low.product_sku,
@@ -64,14 +64,17 @@ FROM low
 INNER JOIN since ON since.product_sku = low.product_sku;
 
 COMMENT ON VIEW gold.low_stock_products IS
-    'One row per active product whose total stock is not above its threshold, out of stock ones included.';
-COMMENT ON COLUMN gold.low_stock_products.product_sku IS 'Stock keeping unit.';
-COMMENT ON COLUMN gold.low_stock_products.product_name IS 'Name of the product.';
-COMMENT ON COLUMN gold.low_stock_products.product_type IS 'Kind of product.';
+    'One row per active product whose total stock is at or below its threshold, or out.';
+COMMENT ON COLUMN gold.low_stock_products.product_sku IS 'Stock keeping unit (SKU): the key of the product.';
+COMMENT ON COLUMN gold.low_stock_products.product_name IS
+    'Name in the current load, without line breaks. NULL: Keboola has none.';
+COMMENT ON COLUMN gold.low_stock_products.product_type IS
+    'Type in the current load, such as cable. NULL: Keboola has none.';
 COMMENT ON COLUMN gold.low_stock_products.stock_status IS 'Low Stock or Out of Stock.';
 COMMENT ON COLUMN gold.low_stock_products.total_stock IS 'Pieces that can be sold, in all warehouses.';
-COMMENT ON COLUMN gold.low_stock_products.low_stock_threshold IS 'The threshold of its type in silver.stock_thresholds.';
+COMMENT ON COLUMN gold.low_stock_products.low_stock_threshold IS
+    'Threshold of its type in silver.stock_thresholds, or of row * if the type has none.';
 COMMENT ON COLUMN gold.low_stock_products.quantity_missing IS
-    'Pieces that are missing to the threshold; with one more the product is In Stock.';
+    'Pieces missing to the threshold: low_stock_threshold - total_stock. One piece more makes it In Stock.';
 COMMENT ON COLUMN gold.low_stock_products.low_since IS
-    'The first loaded day since which its total stock has not been above today''s threshold.';
+    'First loaded day of the current period at or below the threshold. Past days are compared with today''s threshold, too.';

@@ -39,21 +39,25 @@ SELECT
 FROM products;
 
 COMMENT ON VIEW gold.product_status_summary IS
-    'One row per product: is it active, how much of it is in stock across all warehouses, and is that enough?';
-COMMENT ON COLUMN gold.product_status_summary.product_sku IS 'Stock keeping unit.';
-COMMENT ON COLUMN gold.product_status_summary.product_name IS 'Name of the product.';
-COMMENT ON COLUMN gold.product_status_summary.product_type IS 'Kind of product.';
-COMMENT ON COLUMN gold.product_status_summary.product_status IS 'Active or Inactive.';
-COMMENT ON COLUMN gold.product_status_summary.total_stock IS 'Pieces that can be sold: quantity_available of all warehouses.';
+    'One row per product: is it active, how much of it is in stock in all warehouses, and is that enough?';
+COMMENT ON COLUMN gold.product_status_summary.product_sku IS 'Stock keeping unit (SKU): the key of the product.';
+COMMENT ON COLUMN gold.product_status_summary.product_name IS
+    'Name in the current load, without line breaks. NULL: Keboola has none.';
+COMMENT ON COLUMN gold.product_status_summary.product_type IS
+    'Type in the current load, such as cable. NULL: Keboola has none.';
+COMMENT ON COLUMN gold.product_status_summary.product_status IS 'Active or Inactive, by is_active in Keboola.';
+COMMENT ON COLUMN gold.product_status_summary.total_stock IS
+    'Pieces that can be sold: quantity_available summed over all warehouses.';
 COMMENT ON COLUMN gold.product_status_summary.quantity_on_hand IS
-    'Pieces on the shelf, in no warehouse more than are available there.';
-COMMENT ON COLUMN gold.product_status_summary.quarantined_quantity IS 'Pieces held back for inspection.';
-COMMENT ON COLUMN gold.product_status_summary.quantity_unavailable IS 'Pieces that cannot be sold.';
+    'Pieces on the shelf; in no warehouse more than can be sold there.';
+COMMENT ON COLUMN gold.product_status_summary.quarantined_quantity IS
+    'Pieces held back for inspection, in all warehouses.';
+COMMENT ON COLUMN gold.product_status_summary.quantity_unavailable IS 'Pieces that cannot be sold, in all warehouses.';
 COMMENT ON COLUMN gold.product_status_summary.warehouse_count IS
-    'Warehouses that have a stock row of the product; an unknown one counts as one.';
+    'Warehouses with a stock row of the product, the unknown warehouse included.';
 COMMENT ON COLUMN gold.product_status_summary.stock_status IS
-    'Out of Stock: total_stock is 0 or less; Low Stock: up to the threshold in silver.stock_thresholds; In Stock: above.';
+    'Out of Stock: total_stock is 0 or less; Low Stock: up to the threshold in silver.stock_thresholds; In Stock: above it.';
 COMMENT ON COLUMN gold.product_status_summary.volume_cm3 IS
-    'Volume of a piece in cubic centimetres; NULL where a dimension is unknown.';
+    'Length x width x height of a piece in cubic centimetres. NULL: one of them is unknown.';
 COMMENT ON COLUMN gold.product_status_summary.space_taken_cm3 IS
-    'Cubic centimetres that the pieces on the shelf take: those of quantity_on_hand, which are no more than are available; quarantined and unavailable pieces are not counted. NULL where the volume is unknown.';
+    'Cubic centimetres that the pieces on the shelf take, those of quantity_on_hand. Quarantined and unavailable pieces are not counted. NULL: the volume is unknown.';

@@ -20,7 +20,7 @@ quarantined AS (
     WHERE quarantined_quantity > 0
 ),
 
--- Days on which a product was not loaded say nothing, so they end nothing.
+-- A day without the product does not end a quarantine, because its stock on that day is unknown.
 ranges AS (
     SELECT
         quarantined.product_sku,
@@ -64,14 +64,19 @@ LEFT JOIN silver.products ON products.product_sku = quarantined.product_sku
 LEFT JOIN silver.warehouses ON warehouses.warehouse_id = quarantined.warehouse_id;
 
 COMMENT ON VIEW gold.quarantined_stock IS
-    'One row per product and warehouse with quarantined pieces; those of no known product are one row per warehouse.';
-COMMENT ON COLUMN gold.quarantined_stock.product_sku IS 'Stock keeping unit; empty for the unknown product.';
-COMMENT ON COLUMN gold.quarantined_stock.product_name IS 'Name of the product.';
-COMMENT ON COLUMN gold.quarantined_stock.product_type IS 'Kind of product.';
-COMMENT ON COLUMN gold.quarantined_stock.product_status IS 'Active or Inactive; Unknown for the unknown product.';
-COMMENT ON COLUMN gold.quarantined_stock.warehouse_id IS 'The warehouse; ''unknown'' where it is missing.';
-COMMENT ON COLUMN gold.quarantined_stock.warehouse_name IS 'Name of the warehouse.';
+    'One row per product and warehouse with quarantined pieces. Unmatched stock has one row per warehouse.';
+COMMENT ON COLUMN gold.quarantined_stock.product_sku IS 'Stock keeping unit (SKU); empty for unmatched stock.';
+COMMENT ON COLUMN gold.quarantined_stock.product_name IS
+    'Name in the current load, without line breaks; Unknown product for unmatched stock. NULL: Keboola has none.';
+COMMENT ON COLUMN gold.quarantined_stock.product_type IS
+    'Type in the current load, such as cable. NULL: Keboola has none, or unmatched stock.';
+COMMENT ON COLUMN gold.quarantined_stock.product_status IS 'Active or Inactive; Unknown for unmatched stock.';
+COMMENT ON COLUMN gold.quarantined_stock.warehouse_id IS
+    'Id of the warehouse in Keboola; unknown for stock without one.';
+COMMENT ON COLUMN gold.quarantined_stock.warehouse_name IS
+    'Latest name of the warehouse, without line breaks. NULL: Keboola has none.';
 COMMENT ON COLUMN gold.quarantined_stock.quarantined_quantity IS 'Pieces held back for inspection.';
 COMMENT ON COLUMN gold.quarantined_stock.quarantined_since IS
-    'The first loaded day since which there have always been some; it can be no earlier than the first day of the history.';
-COMMENT ON COLUMN gold.quarantined_stock.days_in_quarantine IS 'Days from then to the day of the load; 0: since today.';
+    'First loaded day from which on there were always quarantined pieces. Earlier days than the first loaded one are unknown.';
+COMMENT ON COLUMN gold.quarantined_stock.days_in_quarantine IS
+    'Days from quarantined_since to the day of the load; 0: since today.';

@@ -1,6 +1,6 @@
 -- gold.reorder_proposals: what to order, how much, and until when?
 -- Reads gold.stock_forecast, silver.stock_thresholds, silver.loaded_days.
--- A product is proposed at or below its threshold, and where its stock lasts no longer than a delivery takes.
+-- A product is proposed if it is at or below its threshold, or if its stock runs out before a delivery could arrive.
 
 CREATE OR REPLACE VIEW gold.reorder_proposals AS
 WITH
@@ -19,7 +19,7 @@ products AS (
     WHERE forecast.product_status = 'Active'
 ),
 
--- Days of cover are compared without rounding: total_stock / (total_decrease / calendar_days) <= lead_time_days.
+-- Means total_stock / (total_decrease / calendar_days) <= lead_time_days.  Multiplied out, because division rounds.
 proposed AS (
     SELECT *, total_stock <= low_stock_threshold AS is_low
     FROM products
@@ -47,30 +47,33 @@ SELECT
     END AS reason,
     CASE
         WHEN total_stock <= 0 OR total_decrease IS NULL THEN today
-        -- nobody plans for more than a hundred years, and dates end somewhere
+        -- limit to 36,500 days, because dates have an upper bound
         WHEN total_decrease > 0 AND total_stock * calendar_days <= 36500 * total_decrease
             THEN today + greatest(floor(total_stock * calendar_days / total_decrease) - lead_time_days, 0)::integer
     END AS order_by
 FROM proposed;
 
 COMMENT ON VIEW gold.reorder_proposals IS
-    'One row per active product that should be ordered: it is at or below its threshold, or runs out before a delivery arrives.';
-COMMENT ON COLUMN gold.reorder_proposals.product_sku IS 'Stock keeping unit.';
-COMMENT ON COLUMN gold.reorder_proposals.product_name IS 'Name of the product.';
-COMMENT ON COLUMN gold.reorder_proposals.product_type IS 'Kind of product.';
+    'One row per active product to order: it is at or below its threshold, or it runs out before a delivery arrives.';
+COMMENT ON COLUMN gold.reorder_proposals.product_sku IS 'Stock keeping unit (SKU): the key of the product.';
+COMMENT ON COLUMN gold.reorder_proposals.product_name IS
+    'Name in the current load, without line breaks. NULL: Keboola has none.';
+COMMENT ON COLUMN gold.reorder_proposals.product_type IS
+    'Type in the current load, such as cable. NULL: Keboola has none.';
 COMMENT ON COLUMN gold.reorder_proposals.total_stock IS 'Pieces that can be sold, in all warehouses.';
-COMMENT ON COLUMN gold.reorder_proposals.low_stock_threshold IS 'The threshold of its type in silver.stock_thresholds.';
+COMMENT ON COLUMN gold.reorder_proposals.low_stock_threshold IS
+    'Threshold of its type in silver.stock_thresholds, or of row * if the type has none.';
 COMMENT ON COLUMN gold.reorder_proposals.average_daily_decrease IS
-    'Pieces by which it went down a calendar day, as in gold.stock_forecast. NULL where history is too short.';
+    'Pieces per calendar day by which total_stock went down, as in gold.stock_forecast. NULL: less than 28 days of history.';
 COMMENT ON COLUMN gold.reorder_proposals.days_of_cover IS
-    'Days that total_stock lasts at that rate. NULL where history is too short, or nothing went.';
+    'Days that total_stock lasts at this rate. NULL: too little history, or the stock did not go down.';
 COMMENT ON COLUMN gold.reorder_proposals.lead_time_days IS
-    'Days from an order to its delivery, of its type in silver.stock_thresholds.';
+    'Days from an order to its delivery, by type in silver.stock_thresholds.';
 COMMENT ON COLUMN gold.reorder_proposals.cover_days IS
-    'Days that the stock should last after the delivery, of its type in silver.stock_thresholds.';
+    'Days that the stock should last after the delivery, by type in silver.stock_thresholds.';
 COMMENT ON COLUMN gold.reorder_proposals.reorder_quantity IS
-    'Pieces to order: the larger of the threshold and the average decrease of lead_time_days and cover_days, less total_stock, rounded up. 0: it is at its threshold, and nothing went.';
+    'Pieces to order, rounded up: the demand of lead_time_days + cover_days, or the threshold if that is more, minus total_stock. 0: the product is exactly at its threshold, and its stock did not go down.';
 COMMENT ON COLUMN gold.reorder_proposals.reason IS
-    'below its threshold (or at it); runs out before a delivery arrives. The first one stands where both hold, and says so where less than 28 days of history leave only the threshold.';
+    'below its threshold (or at it), or: runs out before a delivery arrives. If both are true, it is the first. With less than 28 days of history it is always the first, and says so.';
 COMMENT ON COLUMN gold.reorder_proposals.order_by IS
-    'The last day on which an order arrives in time, today at the earliest. Today where it is out, or history is too short to tell; NULL where nothing went in 28 days, or it lasts for more than 100 years.';
+    'Last day to order so that the delivery arrives in time; never before today. Today if the product is out, or history is too short to tell. NULL: the stock did not go down in 28 days, or lasts for more than 100 years.';

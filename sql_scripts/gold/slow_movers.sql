@@ -1,6 +1,6 @@
--- gold.slow_movers: what lies in stock and does not go?
+-- gold.slow_movers: which products lie in stock and do not move?
 -- Reads gold.stock_forecast, silver.products, silver.product_stock, silver.product_stock_history, silver.loaded_days.
--- The days are those of gold.stock_forecast: a product that was not there on all of them may be new, and is not listed.
+-- It looks at the days of gold.stock_forecast.  A product that lacks some of them may be new, so it is not listed.
 
 CREATE OR REPLACE VIEW gold.slow_movers AS
 WITH
@@ -11,8 +11,8 @@ slow AS (
     WHERE total_stock > 0 AND total_decrease = 0
 ),
 
--- Each keeps its columns from here on: PostgreSQL expects far fewer of them than there can be,
--- and would join them badly.
+-- The columns of slow are carried along instead of joined later: the planner expects far fewer rows than there can
+-- be, and would choose a slow join.
 steps AS (
     SELECT
         slow.*,
@@ -53,14 +53,16 @@ INNER JOIN silver.products ON products.product_sku = decreases.product_sku
 INNER JOIN silver.product_stock AS stock ON stock.product_sku = decreases.product_sku;
 
 COMMENT ON VIEW gold.slow_movers IS
-    'One row per product with stock whose total stock did not go down on any of the last 28 loaded days. Empty before there are as many.';
-COMMENT ON COLUMN gold.slow_movers.product_sku IS 'Stock keeping unit.';
-COMMENT ON COLUMN gold.slow_movers.product_name IS 'Name of the product.';
-COMMENT ON COLUMN gold.slow_movers.product_type IS 'Kind of product.';
-COMMENT ON COLUMN gold.slow_movers.product_status IS 'Active or Inactive.';
+    'One row per product with stock whose total stock did not go down on any of the last 28 loaded days. Empty until 29 days are loaded.';
+COMMENT ON COLUMN gold.slow_movers.product_sku IS 'Stock keeping unit (SKU): the key of the product.';
+COMMENT ON COLUMN gold.slow_movers.product_name IS
+    'Name in the current load, without line breaks. NULL: Keboola has none.';
+COMMENT ON COLUMN gold.slow_movers.product_type IS 'Type in the current load, such as cable. NULL: Keboola has none.';
+COMMENT ON COLUMN gold.slow_movers.product_status IS 'Active or Inactive, by is_active in Keboola.';
 COMMENT ON COLUMN gold.slow_movers.total_stock IS 'Pieces that can be sold, in all warehouses.';
-COMMENT ON COLUMN gold.slow_movers.quantity_on_hand IS 'Pieces on the shelf, in no warehouse more than are available there.';
+COMMENT ON COLUMN gold.slow_movers.quantity_on_hand IS
+    'Pieces on the shelf; in no warehouse more than can be sold there.';
 COMMENT ON COLUMN gold.slow_movers.space_taken_cm3 IS
-    'Cubic centimetres that the pieces on the shelf take: those of quantity_on_hand; quarantined and unavailable pieces are not counted. NULL where the volume is unknown.';
+    'Cubic centimetres that the pieces on the shelf take, those of quantity_on_hand. Quarantined and unavailable pieces are not counted. NULL: the volume is unknown.';
 COMMENT ON COLUMN gold.slow_movers.last_decrease IS
-    'The last day on which its total stock was below that of the day loaded before; NULL: on none since the first day of the history.';
+    'Last day on which total_stock was lower than on the loaded day before. NULL: never since the first loaded day.';

@@ -29,10 +29,11 @@ LEFT JOIN silver.product_history AS names
 WHERE ranges.status_before <> ranges.stock_status;
 
 COMMENT ON VIEW gold.status_changes IS
-    'One row per product and day on which its status was no longer that of the day it was loaded before.';
-COMMENT ON COLUMN gold.status_changes.date_key IS 'The day, in gold.dim_date.';
-COMMENT ON COLUMN gold.status_changes.product_sku IS 'Stock keeping unit.';
-COMMENT ON COLUMN gold.status_changes.product_name IS 'Name of the product on that day.';
-COMMENT ON COLUMN gold.status_changes.status_left IS 'Out of Stock, Low Stock or In Stock: what it was.';
-COMMENT ON COLUMN gold.status_changes.status_entered IS 'What it is since that day, by the thresholds of that day''s load.';
-COMMENT ON COLUMN gold.status_changes.total_stock IS 'Pieces on that day that could be sold, in all warehouses.';
+    'One row per product and day on which its status differs from that of the last day before on which it was loaded.';
+COMMENT ON COLUMN gold.status_changes.date_key IS 'Day, as in gold.dim_date.';
+COMMENT ON COLUMN gold.status_changes.product_sku IS 'Stock keeping unit (SKU): the key of the product.';
+COMMENT ON COLUMN gold.status_changes.product_name IS 'Name on that day, without line breaks. NULL: Keboola had none.';
+COMMENT ON COLUMN gold.status_changes.status_left IS 'Status before: Out of Stock, Low Stock or In Stock.';
+COMMENT ON COLUMN gold.status_changes.status_entered IS
+    'Status from that day on, by the thresholds at the time of its load.';
+COMMENT ON COLUMN gold.status_changes.total_stock IS 'Pieces that could be sold on that day, in all warehouses.';

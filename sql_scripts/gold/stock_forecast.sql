@@ -1,17 +1,17 @@
 -- gold.stock_forecast: how long will the stock last?
 -- Reads silver.products, silver.product_stock, silver.product_stock_history, silver.loaded_days.
--- The last loaded days are compared, each with the loaded day before it.  Only decreases count: what was bought in says
--- nothing about how fast it goes.  A product that was not there on all of them has no forecast.
+-- Each of the last 28 loaded days is compared with the loaded day before it.  Only decreases count, because deliveries
+-- say nothing about how fast a product sells.  A product that lacks one of these days has no forecast.
 
 CREATE OR REPLACE VIEW gold.stock_forecast AS
 WITH
 
--- The days that are compared, and the one before the first of them.
+-- 28 days to compare, and the day before the first of them.
 parameters (days_needed) AS (
     VALUES (28 + 1)
 ),
 
--- The newest is number 1.
+-- Numbered from the newest, which is 1.
 days AS (
     SELECT loaded_days.day, row_number() OVER (ORDER BY loaded_days.day DESC) AS number
     FROM silver.loaded_days
@@ -29,7 +29,7 @@ span AS (
     GROUP BY days_needed
 ),
 
--- Ranges begin and end on loaded days, so their days are counted by two numbers.
+-- Ranges begin and end on loaded days, so the difference of two day numbers is the number of loaded days.
 ranges AS (
     SELECT
         stock.product_sku,
@@ -73,7 +73,8 @@ forecasts AS (
     FROM silver.products
     CROSS JOIN span
     INNER JOIN silver.product_stock AS stock ON stock.product_sku = products.product_sku
-    LEFT JOIN decreases ON decreases.product_sku = products.product_sku  -- each has one; PostgreSQL expects far fewer
+    -- LEFT, although each product has a row: for an inner join the planner expects far too few rows.
+    LEFT JOIN decreases ON decreases.product_sku = products.product_sku
 )
 
 SELECT
@@ -84,7 +85,7 @@ SELECT
     days_with_data,
     round(decrease / calendar_days, 4) AS average_daily_decrease,
     round(cover, 1) AS days_of_cover,
-    -- nobody plans for more than a hundred years, and dates end somewhere
+    -- limit to 36,500 days, because dates have an upper bound
     CASE WHEN total_stock > 0 AND cover <= 36500 THEN last_day + ceil(cover)::integer END AS expected_stock_out_date,
     decrease AS total_decrease,
     calendar_days,
@@ -92,21 +93,23 @@ SELECT
 FROM forecasts;
 
 COMMENT ON VIEW gold.stock_forecast IS
-    'One row per product: how fast its total stock went down in the last 28 days with data, and how long it lasts at that rate.';
-COMMENT ON COLUMN gold.stock_forecast.product_sku IS 'Stock keeping unit.';
-COMMENT ON COLUMN gold.stock_forecast.product_name IS 'Name of the product.';
-COMMENT ON COLUMN gold.stock_forecast.product_type IS 'Kind of product.';
+    'One row per product: how fast its total stock went down on the last 28 loaded days, and how long it lasts at this rate.';
+COMMENT ON COLUMN gold.stock_forecast.product_sku IS 'Stock keeping unit (SKU): the key of the product.';
+COMMENT ON COLUMN gold.stock_forecast.product_name IS
+    'Name in the current load, without line breaks. NULL: Keboola has none.';
+COMMENT ON COLUMN gold.stock_forecast.product_type IS
+    'Type in the current load, such as cable. NULL: Keboola has none.';
 COMMENT ON COLUMN gold.stock_forecast.total_stock IS 'Pieces that can be sold, in all warehouses.';
 COMMENT ON COLUMN gold.stock_forecast.days_with_data IS
-    'How many of the last 29 loaded days (28, and the one before them) know the product; a forecast needs them all.';
+    'On how many of the last 29 loaded days (28 and the one before) the product was there. A forecast needs all 29.';
 COMMENT ON COLUMN gold.stock_forecast.average_daily_decrease IS
-    'Pieces by which it went down a calendar day, in those days; increases do not count. NULL where history is too short.';
+    'Pieces per calendar day by which total_stock went down on these days. Increases do not count. NULL: too little history.';
 COMMENT ON COLUMN gold.stock_forecast.days_of_cover IS
-    'Days that total_stock lasts at that rate; 0 where it is out. NULL where history is too short, or nothing went.';
+    'Days that total_stock lasts at this rate; 0 if it is out. NULL: too little history, or the stock did not go down.';
 COMMENT ON COLUMN gold.stock_forecast.expected_stock_out_date IS
-    'The first day without stock at that rate; NULL as days_of_cover, where it is out already, or in more than 100 years.';
+    'First day without stock at this rate. NULL: too little history, the stock did not go down, it is out already, or it lasts for more than 100 years.';
 COMMENT ON COLUMN gold.stock_forecast.total_decrease IS
-    'Pieces by which it went down in those days, all together. NULL where history is too short.';
+    'Pieces by which total_stock went down on these days in total. NULL: too little history.';
 COMMENT ON COLUMN gold.stock_forecast.calendar_days IS
-    'Calendar days from the first to the last of those days; average_daily_decrease is total_decrease by this number.';
-COMMENT ON COLUMN gold.stock_forecast.product_status IS 'Active or Inactive.';
+    'Calendar days from the first to the last of these days. average_daily_decrease is total_decrease / calendar_days.';
+COMMENT ON COLUMN gold.stock_forecast.product_status IS 'Active or Inactive, by is_active in Keboola.';

@@ -1,4 +1,4 @@
--- gold.stock_movements: what came and what went, product by product and day by day?
+-- gold.stock_movements: how did the stock of each product change from day to day?
 -- Reads silver.product_stock_history, silver.product_history, silver.loaded_days.
 
 CREATE OR REPLACE VIEW gold.stock_movements AS
@@ -17,7 +17,7 @@ ranges AS (
     WINDOW earlier AS (PARTITION BY product_sku ORDER BY valid_from)
 ),
 
--- A product that was not there the day before had none; what was there before the first day of all is unknown.
+-- A product that is new on a day opens with 0.  On the first loaded day the opening stock is unknown: NULL.
 movements AS (
     SELECT
         product_sku,
@@ -51,11 +51,12 @@ LEFT JOIN silver.product_history AS names
 WHERE movements.closing_stock IS DISTINCT FROM movements.opening_stock;
 
 COMMENT ON VIEW gold.stock_movements IS
-    'One row per product and day on which its total stock changed, against the day loaded before; and one for the first day of all.';
-COMMENT ON COLUMN gold.stock_movements.date_key IS 'The day, in gold.dim_date.';
-COMMENT ON COLUMN gold.stock_movements.product_sku IS 'Stock keeping unit.';
-COMMENT ON COLUMN gold.stock_movements.product_name IS 'Name of the product on that day; of one that left, its last.';
+    'One row per product and day on which its total stock differs from the loaded day before, and one for the first loaded day.';
+COMMENT ON COLUMN gold.stock_movements.date_key IS 'Day, as in gold.dim_date.';
+COMMENT ON COLUMN gold.stock_movements.product_sku IS 'Stock keeping unit (SKU): the key of the product.';
+COMMENT ON COLUMN gold.stock_movements.product_name IS
+    'Name on that day; for a product that is gone, its last name. NULL: Keboola had none.';
 COMMENT ON COLUMN gold.stock_movements.opening_stock IS
-    'Pieces on the day loaded before; 0 for a product that was not there, NULL on the first day of all.';
-COMMENT ON COLUMN gold.stock_movements.stock_change IS 'closing_stock less opening_stock; NULL on the first day of all.';
-COMMENT ON COLUMN gold.stock_movements.closing_stock IS 'Pieces on that day; 0 for a product that is no longer there.';
+    'Pieces on the loaded day before; 0 if the product was not there. NULL: first loaded day.';
+COMMENT ON COLUMN gold.stock_movements.stock_change IS 'closing_stock - opening_stock. NULL: first loaded day.';
+COMMENT ON COLUMN gold.stock_movements.closing_stock IS 'Pieces on that day; 0 if the product is no longer there.';

@@ -42,19 +42,25 @@ LEFT JOIN silver.stock_without_product ON stock_without_product.warehouse_id = w
 WHERE warehouses.is_loaded;
 
 COMMENT ON VIEW gold.warehouse_stock_summary IS
-    'One row per warehouse of the current load: products, pieces, and the space that they take.';
-COMMENT ON COLUMN gold.warehouse_stock_summary.warehouse_id IS 'The warehouse; ''unknown'' where it is missing.';
-COMMENT ON COLUMN gold.warehouse_stock_summary.warehouse_name IS 'Name of the warehouse.';
-COMMENT ON COLUMN gold.warehouse_stock_summary.warehouse_identifier IS 'Short code of the warehouse.';
-COMMENT ON COLUMN gold.warehouse_stock_summary.product_count IS 'Products that have a stock row here, with pieces or without.';
-COMMENT ON COLUMN gold.warehouse_stock_summary.products_in_stock IS 'Products of which at least a piece can be sold here.';
-COMMENT ON COLUMN gold.warehouse_stock_summary.quantity_available IS 'Pieces that can be sold, of all products.';
-COMMENT ON COLUMN gold.warehouse_stock_summary.quantity_on_hand IS 'Pieces on the shelf, of no product more than are available.';
+    'One row per warehouse of the current load: its products, its pieces, and the space that they take.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.warehouse_id IS
+    'Id of the warehouse in Keboola; unknown for stock without one.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.warehouse_name IS
+    'Latest name of the warehouse, without line breaks. NULL: Keboola has none.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.warehouse_identifier IS
+    'Latest short code of the warehouse. NULL: Keboola has none.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.product_count IS
+    'Products with a stock row in this warehouse, also those without pieces.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.products_in_stock IS
+    'Products of which at least one piece can be sold here.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.quantity_available IS 'Pieces that can be sold, of all known products.';
+COMMENT ON COLUMN gold.warehouse_stock_summary.quantity_on_hand IS
+    'Pieces on the shelf; of each product at most the pieces that can be sold.';
 COMMENT ON COLUMN gold.warehouse_stock_summary.quarantined_quantity IS 'Pieces held back for inspection.';
 COMMENT ON COLUMN gold.warehouse_stock_summary.quantity_unavailable IS 'Pieces that cannot be sold.';
 COMMENT ON COLUMN gold.warehouse_stock_summary.quantity_without_product IS
-    'Pieces of no known product, which the other columns do not count.';
+    'Pieces of unmatched stock that could be sold. No other column counts them.';
 COMMENT ON COLUMN gold.warehouse_stock_summary.space_taken_cm3 IS
-    'Cubic centimetres that the pieces on the shelf take, as far as volumes are known: those of quantity_on_hand; quarantined, unavailable and unknown pieces are not counted.';
+    'Cubic centimetres that the pieces on the shelf take, those of quantity_on_hand with a known volume. Quarantined, unavailable and unmatched pieces are not counted.';
 COMMENT ON COLUMN gold.warehouse_stock_summary.products_without_volume IS
-    'Products on the shelf whose volume is unknown, so that space_taken_cm3 lacks them.';
+    'Products on the shelf with unknown volume; space_taken_cm3 does not include them.';

@@ -1,4 +1,4 @@
--- silver.data_quality_counts: one row per day and rule that was broken on it.
+-- silver.data_quality_counts: one row per loaded day and rule that had issues on it.
 -- Reads silver.data_quality_issues, bronze.products, bronze.products_inventory_locations.
 
 CREATE TABLE IF NOT EXISTS silver.data_quality_counts (
@@ -15,16 +15,21 @@ CREATE TABLE IF NOT EXISTS silver.data_quality_counts (
 SELECT elt.add_column('silver.data_quality_counts', 'pieces', 'numeric');
 
 COMMENT ON TABLE silver.data_quality_counts IS
-    'One row per loaded day and rule that was broken on it; a day without a row of a rule had no issue of that kind.';
-COMMENT ON COLUMN silver.data_quality_counts.day IS 'The day, in silver.loaded_days.';
-COMMENT ON COLUMN silver.data_quality_counts.rule IS 'What is wrong, as in silver.data_quality_issues.';
-COMMENT ON COLUMN silver.data_quality_counts.severity IS 'error, warning or info.';
-COMMENT ON COLUMN silver.data_quality_counts.job IS 'The job that loaded the rows.';
-COMMENT ON COLUMN silver.data_quality_counts.issue_count IS 'Issues of this kind on that day.';
-COMMENT ON COLUMN silver.data_quality_counts.row_count IS 'All rows that the job loaded on that day.';
-COMMENT ON COLUMN silver.data_quality_counts.example_key IS 'The smallest row_key among them.';
+    'One row per loaded day and rule that had issues on it. No row: the rule had no issue on that day.';
+COMMENT ON COLUMN silver.data_quality_counts.day IS 'Loaded day, as in silver.loaded_days.';
+COMMENT ON COLUMN silver.data_quality_counts.rule IS
+    'Short name of the rule, such as missing_sku; silver.data_quality_rules explains each.';
+COMMENT ON COLUMN silver.data_quality_counts.severity IS
+    'error: a row or number was left out; warning: a value was changed or is doubtful; info: an optional value is missing.';
+COMMENT ON COLUMN silver.data_quality_counts.job IS 'Job that loaded the rows, such as products.';
+COMMENT ON COLUMN silver.data_quality_counts.issue_count IS
+    'Issues of this rule on that day. One row can have several.';
+COMMENT ON COLUMN silver.data_quality_counts.row_count IS
+    'All rows that the job loaded on that day, good ones included.';
+COMMENT ON COLUMN silver.data_quality_counts.example_key IS
+    'One row_key of silver.data_quality_issues, to look for: the smallest of that day.';
 COMMENT ON COLUMN silver.data_quality_counts.pieces IS
-    'Pieces that they concern, those of a product once; NULL where that is not known, and on days loaded by an older version.';
+    'Pieces that the issues concern; those of a product count once. NULL: not known, or loaded by an older version.';
 
 DROP TABLE IF EXISTS pg_temp.data_quality_counts_now;
 CREATE TEMP TABLE data_quality_counts_now AS
@@ -36,7 +41,7 @@ loaded (job, row_count) AS (
     SELECT 'products_inventory_locations', count(*) FROM bronze.products_inventory_locations
 ),
 
--- Two issues of a product concern the same pieces, two of stock rows others.
+-- All issues of one product concern the same pieces, so they count once.  Issues of stock rows add up.
 by_key AS (
     SELECT
         rule,

@@ -1,5 +1,5 @@
--- silver.data_quality_rules: one row per rule that product_issues.sql and stock_issues.sql look at.
--- Makes silver.data_quality_issues, too: one row per thing that silver could not hold, changed, or misses.
+-- silver.data_quality_rules: one row per rule that product_issues.sql and stock_issues.sql apply.
+-- Also creates silver.data_quality_issues: one row per row or value that silver leaves out, changes or lacks.
 
 CREATE TABLE IF NOT EXISTS silver.data_quality_rules (
     rule        text PRIMARY KEY,
@@ -8,12 +8,13 @@ CREATE TABLE IF NOT EXISTS silver.data_quality_rules (
     explanation text NOT NULL
 );
 
-COMMENT ON TABLE silver.data_quality_rules IS 'One row per rule of silver.data_quality_issues.';
-COMMENT ON COLUMN silver.data_quality_rules.rule IS 'What is wrong, in one word.';
+COMMENT ON TABLE silver.data_quality_rules IS
+    'One row per rule that silver.data_quality_issues can name, with its meaning.';
+COMMENT ON COLUMN silver.data_quality_rules.rule IS 'Short name of the rule, such as missing_sku.';
 COMMENT ON COLUMN silver.data_quality_rules.severity IS
-    'error: a row or number was left out; warning: a value was changed or is doubtful; info: something is missing that may be.';
-COMMENT ON COLUMN silver.data_quality_rules.job IS 'The job whose rows it looks at.';
-COMMENT ON COLUMN silver.data_quality_rules.explanation IS 'What the rule means and what is done.';
+    'error: a row or number was left out; warning: a value was changed or is doubtful; info: an optional value is missing.';
+COMMENT ON COLUMN silver.data_quality_rules.job IS 'Job whose rows the rule applies to, such as products.';
+COMMENT ON COLUMN silver.data_quality_rules.explanation IS 'What the rule means, and what silver does about it.';
 
 CREATE TABLE IF NOT EXISTS silver.data_quality_issues (
     rule           text   NOT NULL,
@@ -31,20 +32,23 @@ CREATE TABLE IF NOT EXISTS silver.data_quality_issues (
 SELECT elt.add_column('silver.data_quality_issues', 'pieces', 'numeric');
 
 COMMENT ON TABLE silver.data_quality_issues IS
-    'One row per thing of the current load that silver could not hold, changed, or misses.';
-COMMENT ON COLUMN silver.data_quality_issues.rule IS 'What is wrong, in one word.';
+    'One row per row or value of the current load that silver leaves out, changes or lacks.';
+COMMENT ON COLUMN silver.data_quality_issues.rule IS
+    'Short name of the rule, such as missing_sku; silver.data_quality_rules explains each.';
 COMMENT ON COLUMN silver.data_quality_issues.row_key IS
-    'Which row: SKU; SKU / warehouse; link / warehouse for stock without product; name for a product without SKU; a warehouse for its name.';
-COMMENT ON COLUMN silver.data_quality_issues.column_name IS 'Column of the bronze table that job loads.';
-COMMENT ON COLUMN silver.data_quality_issues.occurrence IS 'Counts the issues of one rule, row and column from 1.';
+    'Which row: a SKU; SKU / warehouse; link / warehouse for stock without product; the name of a product without SKU; or a warehouse, for its name.';
+COMMENT ON COLUMN silver.data_quality_issues.column_name IS 'Column of the bronze table that has the problem.';
+COMMENT ON COLUMN silver.data_quality_issues.occurrence IS
+    'Number from 1: tells issues apart that share rule, row_key and column_name.';
 COMMENT ON COLUMN silver.data_quality_issues.severity IS
-    'error: a row or number was left out; warning: a value was changed or is doubtful; info: something is missing that may be.';
-COMMENT ON COLUMN silver.data_quality_issues.job IS 'The job that loaded the row.';
-COMMENT ON COLUMN silver.data_quality_issues.value_received IS 'The value, or for a duplicate product the row, as received.';
-COMMENT ON COLUMN silver.data_quality_issues.value_used IS 'What silver holds in its place; NULL: nothing.';
-COMMENT ON COLUMN silver.data_quality_issues.explanation IS 'What the rule means and what was done.';
+    'error: a row or number was left out; warning: a value was changed or is doubtful; info: an optional value is missing.';
+COMMENT ON COLUMN silver.data_quality_issues.job IS 'Job that loaded the row, such as products.';
+COMMENT ON COLUMN silver.data_quality_issues.value_received IS
+    'Value as received; for duplicate_sku the whole row as text.';
+COMMENT ON COLUMN silver.data_quality_issues.value_used IS 'Value that silver holds instead. NULL: none.';
+COMMENT ON COLUMN silver.data_quality_issues.explanation IS 'What the rule means, and what silver did about it.';
 COMMENT ON COLUMN silver.data_quality_issues.pieces IS
-    'Pieces that it concerns: the total stock of the product; quantity_available of a stock row; what was taken off for on_hand_above_available, or is below 0. NULL: not known.';
+    'Pieces that the issue concerns. Products: total stock. Stock rows: quantity_available; for on_hand_above_available the pieces taken off, for negative_quantity the pieces below 0. NULL: not known.';
 
 DROP TABLE IF EXISTS pg_temp.data_quality_rules_now;
 CREATE TEMP TABLE data_quality_rules_now AS

@@ -1,7 +1,7 @@
 -- silver.loaded_days: one row per day that was loaded.
 -- Reads silver.products, silver.stock_levels, silver.stock_without_product.
--- A day that is loaded again is replaced; an earlier day can be loaded later (--date).
--- Histories hold these days and no others.
+-- Loading a day again replaces its row.  An earlier day can be loaded later (--date).
+-- The histories know these days only.
 
 CREATE TABLE IF NOT EXISTS silver.loaded_days (
     day                date    PRIMARY KEY,
@@ -12,14 +12,14 @@ CREATE TABLE IF NOT EXISTS silver.loaded_days (
 );
 
 COMMENT ON TABLE silver.loaded_days IS
-    'One row per day that was loaded, with what it held: the histories must add up to it.';
-COMMENT ON COLUMN silver.loaded_days.day IS 'The day: elt.run_date() of the run.';
+    'One row per day that was loaded, with its totals. A check compares the histories with them.';
+COMMENT ON COLUMN silver.loaded_days.day IS 'The day that the run loaded: elt.run_date().';
 COMMENT ON COLUMN silver.loaded_days.is_current IS
-    'Whether silver.products and silver.stock_levels hold this day: it was loaded last.';
+    'True for the day that was loaded last; silver.products and silver.stock_levels hold it.';
 COMMENT ON COLUMN silver.loaded_days.product_count IS 'Rows of silver.products on that day.';
 COMMENT ON COLUMN silver.loaded_days.stock_row_count IS
     'Rows of silver.stock_levels and silver.stock_without_product on that day.';
-COMMENT ON COLUMN silver.loaded_days.quantity_available IS 'Pieces in them that can be sold.';
+COMMENT ON COLUMN silver.loaded_days.quantity_available IS 'Pieces that can be sold, summed over those stock rows.';
 
 DROP TABLE IF EXISTS pg_temp.loaded_days_now;
 CREATE TEMP TABLE loaded_days_now AS

@@ -19,21 +19,23 @@ CREATE TABLE IF NOT EXISTS silver.product_history (
 );
 
 COMMENT ON TABLE silver.product_history IS
-    'One row per product and range of days on which its attributes stayed the same; product_key 0, without a SKU, is the unknown product.';
-COMMENT ON COLUMN silver.product_history.product_sku IS 'Stock keeping unit; empty for the unknown product.';
-COMMENT ON COLUMN silver.product_history.valid_from IS 'The first day on which this holds.';
-COMMENT ON COLUMN silver.product_history.valid_to IS 'The first day on which it no longer holds; infinity: it still does.';
-COMMENT ON COLUMN silver.product_history.is_current IS 'Whether it holds on the newest day.';
+    'One row per product and range of days on which its attributes stayed the same. The row of product_key 0 is the unknown product, whose SKU is empty.';
+COMMENT ON COLUMN silver.product_history.product_sku IS 'Stock keeping unit (SKU); empty for the unknown product.';
+COMMENT ON COLUMN silver.product_history.valid_from IS 'First day of the range; -infinity for the unknown product.';
+COMMENT ON COLUMN silver.product_history.valid_to IS 'First day after the range; infinity: the range has not ended.';
+COMMENT ON COLUMN silver.product_history.is_current IS 'True if the range has not ended.';
 COMMENT ON COLUMN silver.product_history.product_key IS
-    'Number of this version of the product; it never changes, also when the day is loaded again. 0: unknown.';
-COMMENT ON COLUMN silver.product_history.product_name IS 'Name of the product.';
-COMMENT ON COLUMN silver.product_history.product_type IS 'Kind of product.';
-COMMENT ON COLUMN silver.product_history.weight_g IS 'Weight in grams; NULL: unknown.';
-COMMENT ON COLUMN silver.product_history.length_cm IS 'Length in centimetres; NULL: unknown.';
-COMMENT ON COLUMN silver.product_history.width_cm IS 'Width in centimetres; NULL: unknown.';
-COMMENT ON COLUMN silver.product_history.height_cm IS 'Height in centimetres; NULL: unknown.';
-COMMENT ON COLUMN silver.product_history.is_active IS 'Whether the product is active.';
-COMMENT ON COLUMN silver.product_history.has_dimensions IS 'Whether length, width and height are all known.';
+    'Number of this version of the product, which facts refer to. It stays the same when a day is loaded again. 0: unknown product.';
+COMMENT ON COLUMN silver.product_history.product_name IS
+    'Name on these days, with a blank for each line break. NULL: Keboola had none.';
+COMMENT ON COLUMN silver.product_history.product_type IS 'Type on these days, such as cable. NULL: Keboola had none.';
+COMMENT ON COLUMN silver.product_history.weight_g IS 'Weight of a piece in grams on these days; NULL: unknown.';
+COMMENT ON COLUMN silver.product_history.length_cm IS 'Length of a piece in centimetres on these days; NULL: unknown.';
+COMMENT ON COLUMN silver.product_history.width_cm IS 'Width of a piece in centimetres on these days; NULL: unknown.';
+COMMENT ON COLUMN silver.product_history.height_cm IS 'Height of a piece in centimetres on these days; NULL: unknown.';
+COMMENT ON COLUMN silver.product_history.is_active IS
+    'True if the product was active on these days; false for the unknown product.';
+COMMENT ON COLUMN silver.product_history.has_dimensions IS 'True if length, width and height are all known.';
 
 INSERT INTO silver.product_history (
     product_sku, valid_from, valid_to, product_key, product_name, is_active, has_dimensions

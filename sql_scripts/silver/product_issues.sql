@@ -1,6 +1,6 @@
--- silver.data_quality_issues, the rows of job products: what is wrong with rows of bronze.products.
+-- silver.data_quality_issues, the rows of job products: problems in bronze.products.
 -- Reads bronze.products, silver.product_rows, silver.products, silver.product_stock, silver.stock_levels.
--- A row that silver.products does not use is listed once; what is wrong with its values no longer matters then.
+-- A row that silver.products leaves out is listed once.  Its values are not checked, because they are not used.
 
 DROP TABLE IF EXISTS pg_temp.product_issues_now;
 CREATE TEMP TABLE product_issues_now AS
@@ -124,6 +124,6 @@ FROM issues
 INNER JOIN silver.data_quality_rules AS rules ON rules.rule = issues.rule
 LEFT JOIN silver.product_stock AS stock
     ON stock.product_sku = issues.row_key
-    AND rules.rule <> 'missing_sku';  -- whose key is a name
+    AND rules.rule <> 'missing_sku';  -- its row_key is a name, not a SKU
 
 SELECT * FROM elt.publish_rows('silver.data_quality_issues', 'product_issues_now', $$job = 'products'$$);

@@ -1,5 +1,5 @@
--- silver.product_rows: one row per row of bronze.products that has a SKU: typed, and ranked among the rows of its SKU.
--- Reads bronze.products.  silver.products takes the row of rank 1; silver/product_issues.sql lists the others.
+-- silver.product_rows: one row per row of bronze.products with a SKU, typed, and ranked within its SKU.
+-- Reads bronze.products.  silver.products takes the rows of rank 1; silver/product_issues.sql lists the others.
 
 CREATE TABLE IF NOT EXISTS silver.product_rows (
     product_sku  text    NOT NULL,
@@ -16,23 +16,24 @@ CREATE TABLE IF NOT EXISTS silver.product_rows (
 );
 
 COMMENT ON TABLE silver.product_rows IS
-    'One row per row of bronze.products that has a SKU. Where several rows have one SKU, the row of rank 1 is used.';
-COMMENT ON COLUMN silver.product_rows.product_sku IS 'Stock keeping unit, without the blanks around it.';
+    'One row per row of bronze.products that has a SKU. If several rows have the same SKU, the one with sku_rank 1 is used.';
+COMMENT ON COLUMN silver.product_rows.product_sku IS 'Stock keeping unit (SKU), without the blanks around it.';
 COMMENT ON COLUMN silver.product_rows.sku_rank IS
-    'Place among the rows of this SKU: active ones first, then by the text of the whole row.';
+    '1 for the row that is used. Active rows come first, then the smallest text of the whole row.';
 COMMENT ON COLUMN silver.product_rows.product_name IS
-    'Name of the product, with a blank for each line break in it; NULL where it is missing.';
+    'Name in Keboola, with a blank for each line break. NULL: Keboola has none.';
 COMMENT ON COLUMN silver.product_rows.product_type IS
-    'Kind of product, with a blank for each line break in it; NULL where it is missing.';
+    'Type in Keboola, such as cable, with a blank for each line break. NULL: Keboola has none.';
 COMMENT ON COLUMN silver.product_rows.weight_g IS
-    'Weight in grams; NULL where it is missing, no number above 0, or in an unknown unit.';
+    'Weight of a piece in grams. NULL: missing, not a number above 0, or in an unknown unit.';
 COMMENT ON COLUMN silver.product_rows.length_cm IS
-    'Length in centimetres; NULL where it is missing, no number above 0, or in an unknown unit.';
-COMMENT ON COLUMN silver.product_rows.width_cm IS 'Width in centimetres; NULL as for length_cm.';
-COMMENT ON COLUMN silver.product_rows.height_cm IS 'Height in centimetres; NULL as for length_cm.';
-COMMENT ON COLUMN silver.product_rows.is_active IS 'True where is_active is 1 or true, false for anything else.';
+    'Length of a piece in centimetres. NULL: missing, not a number above 0, or in an unknown unit.';
+COMMENT ON COLUMN silver.product_rows.width_cm IS 'Width of a piece in centimetres; NULL as for length_cm.';
+COMMENT ON COLUMN silver.product_rows.height_cm IS 'Height of a piece in centimetres; NULL as for length_cm.';
+COMMENT ON COLUMN silver.product_rows.is_active IS
+    'True if is_active in Keboola is 1 or true; false for anything else.';
 COMMENT ON COLUMN silver.product_rows.received IS
-    'The row as received, where it is not used or a value of it may be an issue; NULL where all is well.';
+    'The row as received, if it is not used or a value may be an issue. NULL: nothing to report.';
 
 DROP TABLE IF EXISTS pg_temp.product_rows_now;
 CREATE TEMP TABLE product_rows_now AS
@@ -56,7 +57,7 @@ rows_with_sku AS (
     WHERE elt.to_text(bronze_row.sku) IS NOT NULL
 ),
 
--- A measure of 0 or less measures nothing.  MATERIALIZED: each number is parsed once.
+-- A measure of 0 or less is an error of the source and becomes NULL.  MATERIALIZED: each number is parsed once.
 typed AS MATERIALIZED (
     SELECT
         bronze_row,

@@ -1,5 +1,5 @@
--- silver.product_stock: one row per product: its stock in all warehouses, summed once for all who ask.
--- Reads silver.products, silver.stock_levels.
+-- silver.product_stock: one row per product, with its stock summed over all warehouses.
+-- Reads silver.products, silver.stock_levels.  The sums are kept, because several gold views need them.
 
 CREATE TABLE IF NOT EXISTS silver.product_stock (
     product_sku          text    PRIMARY KEY,
@@ -11,14 +11,16 @@ CREATE TABLE IF NOT EXISTS silver.product_stock (
 );
 
 COMMENT ON TABLE silver.product_stock IS
-    'One row per product of silver.products: its stock in all warehouses. A product without stock rows has a stock of 0.';
-COMMENT ON COLUMN silver.product_stock.product_sku IS 'The product.';
-COMMENT ON COLUMN silver.product_stock.total_stock IS 'Pieces that can be sold: quantity_available of all warehouses.';
-COMMENT ON COLUMN silver.product_stock.quantity_on_hand IS 'Pieces on the shelf, in no warehouse more than are available there.';
-COMMENT ON COLUMN silver.product_stock.quarantined_quantity IS 'Pieces held back for inspection.';
-COMMENT ON COLUMN silver.product_stock.quantity_unavailable IS 'Pieces that cannot be sold.';
+    'One row per product of silver.products: its stock in all warehouses. Products without stock rows have 0.';
+COMMENT ON COLUMN silver.product_stock.product_sku IS 'SKU, as in silver.products.';
+COMMENT ON COLUMN silver.product_stock.total_stock IS
+    'Pieces that can be sold: quantity_available summed over all warehouses.';
+COMMENT ON COLUMN silver.product_stock.quantity_on_hand IS
+    'Pieces on the shelf; in no warehouse more than quantity_available there.';
+COMMENT ON COLUMN silver.product_stock.quarantined_quantity IS 'Pieces held back for inspection, in all warehouses.';
+COMMENT ON COLUMN silver.product_stock.quantity_unavailable IS 'Pieces that cannot be sold, in all warehouses.';
 COMMENT ON COLUMN silver.product_stock.warehouse_count IS
-    'Warehouses that have a stock row of the product; an unknown one counts as one.';
+    'Warehouses with a stock row of the product, the unknown warehouse included.';
 
 DROP TABLE IF EXISTS pg_temp.product_stock_now;
 CREATE TEMP TABLE product_stock_now AS

@@ -1,7 +1,7 @@
 -- silver.product_stock_history: one row per product and range of days on which its total stock and status
 -- stayed the same.
 -- Reads silver.products, silver.product_stock, silver.stock_thresholds, silver.loaded_days.
--- The status is that of the day it was loaded; a threshold that is edited later changes no past day.
+-- The status comes from the thresholds at the time of the load.  Editing a threshold later changes no past day.
 
 CREATE TABLE IF NOT EXISTS silver.product_stock_history (
     product_sku  text    NOT NULL,
@@ -14,10 +14,12 @@ CREATE TABLE IF NOT EXISTS silver.product_stock_history (
 
 COMMENT ON TABLE silver.product_stock_history IS
     'One row per product and range of days on which its total stock and its status stayed the same.';
-COMMENT ON COLUMN silver.product_stock_history.product_sku IS 'The product.';
-COMMENT ON COLUMN silver.product_stock_history.valid_from IS 'The first day on which this holds.';
-COMMENT ON COLUMN silver.product_stock_history.valid_to IS 'The first day on which it no longer holds; infinity: it still does.';
-COMMENT ON COLUMN silver.product_stock_history.total_stock IS 'Pieces that can be sold: quantity_available of all warehouses.';
+COMMENT ON COLUMN silver.product_stock_history.product_sku IS 'SKU, as in silver.products.';
+COMMENT ON COLUMN silver.product_stock_history.valid_from IS 'First day of the range.';
+COMMENT ON COLUMN silver.product_stock_history.valid_to IS
+    'First day after the range; infinity: the range has not ended.';
+COMMENT ON COLUMN silver.product_stock_history.total_stock IS
+    'Pieces that could be sold on these days, in all warehouses.';
 COMMENT ON COLUMN silver.product_stock_history.stock_status IS
     'Out of Stock, Low Stock or In Stock, by the thresholds at the time of the load.';
 

@@ -1,5 +1,5 @@
 -- silver.products: one row per SKU.  Reads silver.product_rows.
--- Rows without a SKU, and all but one row of a SKU, are listed in silver.data_quality_issues.
+-- Rows that it leaves out (no SKU, or a duplicate of a SKU) are listed in silver.data_quality_issues.
 
 CREATE TABLE IF NOT EXISTS silver.products (
     product_sku    text    PRIMARY KEY,
@@ -14,20 +14,20 @@ CREATE TABLE IF NOT EXISTS silver.products (
 );
 
 COMMENT ON TABLE silver.products IS
-    'One row per SKU. Where several rows name a SKU, an active one wins, then the one whose text is smallest.';
-COMMENT ON COLUMN silver.products.product_sku IS 'Stock keeping unit, without the blanks around it.';
+    'One row per SKU. If several rows have the same SKU, an active one is used, then the one with the smallest text.';
+COMMENT ON COLUMN silver.products.product_sku IS 'Stock keeping unit (SKU), without the blanks around it.';
 COMMENT ON COLUMN silver.products.product_name IS
-    'Name of the product, with a blank for each line break in it; NULL where it is missing.';
+    'Name in Keboola, with a blank for each line break. NULL: Keboola has none.';
 COMMENT ON COLUMN silver.products.product_type IS
-    'Kind of product, with a blank for each line break in it; NULL where it is missing.';
+    'Type in Keboola, such as cable, with a blank for each line break. NULL: Keboola has none.';
 COMMENT ON COLUMN silver.products.weight_g IS
-    'Weight in grams; NULL where it is missing, no number above 0, or in an unknown unit.';
+    'Weight of a piece in grams. NULL: missing, not a number above 0, or in an unknown unit.';
 COMMENT ON COLUMN silver.products.length_cm IS
-    'Length in centimetres; NULL where it is missing, no number above 0, or in an unknown unit.';
-COMMENT ON COLUMN silver.products.width_cm IS 'Width in centimetres; NULL as for length_cm.';
-COMMENT ON COLUMN silver.products.height_cm IS 'Height in centimetres; NULL as for length_cm.';
-COMMENT ON COLUMN silver.products.is_active IS 'True where is_active is 1 or true, false for anything else.';
-COMMENT ON COLUMN silver.products.has_dimensions IS 'Whether length, width and height are all known.';
+    'Length of a piece in centimetres. NULL: missing, not a number above 0, or in an unknown unit.';
+COMMENT ON COLUMN silver.products.width_cm IS 'Width of a piece in centimetres; NULL as for length_cm.';
+COMMENT ON COLUMN silver.products.height_cm IS 'Height of a piece in centimetres; NULL as for length_cm.';
+COMMENT ON COLUMN silver.products.is_active IS 'True if is_active in Keboola is 1 or true; false for anything else.';
+COMMENT ON COLUMN silver.products.has_dimensions IS 'True if length, width and height are all known.';
 
 DROP TABLE IF EXISTS pg_temp.products_now;
 CREATE TEMP TABLE products_now AS

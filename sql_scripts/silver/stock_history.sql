@@ -1,6 +1,6 @@
 -- silver.stock_history: one row per product, warehouse and range of days on which the stock stayed the same.
 -- Reads silver.stock_levels, silver.stock_without_product, silver.loaded_days.
--- Ranges take a ninetieth of the space that a row a day would: benchmarks/history_storage.py.
+-- Ranges take about 1/90 of the space of one row per day: benchmarks/history_storage.py.
 
 CREATE TABLE IF NOT EXISTS silver.stock_history (
     product_sku          text    NOT NULL,
@@ -15,17 +15,20 @@ CREATE TABLE IF NOT EXISTS silver.stock_history (
 );
 
 COMMENT ON TABLE silver.stock_history IS
-    'One row per product, warehouse and range of days on which the stock stayed the same. A day: WHERE valid_from <= day AND valid_to > day.';
-COMMENT ON COLUMN silver.stock_history.product_sku IS 'The product; empty for stock without a product.';
-COMMENT ON COLUMN silver.stock_history.warehouse_id IS 'The warehouse; ''unknown'' where it is missing.';
-COMMENT ON COLUMN silver.stock_history.valid_from IS 'The first day on which this holds.';
-COMMENT ON COLUMN silver.stock_history.valid_to IS 'The first day on which it no longer holds; infinity: it still does.';
-COMMENT ON COLUMN silver.stock_history.quantity_available IS 'Pieces that can be sold.';
-COMMENT ON COLUMN silver.stock_history.quantity_on_hand IS 'Pieces on the shelf, not more than are available.';
-COMMENT ON COLUMN silver.stock_history.quarantined_quantity IS 'Pieces held back for inspection.';
-COMMENT ON COLUMN silver.stock_history.quantity_unavailable IS 'Pieces that cannot be sold.';
+    'One row per product, warehouse and range of days on which the stock stayed the same. For one day: WHERE valid_from <= day AND valid_to > day.';
+COMMENT ON COLUMN silver.stock_history.product_sku IS
+    'SKU, as in silver.product_history; empty for stock without a product.';
+COMMENT ON COLUMN silver.stock_history.warehouse_id IS
+    'Id of the warehouse in Keboola; unknown if the stock row has none.';
+COMMENT ON COLUMN silver.stock_history.valid_from IS 'First day of the range.';
+COMMENT ON COLUMN silver.stock_history.valid_to IS 'First day after the range; infinity: the range has not ended.';
+COMMENT ON COLUMN silver.stock_history.quantity_available IS 'Pieces that could be sold on these days.';
+COMMENT ON COLUMN silver.stock_history.quantity_on_hand IS
+    'Pieces on the shelf on these days; never above quantity_available.';
+COMMENT ON COLUMN silver.stock_history.quarantined_quantity IS 'Pieces held back for inspection on these days.';
+COMMENT ON COLUMN silver.stock_history.quantity_unavailable IS 'Pieces that could not be sold on these days.';
 
--- A view and no copy of every row: while a run publishes, nobody else writes these tables.
+-- A view is enough, without a copy of the rows: while a run publishes, nobody else writes these tables.
 DROP VIEW IF EXISTS pg_temp.stock_today;
 CREATE TEMP VIEW stock_today AS
 SELECT

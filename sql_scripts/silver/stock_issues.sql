@@ -1,6 +1,7 @@
--- silver.data_quality_issues, the rows of job products_inventory_locations: what is wrong with its stock rows.
+-- silver.data_quality_issues, the rows of job products_inventory_locations: problems in its stock rows.
 -- Reads silver.stock_rows, silver.stock_levels, bronze.products_inventory_locations.
--- A row that is not used is listed once; what is wrong with its values no longer matters then.
+-- A duplicate, or a row without a product, is listed once.  Its values are not checked, because silver.stock_levels
+-- leaves the row out.
 
 DROP TABLE IF EXISTS pg_temp.stock_issues_now;
 CREATE TEMP TABLE stock_issues_now AS
@@ -44,7 +45,7 @@ used_quantities AS (
     ) AS quantities (column_name, value_received, number_received, number_used)
 ),
 
--- A name that a whole warehouse has is listed once, and not with each of its rows.
+-- The rows of a warehouse repeat its name.  A problem in the name is listed once per warehouse, not once per row.
 warehouses AS (
     SELECT DISTINCT warehouse_id, warehouse_name, warehouse_identifier FROM bronze.products_inventory_locations
 ),
@@ -57,7 +58,7 @@ texts_of_warehouses AS (
     ) AS texts (column_name, value_received)
 ),
 
--- Without pieces: not known.
+-- pieces is NULL where the number of pieces is not known.
 issues (rule, row_key, column_name, value_received, value_used, pieces) AS (
     SELECT
         'stock_without_product',

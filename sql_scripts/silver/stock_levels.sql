@@ -1,5 +1,5 @@
 -- silver.stock_levels: one row per product and warehouse.  Reads silver.stock_rows.
--- Rows without a product, duplicates, and every value that was changed are listed in silver.data_quality_issues.
+-- silver.data_quality_issues lists rows without a product, duplicates, and every changed value.
 
 CREATE TABLE IF NOT EXISTS silver.stock_levels (
     product_sku               text    NOT NULL,
@@ -16,28 +16,29 @@ CREATE TABLE IF NOT EXISTS silver.stock_levels (
 );
 
 COMMENT ON TABLE silver.stock_levels IS
-    'One row per product and warehouse. Stock linked to any row of a SKU counts for it; a quantity that is no number counts as 0.';
-COMMENT ON COLUMN silver.stock_levels.product_sku IS 'The product, in silver.products.';
-COMMENT ON COLUMN silver.stock_levels.warehouse_id IS 'The warehouse; ''unknown'' where it is missing.';
+    'One row per product and warehouse. If several rows have the same SKU, the stock of all of them is added up. A quantity that is not a number counts as 0.';
+COMMENT ON COLUMN silver.stock_levels.product_sku IS 'SKU, as in silver.products.';
+COMMENT ON COLUMN silver.stock_levels.warehouse_id IS
+    'Id of the warehouse in Keboola; unknown if the stock row has none.';
 COMMENT ON COLUMN silver.stock_levels.warehouse_name IS
-    'Name of the warehouse, with a blank for each line break in it; NULL where it is missing.';
+    'Name in Keboola, with a blank for each line break. NULL: Keboola has none.';
 COMMENT ON COLUMN silver.stock_levels.warehouse_identifier IS
-    'Short code of the warehouse, of one line as its name; NULL where it is missing.';
+    'Short code in Keboola, with a blank for each line break. NULL: Keboola has none.';
 COMMENT ON COLUMN silver.stock_levels.quantity_available IS 'Pieces that can be sold.';
 COMMENT ON COLUMN silver.stock_levels.quantity_on_hand IS
-    'Pieces on the shelf; set to quantity_available where the number received is higher.';
+    'Pieces on the shelf; lowered to quantity_available if the source says more.';
 COMMENT ON COLUMN silver.stock_levels.quantity_on_hand_received IS
-    'Pieces on the shelf as received; NULL where that is no number.';
+    'Pieces on the shelf as received, before they were lowered. NULL: not a number.';
 COMMENT ON COLUMN silver.stock_levels.quarantined_quantity IS 'Pieces held back for inspection.';
 COMMENT ON COLUMN silver.stock_levels.quantity_unavailable IS 'Pieces that cannot be sold.';
 COMMENT ON COLUMN silver.stock_levels.bronze_row_count IS
-    'Rows of bronze that name this product and warehouse, duplicates included; they are summed without duplicates.';
+    'Bronze rows of this product and warehouse, duplicates included. Duplicates are not added up.';
 
 DROP TABLE IF EXISTS pg_temp.stock_levels_now;
 CREATE TEMP TABLE stock_levels_now AS
 WITH
 
--- The owner's decision: no more pieces on hand than are available.
+-- The owner decided: quantity_on_hand is at most quantity_available (docs/inventory.md).
 used AS (
     SELECT
         product_sku,
@@ -54,7 +55,7 @@ used AS (
     WHERE product_sku IS NOT NULL AND is_used
 )
 
--- Most rows stand alone: what needs no sum is not summed.
+-- Fast path: most products have one row per warehouse, so only the others are summed.
 SELECT * FROM used WHERE bronze_row_count = 1
 
 UNION ALL

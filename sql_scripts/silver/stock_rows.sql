@@ -1,6 +1,7 @@
--- silver.stock_rows: one row per row of bronze.products_inventory_locations: typed, with its product, and ranked among
--- the rows of its link and warehouse.  Reads bronze.products_inventory_locations, bronze.products.
--- silver.stock_levels and silver.stock_without_product sum the rows that are used; stock_issues.sql lists the others.
+-- silver.stock_rows: one row per row of bronze.products_inventory_locations: typed, with its product, and ranked within
+-- its link and warehouse.  Reads bronze.products_inventory_locations, bronze.products.
+-- silver.stock_levels adds up the used rows of products; silver.stock_without_product adds up all rows without one.
+-- silver/stock_issues.sql lists duplicates and rows without a product.
 
 CREATE TABLE IF NOT EXISTS silver.stock_rows (
     link_id              text    NOT NULL,
@@ -20,34 +21,35 @@ CREATE TABLE IF NOT EXISTS silver.stock_rows (
 );
 
 COMMENT ON TABLE silver.stock_rows IS
-    'One row per row of bronze.products_inventory_locations. A link that names a warehouse twice counts once.';
+    'One row per row of bronze.products_inventory_locations. If a link has two rows for a warehouse, only one of them counts for the product.';
 COMMENT ON COLUMN silver.stock_rows.link_id IS
-    'Link to bronze.products, good for this load only; empty where it is missing.';
-COMMENT ON COLUMN silver.stock_rows.warehouse_id IS 'The warehouse; ''unknown'' where it is missing.';
+    'Link to bronze.products.inventory_locations, valid within this load only; empty if missing.';
+COMMENT ON COLUMN silver.stock_rows.warehouse_id IS
+    'Id of the warehouse in Keboola; unknown if the stock row has none.';
 COMMENT ON COLUMN silver.stock_rows.link_rank IS
-    'Place among the rows of this link and warehouse: the one with the highest quantities first.';
+    'Rank among the rows of this link and warehouse; 1 for the highest quantities.';
 COMMENT ON COLUMN silver.stock_rows.is_used IS
-    'Whether it counts: rank 1, or of an unknown warehouse, for such rows may come from several.';
-COMMENT ON COLUMN silver.stock_rows.row_count IS 'Rows that name this product and warehouse, this one included.';
-COMMENT ON COLUMN silver.stock_rows.product_sku IS 'The product that has this link; NULL: none with a SKU has.';
+    'True if the row counts for its product: rank 1, or no warehouse id. Rows without a warehouse id all count, because they may come from different warehouses.';
+COMMENT ON COLUMN silver.stock_rows.row_count IS
+    'Rows of this product and warehouse, this one included; 1 for a row without a product.';
+COMMENT ON COLUMN silver.stock_rows.product_sku IS
+    'SKU of the product with this link; NULL: no product with a SKU has it.';
 COMMENT ON COLUMN silver.stock_rows.warehouse_name IS
-    'Name of the warehouse, with a blank for each line break in it; NULL where it is missing.';
+    'Name in Keboola, with a blank for each line break. NULL: Keboola has none.';
 COMMENT ON COLUMN silver.stock_rows.warehouse_identifier IS
-    'Short code of the warehouse, of one line as its name; NULL where it is missing.';
-COMMENT ON COLUMN silver.stock_rows.quantity_available IS 'Pieces that can be sold; NULL where that is no number.';
-COMMENT ON COLUMN silver.stock_rows.quantity_on_hand IS 'Pieces on the shelf, as received; NULL where that is no number.';
-COMMENT ON COLUMN silver.stock_rows.quarantined_quantity IS
-    'Pieces held back for inspection; NULL where that is no number.';
-COMMENT ON COLUMN silver.stock_rows.quantity_unavailable IS
-    'Pieces that cannot be sold; NULL where that is no number.';
+    'Short code in Keboola, with a blank for each line break. NULL: Keboola has none.';
+COMMENT ON COLUMN silver.stock_rows.quantity_available IS 'Pieces that can be sold; NULL: not a number.';
+COMMENT ON COLUMN silver.stock_rows.quantity_on_hand IS 'Pieces on the shelf, as received; NULL: not a number.';
+COMMENT ON COLUMN silver.stock_rows.quarantined_quantity IS 'Pieces held back for inspection; NULL: not a number.';
+COMMENT ON COLUMN silver.stock_rows.quantity_unavailable IS 'Pieces that cannot be sold; NULL: not a number.';
 COMMENT ON COLUMN silver.stock_rows.received IS
-    'The row as received, where it is not used or a value of it is an issue; NULL where all is well.';
+    'The row as received, if it is not used or a value is an issue. NULL: nothing to report.';
 
 DROP TABLE IF EXISTS pg_temp.stock_rows_now;
 CREATE TEMP TABLE stock_rows_now AS
 WITH
 
--- Identical products share a link; one of their SKUs is taken, so that stock is not doubled.
+-- Identical products share a link.  The stock goes to one SKU, the smallest, so that it is not counted twice.
 links AS (
     SELECT inventory_locations AS link_id, min(elt.to_text(sku)) AS product_sku
     FROM bronze.products
@@ -88,7 +90,7 @@ counted AS (
         AND several.warehouse_id = typed.warehouse_id
 ),
 
--- Most rows stand alone, so only the others are sorted.
+-- Fast path: most products have one row per warehouse, so only the others are sorted.
 ranked AS (
     SELECT *, 1 AS link_rank FROM counted WHERE row_count = 1 AND product_sku IS NOT NULL
 

@@ -1,5 +1,5 @@
--- silver.stock_without_product: one row per warehouse that has unmatched stock: its link leads to no product.
--- Reads silver.stock_rows.  Each row that is summed is listed in silver.data_quality_issues.
+-- silver.stock_without_product: one row per warehouse with unmatched stock, which has no product with a SKU.
+-- Reads silver.stock_rows.  silver.data_quality_issues lists each row that is added up here.
 
 CREATE TABLE IF NOT EXISTS silver.stock_without_product (
     warehouse_id         text    PRIMARY KEY,
@@ -13,17 +13,20 @@ CREATE TABLE IF NOT EXISTS silver.stock_without_product (
 );
 
 COMMENT ON TABLE silver.stock_without_product IS
-    'One row per warehouse: the sum of its stock rows whose link leads to no product with a SKU.';
-COMMENT ON COLUMN silver.stock_without_product.warehouse_id IS 'The warehouse; ''unknown'' where it is missing.';
-COMMENT ON COLUMN silver.stock_without_product.warehouse_name IS 'Name of the warehouse, with a blank for each line break in it; NULL where it is missing.';
+    'One row per warehouse: the sum of its stock rows whose link matches no product with a SKU.';
+COMMENT ON COLUMN silver.stock_without_product.warehouse_id IS
+    'Id of the warehouse in Keboola; unknown if the stock row has none.';
+COMMENT ON COLUMN silver.stock_without_product.warehouse_name IS
+    'Name in Keboola, the smallest text if rows differ. NULL: Keboola has none.';
 COMMENT ON COLUMN silver.stock_without_product.warehouse_identifier IS
-    'Short code of the warehouse, of one line as its name; NULL where it is missing.';
-COMMENT ON COLUMN silver.stock_without_product.quantity_available IS 'Pieces that could be sold, if it were known what they are.';
+    'Short code in Keboola, the smallest text if rows differ. NULL: Keboola has none.';
+COMMENT ON COLUMN silver.stock_without_product.quantity_available IS
+    'Pieces that could be sold if their product were known.';
 COMMENT ON COLUMN silver.stock_without_product.quantity_on_hand IS
-    'Pieces on the shelf, in no row more than are available there.';
+    'Pieces on the shelf; in each row at most the available ones.';
 COMMENT ON COLUMN silver.stock_without_product.quarantined_quantity IS 'Pieces held back for inspection.';
 COMMENT ON COLUMN silver.stock_without_product.quantity_unavailable IS 'Pieces that cannot be sold.';
-COMMENT ON COLUMN silver.stock_without_product.bronze_row_count IS 'Rows of bronze that were summed.';
+COMMENT ON COLUMN silver.stock_without_product.bronze_row_count IS 'Bronze rows that were added up.';
 
 DROP TABLE IF EXISTS pg_temp.stock_without_product_now;
 CREATE TEMP TABLE stock_without_product_now AS

@@ -1,6 +1,6 @@
 -- silver.warehouses: one row per warehouse that was ever loaded.
 -- Reads silver.stock_levels, silver.stock_without_product.
--- A warehouse that is no longer loaded stays as it was last seen, because the history refers to it.
+-- A warehouse that is no longer loaded keeps its last name, because the history refers to it.
 
 CREATE TABLE IF NOT EXISTS silver.warehouses (
     warehouse_id         text    PRIMARY KEY,
@@ -11,14 +11,16 @@ CREATE TABLE IF NOT EXISTS silver.warehouses (
 );
 
 COMMENT ON TABLE silver.warehouses IS
-    'One row per warehouse that was ever loaded, and the unknown one (warehouse_key 0). Names are the latest.';
-COMMENT ON COLUMN silver.warehouses.warehouse_id IS 'The warehouse; ''unknown'' for stock that names none.';
-COMMENT ON COLUMN silver.warehouses.warehouse_key IS 'Number of the warehouse here; it never changes. 0: unknown.';
+    'One row per warehouse that was ever loaded, and one for the unknown warehouse (warehouse_key 0). Names are the latest.';
+COMMENT ON COLUMN silver.warehouses.warehouse_id IS
+    'Id of the warehouse in Keboola; unknown stands for stock rows without one.';
+COMMENT ON COLUMN silver.warehouses.warehouse_key IS
+    'Number that facts refer to. It never changes. 0: unknown warehouse.';
 COMMENT ON COLUMN silver.warehouses.warehouse_name IS
-    'Name of the warehouse; where rows differ, the smallest text; NULL where none has one.';
+    'Latest name, the smallest text if rows differ. NULL: Keboola has none.';
 COMMENT ON COLUMN silver.warehouses.warehouse_identifier IS
-    'Short code of the warehouse; where rows differ, the smallest text; NULL where none has one.';
-COMMENT ON COLUMN silver.warehouses.is_loaded IS 'Whether the current load has stock in this warehouse.';
+    'Latest short code, the smallest text if rows differ. NULL: Keboola has none.';
+COMMENT ON COLUMN silver.warehouses.is_loaded IS 'True if the current load has stock in this warehouse.';
 
 INSERT INTO silver.warehouses (warehouse_id, warehouse_key, warehouse_name, is_loaded)
 VALUES ('unknown', 0, 'Unknown warehouse', false)

@@ -1,4 +1,4 @@
-"""elt.add_column: a table evolves once, and on every other day nobody waits for it."""
+"""elt.add_column: it adds a column once, and on all other days it locks nothing."""
 
 from __future__ import annotations
 

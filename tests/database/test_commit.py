@@ -1,4 +1,4 @@
-"""What the history says where the connection is lost at COMMIT: what readers see, whatever the run was told."""
+"""The connection is lost at COMMIT: the history must say what readers see, whether or not the run got an answer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_lost_answer_to_commit_is_asked_for_and_the_run_is_published(monday: P
     assert {record.status for record in result.records} == {"published"}
     assert monday.day("silver.a") == monday.day("bronze.c") == "tuesday"
     assert newest_run(monday) == ("done", None)
-    # the answer may be faster than the cut, which then comes at the next statement
+    # the answer may arrive before the cut; then the next statement is cut
     told = ["the connection was lost while PostgreSQL answered COMMIT; asked again: it is published"]
     told += ["warning: what was published stays, but: "] if how == "at once" else []
     assert any(text in monday.output for text in told)
@@ -96,7 +96,7 @@ def test_a_failed_group_beside_a_published_one_stays_what_it_was(monday: Project
 
 
 class AnotherRun:
-    """Waits in the server's queue for the run lock from the first slice on, so nobody can get it before."""
+    """Queues for the run lock when the first slice is read, so that no other session gets it first."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -115,7 +115,7 @@ class AnotherRun:
         assert self.began.result(30) == 3
 
     def ends(self) -> dict[int, str]:
-        """The status of each run, once this one has begun."""
+        """The status of each run, as soon as this one has begun."""
         self.has_begun()
         found = dict(query(self.connection, "SELECT run_id, status FROM elt.runs"))
         self.connection.close()
@@ -163,7 +163,7 @@ WAITING = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = curr
 
 
 def test_a_lost_standby_does_not_keep_the_question_waiting(monday: Project) -> None:
-    """COMMIT waits for a standby that is gone, and its connection is lost: asking must not wait for it, too."""
+    """COMMIT waits for a dead standby and its connection is lost. The question after it must not wait for it."""
     database, running = monday.database, []
     rest = (monday.root / "sql_scripts/silver/c.sql").read_text()
     monday.script("silver/c.sql", f"SELECT set_config('synchronous_commit', 'on', true);\n{rest}")
@@ -175,11 +175,11 @@ def test_a_lost_standby_does_not_keep_the_question_waiting(monday: Project) -> N
         execute(administrator, "SELECT pg_reload_conf()")
         running.append(start_thread(monday.run, "a run"))
         await_rows(monday, f"SELECT {WAITING}")
-        # from now on every session waits for the standby, the one that asks, too
+        # from now on every session waits for the standby, also the one that asks
         execute(administrator, f"ALTER DATABASE {database.name} RESET synchronous_commit")
         execute(administrator, f"SELECT pg_terminate_backend(pid) {WAITING}")
         await_rows(monday, "SELECT FROM elt.runs WHERE run_id = 2 AND status = 'done'")
-        # it has its answer, and goes on to what comes after the publish, where it may wait
+        # it has its answer and continues after the publish, where it may wait
         await_rows(monday, f"SELECT {WAITING} AND query LIKE '%DROP TABLE%'")
     finally:
         execute(administrator, "ALTER SYSTEM RESET synchronous_standby_names")
@@ -218,7 +218,7 @@ def test_a_failure_is_written_down_only_while_the_run_is_running(database: Empty
 
 
 def cut_often(project: Project, count: int) -> None:
-    """Lose the connection at COMMIT so many times: exit code, history and readers agree."""
+    """Lose the connection at COMMIT `count` times: exit code, history and readers must agree."""
     print(f"ELT_TEST_SEED={SEED}")
     dice = random.Random(SEED)
     project.put_day("day 0")

@@ -1,4 +1,4 @@
-"""The columns of the bronze table are a contract: what is exported, what is missing, what can't stop a load."""
+"""The columns of the bronze table are a contract: which are exported, what happens if one is missing or new."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def source(*columns: str) -> SourceTable:
 
 @pytest.fixture
 def monday(monday: Project) -> Project:
-    """A project that was loaded on monday; on tuesday c has no column v, but one called value."""
+    """A project that was loaded on monday. On tuesday table c has column "value" instead of "v"."""
     monday.put("c", [(str(number), "tuesday") for number in range(1, 11)], columns=["id", "value"])
     return monday
 
@@ -116,7 +116,7 @@ def test_several_missing_columns_are_named_each_with_its_nearest(project: Projec
 
 
 def test_the_printed_renames_can_be_typed_as_they_are_whatever_the_source_calls_its_columns(project: Project) -> None:
-    """Reserved words, two columns that are near to the same one, a digit in front, and names that are too long."""
+    """Reserved words, two columns similar to the same one, a leading digit, and names that are too long."""
     project.script(
         "bronze/c.sql",
         'CREATE TABLE IF NOT EXISTS bronze.c (id text, orders text, the_order text, q1_2025 text, "Ú""v" text);',
@@ -158,9 +158,9 @@ def test_columns_that_fill_themselves_are_no_part_of_the_contract(project: Proje
     assert "Loaded-At" not in project.output
 
 
-# ---- columns that nobody asked for ----------------------------------------------------------------------------------
+# ---- columns that bronze lacks --------------------------------------------------------------------------------------
 
-#: further columns, and a value for each
+#: columns that bronze lacks, and a value for each
 UNWANTED = {
     "a NUL byte": (["note"], ["\0"]),
     "broken UTF-8": (["other_note"], ["\udcff\udcfe"]),
@@ -263,13 +263,13 @@ def test_a_column_that_a_colleague_adds_meanwhile_is_never_loaded_as_null(projec
 
 
 class Unhurried(StopSignal):
-    """Never asked to stop, and no retry waits."""
+    """Is never asked to stop, and its retries do not wait."""
 
     def pause(self, seconds: float) -> None:
         self.raise_if_requested()
 
 
-# ---- rows that nobody counted ---------------------------------------------------------------------------------------
+# ---- rows that do not match the count -------------------------------------------------------------------------------
 
 
 def test_an_export_of_no_file_is_no_empty_table_where_the_source_counts_rows(monday: Project) -> None:

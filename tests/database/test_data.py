@@ -1,4 +1,4 @@
-"""Text arrives as it was sent: any rows through the sandbox's export over HTTP, COPY and bronze; broken slices stop."""
+"""Any text arrives unchanged: from the sandbox over HTTP and COPY into bronze. Broken slices stop a load."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ COLUMNS = ("JSON_id", "v", "order")
 EVERYTHING = Accepted(frozenset({("t", "shrink"), ("t", "empty")}))
 
 
-# ---- whatever text --------------------------------------------------------------------------------------------------
+# ---- any text -------------------------------------------------------------------------------------------------------
 
-#: what CSV, COPY, PostgreSQL or a shell might take for something else
+#: text that CSV, COPY, PostgreSQL or a shell could misread
 AWKWARD = [
     "",
     " ",
@@ -65,14 +65,14 @@ TEXT = st.one_of(
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[bool, Rows]:
-    """Whether a table is typed, and rows of one column or more; only typed tables hold NULLs."""
+    """Whether a table is typed, and its rows, of one or more columns. Only typed tables hold NULLs."""
     typed = draw(st.booleans())
     value = st.none() | TEXT if typed else TEXT
     return typed, draw(st.lists(st.tuples(*[value] * draw(st.integers(1, WIDEST))), min_size=1, max_size=9))
 
 
 class Pipe:
-    """The way of a table from Keboola to bronze, without what a run does around it."""
+    """Loads a table from Keboola into bronze, without the rest of a run."""
 
     def __init__(self, database: EmptyDatabase, keboola: KeboolaServer) -> None:
         self.keboola = keboola
@@ -88,7 +88,7 @@ class Pipe:
             execute(self.connection, f"CREATE TABLE bronze.t{width} ({columns})")
 
     def send(self, rows: Rows, typed: bool) -> list[tuple]:
-        """The rows that bronze holds after these were Keboola's."""
+        """Give Keboola these rows, load them, and return the rows of bronze."""
         width = len(rows[0])
         self.keboola.put_table("in.c-main.t", columns=COLUMNS[:width], rows=rows, typed=typed)
         load = Load("t", Extract("keboola_table", "in.c-main.t"), f"bronze.t{width}")
@@ -97,7 +97,7 @@ class Pipe:
         found = match(contract, table).found
         export = self.extractor.finish(self.extractor.start(table, tuple(found.values())))
         staging = create_staging(self.connection, "r1_t", contract, found, table)
-        counted = sum(copy_slice(self.connection, staging, piece, "in.c-main.t") for piece in export.slices)
+        counted = sum(copy_slice(self.connection, staging, csv_slice, "in.c-main.t") for csv_slice in export.slices)
         with transaction(self.connection, TransactionSettings(2)):
             publish_bronze(self.connection, load, contract, staging, counted, EVERYTHING)
         return query(self.connection, f"SELECT * FROM bronze.t{width}")
@@ -108,14 +108,14 @@ class Pipe:
 
 @pytest.fixture(params=QUOTINGS)
 def pipe(request: pytest.FixtureRequest, database_on_each: EmptyDatabase) -> Iterator[Pipe]:
-    """One for all examples of a property: three slices, either quoting style, PostgreSQL 16 or 18."""
+    """One pipe for all examples: three slices, both quoting styles, PostgreSQL 16 and 18."""
     with KeboolaServer(polls=0, slices=3, quoting=request.param) as keboola:
         pipe = Pipe(database_on_each, keboola)
         yield pipe
         pipe.close()
 
 
-# the fixture is meant to be shared by all examples: each one replaces what the table held
+# all examples share the fixture: each replaces the rows of the one before
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables())
 @example((False, [("\\.",), ("after",), ('"\n\\.\n"',), ("",)]))
@@ -163,7 +163,7 @@ def copied(database: EmptyDatabase, width: int, has_nulls: bool, data: bytes) ->
     return rows
 
 
-def test_an_unquoted_nothing_is_null_only_where_a_table_holds_nulls(database_on_each: EmptyDatabase) -> None:
+def test_an_empty_unquoted_field_is_null_only_where_a_table_holds_nulls(database_on_each: EmptyDatabase) -> None:
     data = b',""\n"",\n\\.,"\\."\n'
     assert copied(database_on_each, 2, True, data) == [(None, ""), ("", None), ("\\.", "\\.")]
     assert copied(database_on_each, 2, False, data) == [("", ""), ("", ""), ("\\.", "\\.")]
@@ -182,7 +182,7 @@ def test_lines_may_end_in_crlf(database_on_each: EmptyDatabase) -> None:
     assert copied(database_on_each, 2, True, b'1,"a\nb"\r\n2,c\r\n') == [("1", "a\nb"), ("2", "c")]
 
 
-#: what a slice may hold, and what PostgreSQL says of it. In the first row, newlines within quotes are not counted.
+#: broken slices, and the error of PostgreSQL. In the first one, newlines within quotes do not count as lines.
 BROKEN = [
     (b'1,a\n2,"b\n', "line 3: unterminated CSV quoted field"),
     (b"1,a\n2\n3,c\n", 'line 2: missing data for column "v"'),
@@ -211,7 +211,7 @@ def test_a_broken_slice_is_refused_with_slice_and_line(database_on_each: EmptyDa
 
 
 class Raw:
-    """A value that a typed export shows without quotes, whatever it holds."""
+    """A value that a typed export writes without quotes."""
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -1,4 +1,4 @@
-"""PostgreSQL from the wheel: made, shared, crashed, stopped; as root and as an ordinary user alike."""
+"""PostgreSQL from the wheel: created, shared, crashed and stopped, as root and as an ordinary user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lib.postgres.embedded.server import Server, remove, stop_running
 from tests.support import ROOT
 from tests.support.databases import sql_once
 
-#: a small server: these tests are about its life, not its load
+#: a small server, because these tests start and stop it, and load little
 SMALL = {"shared_buffers": "8MB"}
 START_AND_TELL = """
 import sys
@@ -56,7 +56,7 @@ def start(folder: Path, version: int = 18, **settings: str) -> Server:
 
 
 def start_elsewhere(folder: Path, **arguments: object) -> subprocess.Popen[str]:
-    """Another process that starts or joins the folder's server, says its pid and ends."""
+    """Another process that starts or joins the folder's server, prints its pid and ends."""
     command = [sys.executable, "-c", START_AND_TELL, str(folder)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, **arguments)
 
@@ -76,7 +76,7 @@ def query(server: Server, text: str) -> object:
 
 @pytest.fixture
 def place(server_folders: Path) -> Iterator[Path]:
-    """A folder that the server's account can pass through; servers in it are removed afterwards."""
+    """A folder that the server's account can access; servers in it are removed afterwards."""
     base = Path(tempfile.mkdtemp(dir=server_folders))
     base.chmod(0o711)
     yield base
@@ -87,20 +87,20 @@ def place(server_folders: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def master(server_folders: Path) -> Path:
-    """A folder whose server has been made, and stopped: copied faster than made again."""
+    """A folder with a stopped server. Tests copy it, because that is faster than creating one."""
     start(server_folders / "postgres").stop()
     return server_folders / "postgres"
 
 
 def copied(master: Path, place: Path) -> Path:
-    """A folder in this place whose server has run and has been stopped."""
+    """A copy of the folder with the stopped server, in this place."""
     subprocess.run(["cp", "-a", master, place], check=True)
     return place / "postgres"
 
 
 @pytest.fixture
 def stopped(master: Path, place: Path) -> Path:
-    """A folder whose server has run and has been stopped."""
+    """A copy of the folder with the stopped server."""
     return copied(master, place)
 
 
@@ -167,7 +167,7 @@ def test_the_process_id_of_a_dead_server_may_belong_to_anybody(stopped: Path, st
 
 
 @pytest.mark.parametrize("program", ["initdb", "pg_ctl"])
-def test_a_starter_killed_at_its_work_is_in_nobodys_way(place: Path, program: str) -> None:
+def test_a_killed_starter_blocks_nobody(place: Path, program: str) -> None:
     folder = place / "postgres"
     command = [sys.executable, "-c", START_AND_BE_KILLED, folder, program]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
@@ -214,7 +214,7 @@ def test_only_the_owner_reaches_the_server(server: Server) -> None:
 
 
 def test_a_folder_out_of_reach_of_the_servers_account_is_no_obstacle(place: Path) -> None:
-    """For root: a project below /root. For an ordinary user there is no such folder: the data stay inside."""
+    """As root: a project below /root. An ordinary user has no such folder, so the data stay in the project."""
     place.chmod(0o700)
     folder = place / "postgres"
     assert query(start(folder), "SELECT 1") == 1
@@ -226,7 +226,7 @@ def test_a_folder_out_of_reach_of_the_servers_account_is_no_obstacle(place: Path
 
 
 def test_a_moved_project_keeps_its_data_and_a_copied_one_leaves_them_alone(place: Path) -> None:
-    """Where the data are outside the project (see above), the message says what to do."""
+    """If the data are outside the project (see above), the message says what to do."""
     place.chmod(0o700)
     (place / "project").mkdir()
     server = start(place / "project/postgres")
@@ -255,7 +255,7 @@ def test_a_moved_project_keeps_its_data_and_a_copied_one_leaves_them_alone(place
 def test_programs_out_of_reach_of_the_servers_account_are_copied(
     place: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For root: a .venv below /root. An ordinary user's programs are those of the package itself."""
+    """As root: a .venv below /root. An ordinary user runs the programs of the package directly."""
     hidden = place / "hidden"
     hidden.mkdir(mode=0o700)
     found = package.programs(18).parent.parent

@@ -1,4 +1,4 @@
-"""Schema elt: installed once, upgraded without loss, complete in psql; runs, jobs and definitions as recorded."""
+"""Schema elt: installed once, upgraded without loss, commented for psql. It records runs, jobs and definitions."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_version_that_fails_leaves_the_older_one_whole(
 
 @pytest.fixture
 def plain_role(database: EmptyDatabase) -> Iterator[Connection]:
-    """A connection of a role without any right of its own, and with a name that needs quotes."""
+    """A connection of a role that has no rights, and a name that needs quotes."""
     database.sql('CREATE ROLE "plain elt" LOGIN')
     connection = connected(database.connect_args | {"user": "plain elt"})
     yield connection
@@ -135,7 +135,7 @@ def plain_role(database: EmptyDatabase) -> Iterator[Connection]:
 
 
 def refused(connection: Connection) -> list[str]:
-    """The statements that a refused installation asks an administrator to run."""
+    """The statements that an administrator should run, as a refused installation prints them."""
     with pytest.raises(DatabaseError) as caught:
         install(connection)
     first, *lines = str(caught.value).splitlines()

@@ -1,5 +1,5 @@
-"""The questions: every cell of every gold view after several days, against a recomputation in plain Python; history,
-keys and forecasts; the checks that hold them.
+"""Every cell of every gold view after several days, compared with a recomputation in plain Python. Also history, keys,
+forecasts and the checks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MONDAY = date(2026, 1, 5)
 
 @pytest.fixture(scope="module")
 def answering(module_database: EmptyDatabase) -> Mornings:
-    """One for all tests here, with the views made once."""
+    """One warehouse for all tests here, so that its views are created once."""
     mornings = Mornings(module_database.connect())
     mornings.morning(MONDAY, [])
     return mornings
@@ -47,7 +47,7 @@ def mornings(answering: Mornings) -> Mornings:
 def changed(
     dice: random.Random, products: list[dict], rows: list[dict], churn: float, moving: float
 ) -> tuple[list[dict], list[dict]]:
-    """The next day of an inventory: most rows stay, some change; `churn` is the share that comes or goes."""
+    """The next day of an inventory: most rows stay, some change. `churn`: share of rows that appear or disappear."""
     if not products or dice.random() < churn:
         return random_rows(dice)
     other_products, other_rows = random_rows(dice)
@@ -63,7 +63,7 @@ def changed(
         if dice.random() > churn / 2
     ]
     rows += [row for row in other_rows if dice.random() < churn / 2]
-    skus = {row["inventory_locations"]: row["sku"] for row in reversed(products)}  # a link leads to one SKU
+    skus = {row["inventory_locations"]: row["sku"] for row in reversed(products)}  # a link has one SKU
     return [
         {**row, "sku": skus[row["inventory_locations"]] if row["inventory_locations"] else row["sku"]}
         for row in products
@@ -71,12 +71,12 @@ def changed(
 
 
 def measured(dice: random.Random, products: list[dict]) -> list[dict]:
-    """Half of the products with a volume, which few random ones have."""
+    """Give half of the products a volume, because few random products have one."""
     sides = {column: dice.choice(["2", "3.5", "0.125"]) for column in DIMENSIONS}
     return [{**row, **sides, "dimensions_unit": "cm"} if dice.random() < 0.5 else row for row in products]
 
 
-#: what is rare in random days, and must not be missing in all of them
+#: rare cases; each must occur in at least one of the random days
 RARE = {
     "a forecast": "SELECT FROM gold.stock_forecast WHERE expected_stock_out_date IS NOT NULL",
     "low": "SELECT FROM gold.reorder_proposals WHERE reason = 'below its threshold'",
@@ -88,13 +88,13 @@ RARE = {
 
 
 def play(mornings: Mornings, seed: int, count: int) -> set[str]:
-    """Some days of a random inventory: in order or not, once or twice, with gaps; many days come in order.
+    """Load some days of a random inventory: in any order, some twice, with gaps. Many days are loaded in order.
 
-    Returns what was seen of RARE.
+    Returns the cases of RARE that occurred.
     """
     dice = random.Random(seed)
     mornings.begin_anew()
-    # products that stay have forecasts, and some of them do not move
+    # few changes: products stay long enough for a forecast, and some do not move
     churn, moving = (0.1, 0.3) if count < WINDOW else (0.002, 0.02)
     day, (products, rows), keys = MONDAY, random_rows(dice), {}
     for _ in range(count):
@@ -111,13 +111,13 @@ def play(mornings: Mornings, seed: int, count: int) -> set[str]:
         day = dice.choice(earlier or [newest + timedelta(days=dice.choice([1, 1, 1, 2]))])
         products, rows = changed(dice, products, rows, churn, moving)
     mornings.assert_answers_are_right()
-    # links without rows are made on purpose here, and a threshold was edited after its load
+    # these two fail by design: links have no rows, and thresholds were edited after the load
     mornings.assert_checks_pass(but=["checks/every_product_link_has_stock.sql", "checks/history_is_todays_stock.sql"])
     columns = ", ".join(f"EXISTS ({query})" for query in RARE.values())
     return {what for what, is_there in zip(RARE, mornings.sql(f"SELECT {columns}")[0], strict=True) if is_there}
 
 
-#: seeds of many days; the first shows all that is rare
+#: seeds that load many days; the first one has all rare cases
 MANY_DAYS = {49, *range(60, 330, 30)}
 
 
@@ -148,7 +148,7 @@ def days(*offsets: int) -> list[date]:
 
 
 def ranges(mornings: Mornings) -> list[tuple]:
-    """How many pieces of A1 in warehouse 101 the history knows, and when."""
+    """The ranges of A1 in warehouse 101 in the history, with their pieces."""
     return mornings.sql(
         "SELECT valid_from, valid_to, quantity_available FROM silver.stock_history WHERE product_sku = 'A1'"
         " ORDER BY valid_from"
@@ -156,7 +156,7 @@ def ranges(mornings: Mornings) -> list[tuple]:
 
 
 def pieces(mornings: Mornings, day: date, quantity: int | None) -> None:
-    """Load a day on which there are so many pieces of A1; None: A1 is not there."""
+    """Load a day with this number of pieces of A1; None: without A1."""
     rows = [] if quantity is None else [stock(quantity_available=str(quantity), quantity_on_hand="0")]
     products = [product()] if quantity is not None else []
     mornings.morning(day, [*products, product(sku="B2", inventory_locations="")], rows)
@@ -262,7 +262,7 @@ def test_a_warehouse_keeps_its_key_and_its_last_name(mornings: Mornings) -> None
 
 
 def after_days(mornings: Mornings, course: Sequence[int | None]) -> None:
-    """A1 has had so many pieces day by day; None: it was not there."""
+    """Give A1 this number of pieces on each day; None: A1 is missing."""
     mornings.begin_anew()
     last = MONDAY + timedelta(days=len(course) - 1)
     mornings.sql("INSERT INTO silver.products SELECT 'A1', 'Signer', 'wallet', 1, 1, 1, 1, true, true")
@@ -280,7 +280,7 @@ def after_days(mornings: Mornings, course: Sequence[int | None]) -> None:
 
 
 def forecast(mornings: Mornings, course: Sequence[int | None]) -> tuple:
-    """Of A1, after days with so many pieces; None: it was not there."""
+    """The forecast of A1 after days with these pieces; None: A1 is missing."""
     after_days(mornings, course)
     (found,) = mornings.sql(
         "SELECT days_with_data, average_daily_decrease, days_of_cover, expected_stock_out_date FROM gold.stock_forecast"
@@ -311,7 +311,7 @@ def test_stock_that_hardly_goes_has_no_stock_out_date(mornings: Mornings) -> Non
 
 
 def proposal(mornings: Mornings, course: Sequence[int | None], *plan: str) -> tuple | None:
-    """Quantity, reason, days from today until the order, after days of so many pieces; `plan` is what analysts edit."""
+    """Quantity, reason and days until order_by, after days with these pieces; `plan` has the edits of an analyst."""
     after_days(mornings, course)
     mornings.run(["silver/stock_thresholds.sql"])
     for edit in plan:
@@ -328,35 +328,35 @@ UNKNOWN = f"{LOW}; less than 28 days of history"
 
 
 def falling(last: int, daily: int = 1) -> list[int]:
-    """Days of a forecast, at the end of which so many pieces are left."""
+    """Pieces on the days of a forecast: `daily` fewer each day, `last` at the end."""
     return [last + daily * ago for ago in range(WINDOW, -1, -1)]
 
 
 @pytest.mark.parametrize(
     "course, plan, expected",
     [
-        # 1 a day, 14 days until a delivery, 28 days after it
+        # 1 piece a day; lead time 14 days, cover 28 days
         (falling(15), [], None),
         (falling(14), [], (28, RUNS_OUT, 0)),
         (falling(5), [], (37, LOW, 0)),
         (falling(0), [], (42, LOW, 0)),
         (falling(-3), [], (45, LOW, 0)),
-        # 5 pieces in 28 days: 7.5 in 42 days, and 5 pieces last for 28
+        # 5 pieces in 28 days are 7.5 in 42 days; the 5 that are left last 28 days
         ([10] * 14 + [5] * 15, [], (3, LOW, 14)),
-        # exactly as many as go in 28 days, and not one more
+        # as many pieces left as 28 days need, so nothing to order
         ([10] * 14 + [5] * 15, ["UPDATE silver.stock_thresholds SET cover_days = 14"], (0, LOW, 14)),
-        # the threshold is more than goes
+        # the threshold is higher than the demand
         ([6] * 14 + [5] * 15, [], (0, LOW, 126)),
         ([6] * 14 + [4] * 15, [], (1, LOW, 42)),
-        # nothing goes: no last day; out: today
+        # no decrease: no order_by; out of stock: today
         ([5] * 29, [], (0, LOW, None)),
         ([0] * 29, [], (5, LOW, 0)),
         ([6] * 29, [], None),
-        # too little history: the threshold alone
+        # too little history: only the threshold counts
         ([100, 50, 6], [], None),
         ([100, 50, 5], [], (0, UNKNOWN, 0)),
         ([100, 50, 2], [], (3, UNKNOWN, 0)),
-        # a type of its own, and what it leaves open
+        # a row for the type; values that it lacks come from row *
         (falling(20), ["INSERT INTO silver.stock_thresholds VALUES ('wallet', 0, 20, 1)"], (1, RUNS_OUT, 0)),
         (falling(20), ["INSERT INTO silver.stock_thresholds VALUES ('wallet', 0, 20)"], (28, RUNS_OUT, 0)),
         (falling(20), ["UPDATE silver.stock_thresholds SET lead_time_days = 20, cover_days = 2"], (2, RUNS_OUT, 0)),
@@ -373,7 +373,7 @@ def falling(last: int, daily: int = 1) -> list[int]:
             ["UPDATE silver.stock_thresholds SET lead_time_days = 2147483647, cover_days = 2147483647"],
             (2 * 2147483647 - 3, LOW, 0),
         ),
-        # what nobody sells is not ordered
+        # inactive products are not ordered
         (falling(5), ["UPDATE silver.products SET is_active = false"], None),
     ],
 )
@@ -428,7 +428,7 @@ STATUS = (
 
 @pytest.fixture
 def runs(mornings: Mornings) -> Iterator[Mornings]:
-    """No run in the history, before and after."""
+    """A warehouse without runs in its history, before and after the test."""
     forget = "SET timezone = 'UTC'; TRUNCATE elt.runs, elt.job_runs, elt.script_runs RESTART IDENTITY CASCADE"
     mornings.sql(forget)
     yield mornings
@@ -486,13 +486,13 @@ def test_gold_says_what_it_holds_since_when_and_how_the_last_run_ended(runs: Mor
     loaded = "gold holds 2026-01-05, loaded 2026-01-05 06:00 UTC"
     assert runs.sql(STATUS) == [(MONDAY, at(6), at(5), "done", None, f"{loaded}; the last run succeeded")]
 
-    # another group publishes, or a part of this one: what was not loaded again is as old as it was
+    # another group, or a part of this one, publishes: tables that it does not load keep their age
     record(runs, "done", "07:00", suppliers="published")
     assert runs.sql(STATUS)[0][1:3] == (at(6), at(5))
     record(runs, "done", "08:00", products="published", stock="refined", history="refined")
     assert runs.sql(STATUS)[0][1:3] == (at(8), at(5))
 
-    # a run that fails, in a job or before any, with an error of several lines
+    # a failed run, in a job or before any job, with an error of several lines
     loaded = "gold holds 2026-01-05, loaded 2026-01-05 08:00 UTC"
     error = "silver/products.sql:60: division by zero"
     record(runs, "failed", "09:00", products=f"failed: {error}\n    SELECT 1/0", stock="held back: products failed")
@@ -504,7 +504,7 @@ def test_gold_says_what_it_holds_since_when_and_how_the_last_run_ended(runs: Mor
     record(runs, "cancelled", "11:00", "stopped by Ctrl-C")
     assert runs.sql(STATUS)[0][3:] == ("cancelled", "stopped by Ctrl-C", f"{loaded}; the last run was stopped")
 
-    # one that is still at work has not ended
+    # a run that is still running does not count
     runs.sql(
         "INSERT INTO elt.runs (status, run_date, started_at, jobs, process)"
         " VALUES ('running', '2026-01-05', now(), '{}', 'x')"

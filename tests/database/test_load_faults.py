@@ -1,4 +1,4 @@
-"""Whole runs when Keboola or a store misbehaves: what the run says, what readers see, whether the next run is clean."""
+"""Whole runs while Keboola or a store fails: what the run prints, what readers see, and that the next run succeeds."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TABLE_A = "in.c-main.a"
 
 @pytest.fixture
 def project(database: EmptyDatabase, tmp_path: Path) -> Iterator[Project]:
-    """As everywhere, but a job is done at its first poll and not before."""
+    """The usual project, but an export job needs exactly one poll."""
     with KeboolaServer(polls=1, clock=Calendar()) as keboola:
         yield Project(tmp_path, database, keboola)
         keboola.faults.release()
 
 
 class Hasty(StopSignal):
-    """Waits for nothing; can still be stopped."""
+    """Never waits, but can still be stopped."""
 
     def pause(self, seconds: float) -> None:
         self.raise_if_requested()

@@ -1,4 +1,4 @@
-"""Staging and bronze: columns by name, guards at their very limits, tables of any kind."""
+"""Staging and bronze: columns matched by name, guards at their limits, tables of any kind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def source(*columns: str) -> SourceTable:
     return SourceTable("in.c-main.t", columns, None, True, "version")
 
 
-def piece(data: bytes, number: int = 1) -> Slice:
+def slice_of(data: bytes, number: int = 1) -> Slice:
     return Slice(number, f"t_{number}.csv.gz", lambda: io.BytesIO(data))
 
 
@@ -58,14 +58,14 @@ class Workbench:
         return read_contract(self.connection, LOAD)
 
     def stage(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Staging:
-        """A staging table that holds these rows, as far as bronze.t asks for them."""
+        """A staging table with these rows, in the columns that bronze.t has."""
         found = match(self.contract(), source(*columns)).found
         staging = create_staging(self.connection, "r1_t", self.contract(), found, source(*columns))
         places = [list(columns).index(column) for column in found.values()]
         text = io.StringIO(newline="")
         writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
         writer.writerows([row[place] for place in places] for row in rows)
-        assert copy_slice(self.connection, staging, piece(text.getvalue().encode()), "in.c-main.t") == len(rows)
+        assert copy_slice(self.connection, staging, slice_of(text.getvalue().encode()), "in.c-main.t") == len(rows)
         return staging
 
     def load(
@@ -78,7 +78,7 @@ class Workbench:
             return publish_bronze(self.connection, replace(LOAD, **guards), contract, staging, len(rows), accepted)
 
     def fill(self, count: int) -> None:
-        """Let bronze.t hold so many rows."""
+        """Fill bronze.t with this number of rows."""
         self.sql(f"DELETE FROM bronze.t; INSERT INTO bronze.t SELECT n, 'old' FROM generate_series(1, {count}) AS n")
 
 
@@ -175,7 +175,7 @@ def test_a_row_that_is_too_wide_for_postgresql_stops_by_slice_and_line(bench: Wo
 # ---- guards ---------------------------------------------------------------------------------------------------------
 
 
-#: rows before, rows now, guards, and what is said
+#: rows before, rows now, guards, and the message
 LIMITS: list[tuple[int, int, dict[str, float], str]] = [
     (0, 1, {}, ""),
     (0, 0, {}, "has 0 rows, min_rows is 1\n    The 0 rows loaded before stay."),
@@ -280,7 +280,7 @@ def test_a_trigger_or_rule_that_keeps_rows_never_doubles_them(bench: Workbench, 
 def test_a_staging_table_that_lost_its_rows_is_found_out(bench: Workbench) -> None:
     bench.fill(3)
     staging = bench.stage(["id", "v"], new(3))
-    bench.sql("TRUNCATE elt_staging.r1_t")  # what a restart of the server does to an unlogged table
+    bench.sql("TRUNCATE elt_staging.r1_t")  # a restart after a crash empties an unlogged table
     with (
         pytest.raises(LoadError, match="^bronze.t: 3 rows were staged, 0 arrived; the server was restarted"),
         transaction(bench.connection, TransactionSettings(2)),
@@ -304,7 +304,7 @@ def test_a_slice_that_cannot_be_read_to_its_end_leaves_no_row(bench: Workbench) 
     with pytest.raises(ExtractError, match="^slice 1: the connection was cut$"):
         copy_slice(bench.connection, staging, Slice(1, "t", lambda: Cut(b"1,2\n")), "in.c-main.t")
     assert bench.rows("SELECT count(*) FROM elt_staging.r1_t") == [(0,)]
-    assert copy_slice(bench.connection, staging, piece(b"1,2\n"), "in.c-main.t") == 1
+    assert copy_slice(bench.connection, staging, slice_of(b"1,2\n"), "in.c-main.t") == 1
 
 
 def test_staging_is_made_anew_for_another_try(bench: Workbench) -> None:
@@ -360,7 +360,7 @@ def test_a_vacuum_says_nothing_unless_postgresql_warns(bench: Workbench) -> None
 
 def test_a_vacuum_waits_for_nobody_and_says_what_it_skipped(bench: Workbench) -> None:
     bench.sql('CREATE TABLE bronze."other t" (v text)')
-    bench.sql("SET lock_timeout = '1s'")  # who waits fails
+    bench.sql("SET lock_timeout = '1s'")  # waiting for a lock is an error
     colleague = bench.connect()
     with transaction(colleague, TransactionSettings(2)):
         execute(colleague, "LOCK TABLE bronze.t IN SHARE UPDATE EXCLUSIVE MODE")

@@ -1,4 +1,4 @@
-"""The run lock, signals, locks of other people, and sessions that are not what they seem."""
+"""The run lock, locks of other people, poolers, and databases that cannot be used."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_another_database_of_the_server_has_a_lock_of_its_own(project: Project) 
 
 
 def test_a_run_whose_lock_was_taken_away_refuses_to_publish(monday: Project) -> None:
-    """Its session lives, and the first try runs into somebody's lock: the second finds the run lock gone."""
+    """Its session is alive. The first try meets another lock; the second finds that the run lock is gone."""
     script = (monday.root / "sql_scripts/silver/a.sql").read_text()
     monday.script("silver/a.sql", f"{script}SELECT pg_advisory_unlock_all();")
     with somebody_holding(monday, "silver.b", "ACCESS EXCLUSIVE"):
@@ -58,7 +58,7 @@ def test_a_run_whose_lock_was_taken_away_refuses_to_publish(monday: Project) -> 
     assert_it_is_still_monday(monday)
 
 
-# ---- locks of somebody ----------------------------------------------------------------------------------------------
+# ---- locks of other people ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("relation, mode", [("bronze.a", "ACCESS EXCLUSIVE"), ("silver.a", "ROW EXCLUSIVE")])
@@ -82,7 +82,7 @@ def test_who_only_reads_is_never_in_the_way(monday: Project, mode: str) -> None:
 
 
 class ColleagueComesBack(StopSignal):
-    """The pause between two tries, in which a lock is released."""
+    """Releases a lock in the pause between two tries."""
 
     def __init__(self, colleague: Colleague) -> None:
         super().__init__()
@@ -108,7 +108,10 @@ def test_a_lock_released_in_between_lets_the_next_try_publish_everything(monday:
 
 
 def test_a_colleague_may_create_an_index_concurrently_meanwhile(monday: Project) -> None:
-    """Without a lock taken first, our second statement would wait for his index, and his index for our first."""
+    """Without the lock at the beginning there would be a deadlock.
+
+    Our second statement would wait for his index, and his index for our first statement.
+    """
     script = (monday.root / "sql_scripts/silver/a.sql").read_text()
     monday.script("silver/a.sql", f"UPDATE silver.a SET v = v; SELECT pg_advisory_xact_lock(61);{script}")
     gate = monday.database.connect()
@@ -127,12 +130,12 @@ def test_a_colleague_may_create_an_index_concurrently_meanwhile(monday: Project)
     assert monday.day("silver.a") == "tuesday"
 
 
-# ---- sessions that are not what they seem ---------------------------------------------------------------------------
+# ---- poolers and unusual databases ----------------------------------------------------------------------------------
 
 
 class Pooler:
-    """Passes one client on to PostgreSQL and gives it a process id of its own, as a pooler does: libpq never learns
-    which backend serves it (PostgreSQL: Message Formats, BackendKeyData)."""
+    """Passes one client on to PostgreSQL with a made-up process id, as a pooler does. So libpq does not know which
+    backend serves it (PostgreSQL: Message Formats, BackendKeyData)."""
 
     def __init__(self, path: str) -> None:
         self._path = path

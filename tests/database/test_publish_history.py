@@ -1,4 +1,4 @@
-"""elt.publish_history: ranges of days say of each day exactly what was published of it, in as few rows as can be."""
+"""elt.publish_history: the ranges hold exactly the rows published for each day, in as few ranges as possible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.databases import EmptyDatabase, sql
 
 HELPERS = ROOT / "lib" / "elt_schema"
 FIRST = date(2026, 1, 1)
-#: key -> value; what a table holds on a day
+#: key -> value: the rows of a table on a day
 State = Mapping[tuple[str, int], tuple]
 TABLE = """
 CREATE TABLE history (
@@ -47,7 +47,7 @@ def day(number: int) -> date:
 
 
 def publish(connection: Connection, on_day: int, rows: State, next_day: int | None = None) -> tuple:
-    """Inserted, updated, deleted ranges and unchanged rows."""
+    """Publish, and return the counts of inserted, updated and deleted ranges and of unchanged rows."""
     sql(connection, "DELETE FROM rows_now")
     for key, value in rows.items():
         sql(connection, "INSERT INTO rows_now VALUES (%s, %s, %s, %s)", *key, *value)
@@ -60,7 +60,7 @@ def ranges(connection: Connection) -> list[tuple]:
 
 
 def expected(days: Mapping[int, State]) -> list[tuple]:
-    """The fewest ranges that say what was published."""
+    """The smallest set of ranges for the published days."""
     found: list[tuple] = []
     order = sorted(days)
     ends = [*map(day, order[1:]), date.max]
@@ -78,7 +78,7 @@ def expected(days: Mapping[int, State]) -> list[tuple]:
 
 
 def play(connection: Connection, seed: int) -> None:
-    """Days published in any order, some of them again."""
+    """Publish days in any order, some of them twice."""
     dice = random.Random(seed)
     sql(connection, "TRUNCATE history")
     days: dict[int, State] = {}
@@ -111,7 +111,7 @@ def test_it_counts_ranges_and_rows(connection: Connection) -> None:
     rows = {("a", 1): (1, None), ("b", 1): (2, None), ("c", 1): (3, None)}
     assert publish(connection, 0, rows) == (3, 0, 0, 0)
     assert publish(connection, 1, rows) == (0, 0, 0, 3)
-    # one changes, one leaves, one comes
+    # one key changes, one disappears, one is new
     del rows["b", 1]
     assert publish(connection, 2, rows | {("a", 1): (9, None), ("d", 1): (4, None)}) == (2, 2, 0, 1)
 
@@ -183,7 +183,7 @@ def test_a_column_that_the_history_lacks_is_named(connection: Connection) -> Non
 def test_a_day_of_more_new_rows_than_fit_into_memory_does_not_look_at_each_row_for_each(
     connection: Connection, is_first: bool
 ) -> None:
-    """It takes a second or two; when every row looked at all the others, it did not end within this limit."""
+    """It takes a second or two. When each row was compared with all others, it did not end within this limit."""
     if not is_first:
         publish(connection, 0, {("a", 1): (1, None)})
     sql(connection, "SET work_mem = '64kB'; SET statement_timeout = '60s'")

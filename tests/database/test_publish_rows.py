@@ -1,7 +1,7 @@
-"""elt.publish_rows on PostgreSQL 16 and 18: each case that breaks a naive diff, and that no reader waits.
+"""elt.publish_rows on PostgreSQL 16 and 18: all cases that a naive diff gets wrong, and that no reader waits.
 
-Left out, since the wheel's servers have no ICU, libxml or contrib: nondeterministic collations, xml, citext, hstore.
-They take the paths of numeric (equal with another image), json (no "=") and vector (its "=" is in another schema).
+Not tested, because the wheel's servers lack ICU, libxml and contrib: nondeterministic collations, xml, citext, hstore.
+The same code is tested with numeric (equal values, other bytes), json (no "=") and vector ("=" in another schema).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Publisher:
         return Counts(*row)
 
     def publish_twice(self, source: str, *scope: str) -> Counts:
-        """Publish; then the same once more, which must change nothing."""
+        """Publish twice. The second time must change nothing."""
         first = self.publish(source, *scope)
         assert self.sql("SELECT relname FROM pg_class WHERE relname LIKE '\\_elt%'") == []
         again = self.call("silver.t", "t_now", *scope)
@@ -69,7 +69,7 @@ class Publisher:
         return first
 
     def refused(self, source: str, *scope: str) -> str:
-        """Publish what must be refused without a trace; all that a reader of the message sees."""
+        """Publish something that must be refused and change nothing. Returns message, detail and hint."""
         before = self.rows("t::text", "silver.t AS t")
         with pytest.raises(Error) as caught:
             self.publish(source, *scope)
@@ -85,7 +85,7 @@ def told(error: Error) -> str:
 
 @pytest.fixture(scope="module", params=[16, 18], ids=lambda version: f"postgresql_{version}")
 def server(request: pytest.FixtureRequest, servers: Mapping[int, Server]) -> Server:
-    """A server whose database "postgres" has the functions: one for all tests is five times faster than one each."""
+    """A server with the functions in database "postgres". One for all tests is five times faster than one per test."""
     database = Publisher(lambda: connect(servers[request.param]))
     database.sql("DROP SCHEMA IF EXISTS elt CASCADE; CREATE SCHEMA elt")
     database.sql((ELT / "publish_rows.sql").read_text("utf-8") + (ELT / "add_column.sql").read_text("utf-8"))
@@ -100,7 +100,7 @@ def connect(server: Server) -> Connection:
 
 @pytest.fixture
 def db(server: Server) -> Iterator[Publisher]:
-    """A connection of its own, an empty schema silver, and none of what a test puts into ext, audits and public."""
+    """A new connection, an empty schema silver, and nothing left of other tests in ext, audits and public."""
     opened: list[Connection] = []
 
     def connect_for_this_test() -> Connection:
@@ -243,7 +243,7 @@ def test_a_row_that_another_session_changes_meanwhile_is_not_lost_sight_of(db):
 def test_a_transaction_that_cannot_see_others_rows_is_refused(db):
     db.sql("CREATE TABLE silver.t (k int PRIMARY KEY); SET default_transaction_isolation = 'repeatable read'")
     message = db.refused("(k) AS VALUES (1)")
-    assert "a REPEATABLE READ transaction does not see what was committed since it began" in message
+    assert "a REPEATABLE READ transaction does not see rows that were committed after it began" in message
     assert "BEGIN ISOLATION LEVEL READ COMMITTED;" in message
 
 
@@ -253,9 +253,9 @@ def test_a_transaction_that_cannot_see_others_rows_is_refused(db):
 @pytest.mark.parametrize(
     ("column_type", "old", "new"),
     [
-        ("circle", "<(0,0),2>", "<(9,9),2>"),  # their "=" compares areas
+        ("circle", "<(0,0),2>", "<(9,9),2>"),  # "=" compares areas
         ("box", "(1,1),(0,0)", "(6,6),(5,5)"),
-        ("numeric", "1.0", "1.00"),  # equal
+        ("numeric", "1.0", "1.00"),  # equal values, other text
         ("float8", "0", "-0"),
         ("interval", "1 day", "24 hours"),
         ("bpchar", "a ", "a"),
@@ -268,7 +268,7 @@ def test_a_transaction_that_cannot_see_others_rows_is_refused(db):
         ("silver.with_json", '(1,"{}")', '(1,"[]")'),
         ("silver.short_text", "a", "b"),
         ("silver.mood", "sad", "glad"),
-        ("ext.vector", "[1,2]", "[1,3]"),  # its "=" is not in search_path
+        ("ext.vector", "[1,2]", "[1,3]"),  # "=" is not in search_path
         ("uuid", "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"),
         ("bytea", r"\x00", r"\x0000"),
         ("timestamptz", "2026-03-29 00:00:00+00", "2026-03-29 00:00:00.000001+00"),
@@ -419,7 +419,7 @@ def test_a_key_without_overlaps_is_no_key_to_tell_rows_apart_by(db):
             db.sql("CREATE TABLE silver.t (k int4range, v daterange, PRIMARY KEY (k, v WITHOUT OVERLAPS))")
         return
     db.sql("CREATE TABLE silver.t (k int4range, v daterange, PRIMARY KEY (k, v WITHOUT OVERLAPS))")
-    assert "no primary key to tell rows apart by" in db.refused(
+    assert "no primary key that identifies a row" in db.refused(
         "AS SELECT int4range(1, 2) AS k, daterange(NULL, NULL) AS v"
     )
 
@@ -519,7 +519,7 @@ def test_only_a_table_can_be_published_into(db, kind):
         db.call("silver.x", "t_now")
 
 
-def test_nothing_is_published_in_the_name_of_null(db):
+def test_a_null_argument_is_refused(db):
     db.sql("CREATE TABLE silver.t (k int PRIMARY KEY); CREATE TEMP TABLE t_now (k) AS VALUES (1)")
     for arguments in ((None, "t_now"), ("silver.t", None), ("silver.t", "t_now", None)):
         with pytest.raises(errors.NullValueNotAllowed):
@@ -602,7 +602,7 @@ def test_rows_swap_a_unique_value_once_the_printed_statement_is_typed(db, column
     source = f"AS SELECT k, v::{column_type} AS v FROM (VALUES (1, {b}), (2, {a}), (3, NULL)) AS x (k, v)"
     refused = db.refused(source)
     assert "Key (v)=(" in refused
-    db.sql(refused.partition("let it be checked after the last row: ")[2].splitlines()[0])
+    db.sql(refused.partition("let PostgreSQL check the constraint after the last row: ")[2].splitlines()[0])
     assert db.publish_twice(source) == (0, 2, 0, 1)
     assert db.rows("k, note, id") == [(1, "one", 1), (2, "two", 2), (3, "three", 3)]
 
@@ -635,7 +635,7 @@ def test_rows_that_a_delete_takes_along_are_announced(db):
     assert db.connection.notices == []
     assert db.publish("(k) AS VALUES (2)") == (0, 0, 1, 1)
     assert (
-        "rows deleted from silver.t: 1; by foreign keys ON DELETE this changes public.notes\n"
+        "rows deleted from silver.t: 1; foreign keys with ON DELETE change public.notes, too\n"
         in db.connection.notices[-1]
     )
 
@@ -805,7 +805,7 @@ TEMPLATE = (
 
 
 def equal_key(row: tuple) -> tuple:
-    """Equal for keys that PostgreSQL calls equal."""
+    """The same for keys that PostgreSQL considers equal."""
     return row[0], row[1] if row[1] == "NaN" else Decimal(row[1])
 
 

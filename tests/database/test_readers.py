@@ -1,4 +1,4 @@
-"""People who query at any moment: what they read while loads run, and that what they made themselves stays."""
+"""Readers during loads: they see one version at a time, never wait, and keep the objects that they created."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.support.databases import connected, sql
 from tests.support.project import Project
 
 LOADS = 20
-#: seconds between two looks, so that the loads get their share of the machine
+#: seconds between two reads, to leave CPU for the loads
 BREATH = 0.005
-#: what publishes together, and the columns that hold the version
+#: relations that are published together, with the columns that hold the version
 TOGETHER = {
     "bronze.a": ("v",),
     "bronze.b": ("v",),
@@ -31,25 +31,25 @@ GROUPS = {"together": TOGETHER, "alone": ALONE}
 
 
 def size(version: int) -> int:
-    """How many rows every table has in a version: never twice the same in a row."""
+    """Number of rows of each table in a version; it differs from one version to the next."""
     return 100 + 10 * (version % 7)
 
 
 def what_is_read(relation: str, columns: tuple[str, ...]) -> str:
-    """A SELECT of the versions that a relation shows, of its rows and of its different keys."""
+    """A SELECT of the versions in a relation, the number of its rows, and the number of distinct keys."""
     versions = " || ".join(f"array_agg(DISTINCT {column})" for column in columns)
     return f"SELECT '{relation}' AS relation, {versions} AS versions, count(*), count(DISTINCT id) FROM {relation}"
 
 
 @dataclass
 class Reader:
-    """One person who polls, with the rights of an analyst and no patience for locks."""
+    """A reader who polls with the rights of an analyst. A wait for a lock is an error."""
 
     project: Project
     role: str
     isolation: str
     finished: Event
-    #: (group, version) of every read, and ("together, alone", both versions) of every snapshot
+    #: (group, version) for every read; ("together, alone", both versions) for every snapshot
     seen: set[tuple[str, object]] = field(default_factory=set)
     _latest: dict[str, int] = field(default_factory=lambda: dict.fromkeys(GROUPS, 0))
 
@@ -63,14 +63,14 @@ class Reader:
                     self._read_statements(connection)
 
     def _read_snapshot(self, connection: Connection) -> None:
-        """One transaction over everything, a statement for each relation."""
+        """Read all relations in one transaction, a statement for each."""
         sql(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ")
         rows = {group: [self._look(connection, *relation) for relation in GROUPS[group].items()] for group in GROUPS}
         sql(connection, "COMMIT")
         self.seen.add(("together, alone", tuple(self._version_of(group, rows[group]) for group in GROUPS)))
 
     def _read_statements(self, connection: Connection) -> None:
-        """A statement for each relation, and one over all relations of a group."""
+        """Read each relation with its own statement, and all relations of a group with one statement."""
         for group, relations in GROUPS.items():
             for relation in relations.items():
                 self._version_of(group, [self._look(connection, *relation)])
@@ -81,7 +81,7 @@ class Reader:
         return sql(connection, what_is_read(relation, columns))[0]
 
     def _version_of(self, group: str, rows: list[tuple]) -> int:
-        """The one version that all rows of a statement or snapshot show, whole, and none older than the last one."""
+        """The version of all these rows. It must be one, complete, and not older than the last one read."""
         versions = {version for _, found, *_ in rows for version in found or ["nothing"]}
         assert len(versions) == 1 and "nothing" not in versions, f"{self.isolation}, {group}: {rows}"
         version = int(versions.pop())
@@ -94,7 +94,7 @@ class Reader:
 
 @pytest.fixture
 def role(project: Project) -> Iterator[str]:
-    """An analyst, who has what he was granted by hand and nothing else."""
+    """An analyst, who has only the rights that were granted by hand."""
     name = f"analyst_of_{project.database.name}"
     project.database.sql(f"CREATE ROLE {name} LOGIN")
     yield name
@@ -102,7 +102,7 @@ def role(project: Project) -> Iterator[str]:
 
 
 def put_version(project: Project, version: int, *, broken: str = "") -> None:
-    """Every table holds this version; `broken`: b breaks a check or a script, so that a and b cannot publish."""
+    """Put this version into every table. `broken`: b breaks a check or a script, so a and b cannot be published."""
     for name in ("a", "b", "c"):
         project.put(name, [(str(number), str(version)) for number in range(1, size(version) + 1)])
     if broken == "check":
@@ -141,7 +141,7 @@ def what_people_added(project: Project) -> list[tuple]:
 
 @contextmanager
 def people_reading(project: Project, role: str) -> Iterator[list[Reader]]:
-    """Two readers of each kind, who read until the block ends; what one of them complains of fails the test."""
+    """Two readers of each kind, who read until the block ends. An error of a reader fails the test."""
     finished = Event()
     readers = [
         Reader(project, role, isolation, finished) for isolation in ("READ COMMITTED", "REPEATABLE READ") for _ in "ab"

@@ -1,4 +1,4 @@
-"""Whole runs in this process: what a group, a guard, a partial run and a changed table come to."""
+"""Whole runs in this process: groups, guards, runs of some jobs, and tables that change meanwhile."""
 
 from __future__ import annotations
 
@@ -237,21 +237,6 @@ def test_a_view_that_was_dropped_or_replaced_by_hand_comes_back(project: Project
         assert len(project.rows("gold.both")) == 10
 
 
-def test_a_view_that_goes_with_an_earlier_one_is_made_again_in_the_same_run(project: Project) -> None:
-    project.script("gold/of_both.sql", "CREATE OR REPLACE VIEW gold.of_both AS SELECT a FROM gold.both;")
-    project.registry["both"]["transform"] += ["gold/of_both.sql"]
-    project.put_day("monday")
-    assert project.run().exit_code == 0
-    project.script(
-        "gold/both.sql",
-        "DROP VIEW IF EXISTS gold.both CASCADE;"
-        " CREATE VIEW gold.both AS SELECT id AS first, v AS a, v AS b FROM silver.a;",
-    )
-    del project.registry["both"]["checks"]
-    assert project.run().exit_code == 0
-    assert len(project.rows("gold.of_both")) == 10
-
-
 def test_a_definition_of_a_group_that_was_held_back_is_applied_by_the_next_run(project: Project) -> None:
     project.put_day("monday")
     project.run()
@@ -283,7 +268,7 @@ def project_gold(comment: str) -> str:
     return GOLD.replace("a and b side by side.", comment)
 
 
-# ---- what else can be wrong -----------------------------------------------------------------------------------------
+# ---- other faults ---------------------------------------------------------------------------------------------------
 
 
 def test_a_script_with_commit_is_refused_by_file_and_line_before_anything_runs(project: Project) -> None:
@@ -327,7 +312,7 @@ def test_scripts_read_the_date_of_the_run_which_is_today_unless_a_backfill_says_
 
 
 def test_rows_that_staging_lost_are_never_published_as_an_empty_table(monday: Project) -> None:
-    """What an unlogged table is after a crash: there, and empty."""
+    """After a crash, an unlogged table exists but is empty."""
     monday.registry["c"]["load"] |= {"min_rows": 0, "max_shrink_percent": 100}
     monday.script(
         "bronze/c.sql",

@@ -1,6 +1,6 @@
-"""A source that changes: never a wrong number with exit code 0, judged by the oracle. With the shipped scripts.
+"""A source that changes: exit code 0 never comes with a wrong number. The oracle compares, with the shipped scripts.
 
-Also a warehouse that an older version filled.
+Also: a warehouse that an older version filled.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.support.warehouse import (
 #: repeat a failed test with ELT_TEST_SEED=<what it printed>
 SEED = int(os.environ.get("ELT_TEST_SEED") or random.randrange(1_000_000))
 TABLES = {PRODUCTS_TABLE: PRODUCT_COLUMNS, STOCK_TABLE: STOCK_COLUMNS}
-#: of each job those scripts that the oracle judges: what is about history is left out, to be quick
+#: scripts of each job whose result the oracle computes; those of the history are left out to save time
 JUDGED = (
     "silver/stock_thresholds.sql",
     "silver/product_stock.sql",
@@ -45,14 +45,14 @@ SUMMARY = "SELECT * FROM gold.product_status_summary ORDER BY product_sku"
 
 
 class Shop:
-    """The shipped jobs in a test's project, and a source that a test may change."""
+    """The shipped jobs in the project of a test, with a source that the test can change."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
         shutil.rmtree(project.root / "sql_scripts")
         shutil.copytree(ROOT / "sql_scripts", project.root / "sql_scripts")
         jobs = json.loads((ROOT / "elt_jobs.json").read_text())
-        # without checks: stock whose link is missing, as somebody accepted, is what two of them are there to hold back
+        # without checks: two of them refuse stock without a link, which these tests accept
         loading = {name: {**job, "checks": []} for name, job in jobs.items() if "load" in job}
         project.registry = {
             **loading,
@@ -65,7 +65,7 @@ class Shop:
         return self.project.database.sql(text)
 
     def morning(self, dice: random.Random) -> None:
-        """New rows of both tables, as they are without any change of columns."""
+        """New rows for both tables, before any change of columns."""
         self.day = dice.randrange(1000)
         self.rows = {PRODUCTS_TABLE: [*products(30, self.day)], STOCK_TABLE: [*stock(30, 2, self.day)]}
 
@@ -77,7 +77,7 @@ class Shop:
             self.put(table, columns, self.rows[table])
 
     def assert_it_holds_the_rows(self) -> None:
-        """Silver and gold are what the oracle makes of this morning's rows."""
+        """Silver and gold must equal what the oracle computes from this morning's rows."""
         dicts = [
             [dict(zip(map(str.lower, columns), row, strict=True)) for row in self.rows[table]]
             for table, columns in TABLES.items()
@@ -101,7 +101,7 @@ EACH_COLUMN = [(table, column) for table, columns in TABLES.items() for column i
 
 
 def rename(shop: Shop, table: str, column: str) -> None:
-    """Held back by the column's name with gold as it was; accepted once, it loads."""
+    """A renamed column: the run holds back, names the column and leaves gold unchanged. Accepted once, it loads."""
     project, before = shop.project, shop.sql(SUMMARY)
     job = table.rpartition(".")[2]
     shop.put(table, [f"{name}_new" if name == column else name for name in TABLES[table]], shop.rows[table])
@@ -152,7 +152,7 @@ def landed(name: str) -> str:
 
 
 def change(dice: random.Random, columns: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """One change of a table, as somebody may make it in Keboola."""
+    """One change of a table, as a person could make it in Keboola."""
     at, name = dice.randrange(len(columns)), dice.choice([n for n in NAMES if n not in columns])
     kind = dice.choice(["add", "drop", "rename", "rename", "recase", "reorder", "double", "empty"])
     if kind == "add":
@@ -172,7 +172,7 @@ def change(dice: random.Random, columns: list[str], rows: list[list[str]]) -> tu
 
 
 def change_at_random(shop: Shop, count: int) -> None:
-    """Each change is loaded right, or held back with gold as it was: the oracle says which."""
+    """Each change is either loaded correctly, or held back with gold unchanged. The oracle decides which."""
     print(f"ELT_TEST_SEED={SEED}")
     dice = random.Random(SEED)
     project, outcomes = shop.project, set()
@@ -181,15 +181,15 @@ def change_at_random(shop: Shop, count: int) -> None:
         before, may_load = shop.sql(SUMMARY), True
         for table, columns in TABLES.items():
             now: tuple[list[str], list[list[str]]] = ([*columns], [[*row] for row in shop.rows[table]])
-            # about one changed morning in five can be loaded; the first has no change, so one surely loads
+            # about one in five changed mornings loads; the first has no change, so at least one does
             for _ in range(dice.choice([0, 1, 1, 2, 3]) if number else 0):
                 now = change(dice, *now)
             shop.put(table, *now)
             shop.rows[table] = as_they_were_meant(columns, *now)
-            # every column that bronze wants is there, and only once
+            # each bronze column is there exactly once
             wanted = [[name for name in now[0] if landed(name) == landed(column)] for column in columns]
             may_load &= all(len(found) == 1 for found in wanted)
-            # rows that were doubled twice, and are not any more, are a shrunken export
+            # the rows were doubled twice before, so the export shrank
             ((loaded,),) = shop.sql(f"SELECT count(*) FROM bronze.{table.rpartition('.')[2]}")
             may_load &= bool(now[1]) and 2 * len(now[1]) >= loaded
         code = project.run().exit_code
@@ -205,7 +205,7 @@ def change_at_random(shop: Shop, count: int) -> None:
 def as_they_were_meant(
     columns: Sequence[str], names: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> list[tuple[str, ...]]:
-    """The rows under the names that the source has now; a column that it lacks is empty."""
+    """The rows with the current column names of the source; missing columns are empty."""
     places: Mapping[str, int] = {landed(name): place for place, name in enumerate(names)}
     at = [places.get(landed(column)) for column in columns]
     return [tuple("" if place is None else row[place] for place in at) for row in rows]

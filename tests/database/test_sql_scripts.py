@@ -1,4 +1,4 @@
-"""The SQL scripts: rows in, rows out, on a real PostgreSQL; each runs alone, twice, and unchanged under `psql -f`."""
+"""The SQL scripts on a real PostgreSQL: their results, and that each runs alone, twice, and with `psql -f`."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_on_hand_above_available_is_set_to_available_and_listed(warehouse: Wareh
 
 
 def test_quantities_are_compared_as_numbers(warehouse: Warehouse) -> None:
-    """As text, '9' is higher than '10'."""
+    """Compared as text, '9' would be higher than '10'."""
     warehouse.load([product()], [stock(quantity_available="10", quantity_on_hand="9")])
     assert warehouse.sql("SELECT quantity_on_hand FROM silver.stock_levels") == [(9,)]
     assert warehouse.issues() == []
@@ -191,7 +191,7 @@ def test_a_line_break_in_a_name_becomes_a_blank_and_is_listed(warehouse: Warehou
 
 
 def test_no_text_for_people_holds_a_line_break(warehouse: Warehouse) -> None:
-    """A CSV file of any gold view has a line per row; keys stay as they came."""
+    """So a CSV file of a gold view has one line per row. Keys may contain line breaks."""
     broken = "a\r\nb\u2028c"
     warehouse.load(
         [product(name=broken, product_type=broken), product(sku="", name=broken, inventory_locations="")],
@@ -511,7 +511,7 @@ def compare_random_inventories(warehouse: Warehouse, seeds: range) -> None:
         try:
             assert_equals_the_oracle(warehouse, products, rows)
             for check in CHECKS:
-                # links without rows are made on purpose here
+                # fails by design: random links have no rows
                 if check not in ("checks/every_product_link_has_stock.sql", *WARNINGS):
                     assert warehouse.broken(check) == [], check
         except AssertionError as difference:

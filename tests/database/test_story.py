@@ -1,4 +1,4 @@
-"""The story of the demo: what the cast is there to show is what gold, the demo's questions and README say."""
+"""The story of the demo: gold, the demo's questions and README show what each product of its cast stands for."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ FIRST = TODAY - timedelta(days=STORY_DAYS - 1)
 
 @pytest.fixture(scope="module")
 def told(module_database: EmptyDatabase) -> Mornings:
-    """The warehouse of the demo, after its last morning."""
+    """The warehouse of the demo after its last morning."""
     mornings = Mornings(module_database.connect())
     for day in days(DAYS, TODAY):
         mornings.morning(day, *bronze(day, TODAY))
     return mornings
 
 
-# ---- what each of the cast is there for -----------------------------------------------------------------------------
+# ---- what each product of the cast shows ----------------------------------------------------------------------------
 
 
 def test_the_product_that_runs_out_is_the_first_of_the_forecast_and_is_ordered_today(told: Mornings) -> None:
@@ -111,7 +111,7 @@ def test_what_is_wrong_with_the_data_is_what_the_cast_brings(told: Mornings) -> 
 
 
 def test_products_are_plausible(told: Mornings) -> None:
-    """A wallet is a wallet: no name that only a test would give, no size that no such thing has."""
+    """No test names, and sizes that such products really have."""
     limits = {"hardware wallet": 60, "cable": 400, "case": 250, "seed plate": 20, "accessory": 100, "bundle": 3000}
     rows = told.sql(
         "SELECT product_name, product_type, volume_cm3, weight_g FROM gold.dim_product"
@@ -143,9 +143,9 @@ def test_the_demos_answers_are_right_and_its_checks_pass(told: Mornings) -> None
     assert [told.broken(check) for check in CHECKS] == [[]] * len(CHECKS)
 
 
-# ---- README and docs/inventory.md ----------------------------------------------------------------------------------
+# ---- README and docs/inventory.md -----------------------------------------------------------------------------------
 
-#: those that the demo does not ask are typed in psql
+#: queries that the demo does not run, typed in psql
 TYPED = [(sql, answer) for sql, answer in ANSWERS.items() if sql not in [asked for _, asked in TOUR]]
 
 
@@ -165,7 +165,7 @@ def without_days(rows: Sequence[Sequence[object]]) -> list[list[str]]:
 
 @pytest.mark.parametrize("question, sql", TOUR)
 def test_the_documents_show_what_the_demo_answers(told: Mornings, question: str, sql: str) -> None:
-    """Every cell but days: weeks begin on another day of the story, and no run has loaded this warehouse."""
+    """All cells except days: the story starts on another day of the week, and no run has loaded this warehouse."""
     headers, cells = cells_of(ANSWERS[sql])
     with told.connection.cursor() as cursor:
         cursor.execute(sql)

@@ -1,4 +1,4 @@
-"""Nobody else's code runs as the pipeline's role: look-alikes of functions, strangers' objects and triggers."""
+"""Code of strangers never runs as the pipeline's role: look-alike functions, strangers' objects and triggers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.roles import Role
 
 @pytest.fixture
 def loaded(project: Project, elt: Role) -> Project:
-    """A project whose role is no superuser, loaded on monday; tuesday waits in Keboola."""
+    """A project whose role is no superuser, loaded on monday; tuesday's rows are in Keboola."""
     project.connect_args = elt.connect_args
     project.put_day("monday")
     assert project.run().exit_code == 0, project.output
@@ -37,7 +37,7 @@ def loaded(project: Project, elt: Role) -> Project:
 
 
 def refused(project: Project) -> str:
-    """What a run says that does nothing at all."""
+    """Run, check that nothing was done, and return the error."""
     with pytest.raises(DatabaseError) as caught:
         project.run()
     assert project.day("silver.a") == "monday"
@@ -102,7 +102,7 @@ def test_what_a_stranger_made_before_the_revoke_keeps_public_out_of_the_path(
     assert path_of(elt) == "public"
 
 
-#: a change of roles, the path of scripts then, and what takes it back
+#: a change of roles, the resulting search_path of scripts, and the statement that undoes it
 STRANGERS = [
     ("ALTER ROLE {mallory} NOLOGIN", "public", "ALTER ROLE {mallory} LOGIN"),
     ("ALTER ROLE {mallory} SUPERUSER", "public", "ALTER ROLE {mallory} NOSUPERUSER"),
@@ -160,7 +160,7 @@ EVIL = "LANGUAGE plpgsql AS $f$ BEGIN PERFORM setval('app.trap', 1); RETURN; END
 
 @pytest.fixture
 def intruder(loaded: Project, mallory: Role) -> Role:
-    """Mallory, who was once allowed to create anywhere."""
+    """Mallory, a stranger who could once create objects in every schema."""
     for schema in ("elt", "elt_staging", "bronze", "silver", "gold"):
         loaded.database.sql(f"GRANT CREATE, USAGE ON SCHEMA {schema} TO {mallory.name}")
     loaded.database.sql(f"CREATE SCHEMA app AUTHORIZATION {mallory.name}; GRANT USAGE ON SCHEMA app TO PUBLIC")
@@ -172,7 +172,7 @@ def may_no_longer_create(intruder: Role) -> None:
     intruder.database.sql(f"REVOKE CREATE ON SCHEMA elt, elt_staging FROM {intruder.name}")
 
 
-#: what an intruder makes, how it goes again, and what is said
+#: an object that the intruder creates, how to remove it, and the message
 IN_OUR_SCHEMAS = [
     (
         f"FUNCTION elt.publish_rows(text, text) RETURNS void {EVIL}",
@@ -293,7 +293,7 @@ def test_what_a_group_owns_that_we_belong_to_is_ours(loaded: Project, elt: Role)
 
 @pytest.fixture
 def trigger(loaded: Project, intruder: Role) -> str:
-    """A trigger function of mallory's, to be followed by the table."""
+    """CREATE TRIGGER with a function of mallory; {} stands for the table."""
     may_no_longer_create(intruder)
     intruder.sql("""
         CREATE FUNCTION app.evil() RETURNS trigger LANGUAGE plpgsql
@@ -344,8 +344,8 @@ def test_a_table_that_a_script_writes_in_any_way_is_looked_at(
     assert_not_run(intruder)
 
 
-#: What a stranger who was granted ALL could do, beside a trigger on the very table: what is there, what he makes, what
-#: the script of c does besides.
+#: What a stranger with ALL rights could do other than a trigger on the table itself: what exists before, what he
+#: creates, and what the script of c does in addition.
 OTHER_WAYS = {
     "a condition of a trigger": (
         "GRANT ALL ON silver.c TO {mallory}",
@@ -451,7 +451,7 @@ def test_where_a_stranger_may_create_in_a_layer_owners_are_asked_before_each_scr
     fresh = "CREATE TABLE IF NOT EXISTS silver.fresh (id int);"
     loaded.edit("silver/c.sql", "DROP TABLE IF EXISTS", f"{fresh}\nDROP TABLE IF EXISTS")
     made: list[object] = []
-    # in the middle of the publish his table is there, before the script that would make it
+    # during the publish his table exists before our script can create it
     monkeypatch.setattr(Console, "on_load", lambda *_: made.append(intruder.sql("CREATE TABLE silver.fresh (id int)")))
     assert loaded.run("c").exit_code == 1 and made
     assert f"table silver.fresh belongs to {intruder.name}" in loaded.output
@@ -462,7 +462,7 @@ def test_where_a_stranger_may_create_in_a_layer_owners_are_asked_before_each_scr
 
 @pytest.fixture
 def roles(database: EmptyDatabase) -> Iterator[Callable[..., str]]:
-    """Makes roles that are gone after the test; they may own the database meanwhile."""
+    """Creates roles and drops them after the test, even if they own the database by then."""
     made: list[str] = []
 
     def make(name: str, options: str = "") -> str:
@@ -525,7 +525,7 @@ def test_who_can_become_the_databases_owner_is_no_stranger(
 def test_a_role_that_ours_may_only_grant_is_a_stranger_all_the_same(
     database: EmptyDatabase, roles: Callable[..., str]
 ) -> None:
-    """Since PostgreSQL 16, who creates a role is a member of it, with no right but to grant it."""
+    """Since PostgreSQL 16, the creator of a role is a member of it, but may only grant it."""
     elt, analyst = roles("manager", "LOGIN CREATEROLE"), f"{database.name}_analyst"
     sql_once(database.connect_args | {"user": elt}, f"CREATE ROLE {analyst} LOGIN")
     database.sql(f"GRANT CREATE ON SCHEMA public TO {analyst}")
@@ -595,9 +595,7 @@ def test_our_own_history_is_looked_at_too(loaded: Project, intruder: Role, trigg
     assert_not_run(intruder)
 
 
-def test_triggers_that_are_no_strangers_are_nobodys_business(
-    loaded: Project, intruder: Role, elt: Role, trigger: str
-) -> None:
+def test_triggers_of_trusted_roles_are_allowed(loaded: Project, intruder: Role, elt: Role, trigger: str) -> None:
     loaded.database.sql(f"GRANT ALL ON silver.a, silver.c TO {intruder.name}")
     intruder.sql(trigger.format("silver.a"))
     elt.sql("ALTER TABLE silver.a DISABLE TRIGGER evil")

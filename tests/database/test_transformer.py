@@ -1,4 +1,4 @@
-"""Scripts are split as psql splits them, refused by file and line, and run with errors that name file and line."""
+"""Scripts are split as psql splits them. Refusals and errors name file and line."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lib.errors import CheckFailed, LockTimeout, ScriptError
 from lib.postgres.connection import execute
 from lib.postgres.transaction import TransactionSettings, transaction
 from lib.transform.checks import run_check
+from lib.transform.refusals import refusals
 from lib.transform.replace_view import replacement_help
-from lib.transform.rules import refusals
 from lib.transform.scripts import run_script
 from lib.transform.statements import Statement, statements
 from tests.support.databases import EmptyDatabase
-from tests.support.project import Project
+from tests.support.project import GOLD, Project
 
 
 def script(text: str, path: str = "silver/x.sql") -> Script:
@@ -29,7 +29,7 @@ def script(text: str, path: str = "silver/x.sql") -> Script:
 
 
 def psql(database: EmptyDatabase, *arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """The server's own psql, undisturbed by anybody's psqlrc."""
+    """Run the server's own psql, without a psqlrc."""
     address = " ".join(f"{name}={value}" for name, value in database.connect_args.items())
     command = [database.server.psql, "-X", "-q", "-d", address, *arguments]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60)
@@ -110,7 +110,7 @@ TRICKY = [
 
 
 def sent_by_psql(database: EmptyDatabase, texts: list[str], folder: Path) -> list[list[str]]:
-    """For each script the statements that psql sends, without the comments before them."""
+    """The statements that psql sends for each script, without leading comments."""
     arguments: list[str | Path] = ["-L", folder / "log"]
     (folder / "log").unlink(missing_ok=True)
     for number, text in enumerate(texts):
@@ -130,7 +130,7 @@ def sent_by_psql(database: EmptyDatabase, texts: list[str], folder: Path) -> lis
 
 
 def without_comments(text: str) -> str:
-    """The text from its first token on."""
+    """The text without leading blanks and comments."""
     while True:
         text = text.strip(" \t\r\n\v\f")
         if text.startswith("--"):
@@ -147,7 +147,7 @@ def without_comments(text: str) -> str:
 
 
 def squeezed(text: str) -> str:
-    """Without blanks at the end, and without empty lines, which psql leaves out where they stand in no literal."""
+    """Without trailing blanks, and without empty lines: psql drops those outside of literals."""
     return re.sub("\n+", "\n", text).rstrip(" \t\r\n\v\f")
 
 
@@ -163,7 +163,7 @@ def test_psql_splits_tricky_scripts_the_same_way(database_on_each: EmptyDatabase
     assert_psql_agrees(database_on_each, TRICKY, tmp_path)
 
 
-#: a backslash outside quotes would be a command of psql; here it can only be \'
+#: a backslash outside of quotes would start a psql command, so only \' is generated
 FRAGMENTS = [
     "'",
     "''",
@@ -198,7 +198,7 @@ def test_psql_splits_whatever_there_is_the_same_way(database: EmptyDatabase, tmp
 
 
 def failure(database: EmptyDatabase, text: str) -> str:
-    """What a script's failure says."""
+    """The error message of a failed script."""
     connection = database.connect()
     with pytest.raises(ScriptError) as caught, transaction(connection, TransactionSettings(2)):
         run_script(connection, script(text))
@@ -353,20 +353,33 @@ def test_the_commands_for_a_view_that_cannot_be_replaced_work_in_psql(project: P
         "GRANT SELECT ON gold.both TO colleague WITH GRANT OPTION",
         'GRANT SELECT, INSERT ON gold.both TO "an analyst"',
         'CREATE SCHEMA "Ours"',
-        "CREATE VIEW public.deep AS SELECT a, 'one;\n  two' AS t FROM gold.both",
+        "CREATE VIEW public.deep WITH (security_barrier = true, security_invoker = true) AS"
+        " SELECT a, 'one;\n  two' AS t FROM gold.both",
         'CREATE MATERIALIZED VIEW "Ours"."deeper view" AS SELECT a FROM public.deep',
         "COMMENT ON VIEW public.deep IS 'a''s\n  own'",
         'CREATE VIEW public.last AS SELECT d.a FROM "Ours"."deeper view" AS d JOIN gold.both AS b ON b.a = d.a',
         'GRANT SELECT ON "Ours"."deeper view" TO PUBLIC',
+        'CREATE INDEX deepest ON "Ours"."deeper view" (a DESC)',
+        'COMMENT ON COLUMN "Ours"."deeper view".a IS \'key\'',
+        'GRANT SELECT (a) ON "Ours"."deeper view" TO colleague',
+        "ALTER VIEW gold.both SET (security_barrier = true)",
+        "GRANT UPDATE (id) ON gold.both TO colleague",
         "ALTER VIEW public.deep OWNER TO colleague",
     ):
         sql(command)
     state = """
         SELECT relname, relkind, relowner::regrole::text, ARRAY(SELECT unnest(relacl)::text ORDER BY 1),
-               pg_get_viewdef(oid), obj_description(oid)
+               pg_get_viewdef(oid), obj_description(oid), ARRAY(SELECT unnest(reloptions) ORDER BY 1),
+               ARRAY(SELECT concat(attname, attacl, col_description(attrelid, attnum)) FROM pg_attribute
+                     WHERE attrelid = pg_class.oid AND attnum > 0 ORDER BY attnum),
+               ARRAY(SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = pg_class.oid)
         FROM pg_class WHERE relname IN ('deep', 'deeper view', 'last') ORDER BY 1
     """
-    grants = "SELECT ARRAY(SELECT unnest(relacl)::text ORDER BY 1) FROM pg_class WHERE oid = 'gold.both'::regclass"
+    grants = """
+        SELECT ARRAY(SELECT unnest(relacl)::text ORDER BY 1), reloptions,
+               (SELECT attacl::text FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'id')
+        FROM pg_class WHERE oid = 'gold.both'::regclass
+    """
     before, granted = sql(state), sql(grants)
     changed = (
         "CREATE OR REPLACE VIEW gold.both AS SELECT v AS a, id FROM silver.a;\nCOMMENT ON VIEW gold.both IS 'New.';"
@@ -386,6 +399,47 @@ def test_the_commands_for_a_view_that_cannot_be_replaced_work_in_psql(project: P
     assert sql("TABLE public.last LIMIT 1") == [("monday",)]
     sql('DROP OWNED BY "an analyst", colleague CASCADE')
     sql('DROP ROLE "an analyst", colleague')
+
+
+def test_what_uses_the_row_type_of_a_view_is_named(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.registry["both"]["checks"] = []
+    project.database.sql(
+        "CREATE SCHEMA app; CREATE FUNCTION app.all_of_them() RETURNS SETOF gold.both"
+        " LANGUAGE sql AS 'SELECT * FROM gold.both'; CREATE TABLE app.kept (row gold.both)"
+    )
+    project.script("gold/both.sql", "CREATE OR REPLACE VIEW gold.both AS SELECT v AS a, id FROM silver.a;")
+    assert project.run().exit_code == 1
+    (named,) = re.findall(r"the commands below do not restore them: (.*)\. Drop them first", project.output)
+    assert "function app.all_of_them()" in named and 'table column app.kept."row"' in named
+
+
+@pytest.mark.parametrize("option", ["security_invoker", "security_barrier"])
+def test_a_new_definition_keeps_the_security_options_of_its_view(project: Project, option: str) -> None:
+    """Without security_invoker a reader would see the rows that a policy hides from it."""
+    options = "SELECT reloptions FROM pg_class WHERE oid = 'gold.both'::regclass"
+    project.put_day("monday")
+    assert project.run().exit_code == 0
+    project.database.sql(f"ALTER VIEW gold.both SET ({option} = true)")
+    project.script("gold/both.sql", GOLD + "-- a comment")
+    assert project.run().exit_code == 0
+    assert project.database.sql(options) == [([f"{option}=true"],)]
+    project.script("gold/both.sql", GOLD.replace(" AS\nSELECT", f" WITH ({option} = false) AS\nSELECT"))
+    assert project.run().exit_code == 0
+    assert project.database.sql(options) == [([f"{option}=false"],)], "the script says so itself"
+
+
+def test_a_new_definition_keeps_the_check_option_of_its_view(project: Project) -> None:
+    project.put_day("monday")
+    project.registry["both"]["checks"] = []
+    view = "CREATE OR REPLACE VIEW gold.both AS SELECT id, v AS a, v AS b FROM silver.a WHERE id < 5;"
+    project.script("gold/both.sql", view)
+    assert project.run().exit_code == 0
+    project.database.sql("ALTER VIEW gold.both SET (check_option = local)")
+    project.script("gold/both.sql", view + "-- a comment")
+    assert project.run().exit_code == 0
+    assert project.database.sql("SELECT reloptions FROM pg_class WHERE relname = 'both'") == [(["check_option=local"],)]
 
 
 def test_a_column_that_only_changes_its_name_needs_no_drop(project: Project) -> None:

@@ -1,1 +1,1 @@
-"""Tests that start processes: the program as cron and people start it, killed, told to stop, or just looked at."""
+"""Tests that start processes: the program as cron or a person starts it, also killed or stopped."""

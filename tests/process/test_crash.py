@@ -1,4 +1,4 @@
-"""What a killed run and a crashed server leave: yesterday's warehouse or today's, and no trace of the attempt."""
+"""A killed run or a crashed server leaves yesterday's warehouse or today's, and nothing of the failed attempt."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.support.project import Calendar, Project
 from tests.support.project_child import READY
 from tests.support.project_process import PATIENCE, Moment, ProjectProcess, await_no_locks, await_rows
 
-#: as many rows in each table as make a publish longer than the start of a process
+#: rows per table, so many that a publish takes longer than the start of a process
 ROWS = 5_000
 #: repeat a failed test with ELT_TEST_SEED=<what it printed>
 SEED = int(os.environ.get("ELT_TEST_SEED") or random.randrange(1_000_000))
 
 
 def one_day(project: Project) -> str:
-    """The day that the whole warehouse holds, every table complete."""
+    """The day of the warehouse: all tables must hold the same one, completely."""
     tables = [f"{layer}.{name}" for layer in ("bronze", "silver") for name in ("a", "b", "c")]
     looks = [f"SELECT v, count(*) FROM {table} GROUP BY v" for table in tables]
     found = project.database.sql(" UNION ".join([*looks, "SELECT a, count(*) FROM gold.both WHERE a = b GROUP BY a"]))
@@ -35,7 +35,7 @@ def one_day(project: Project) -> str:
 
 
 def statuses(project: Project) -> dict[int, str]:
-    """How every run ended, as the history has it."""
+    """The status of each run in the history."""
     return dict(project.database.sql("SELECT run_id, status FROM elt.runs"))
 
 
@@ -66,7 +66,7 @@ def moments(project: Project, count: int, dice: random.Random) -> Iterator[Momen
 
 
 def phase(lines: list[str], is_new: bool) -> str:
-    """Where a run was when it was killed."""
+    """The phase in which a run was killed."""
     if is_new:
         return "after the commit"
     if any(line.startswith("load ") for line in lines):
@@ -75,7 +75,7 @@ def phase(lines: list[str], is_new: bool) -> str:
 
 
 def kill_often(project: Project, count: int) -> Counter[str]:
-    """Kill so many loads; each finds the warehouse of the day before and is followed by a load that is left alone."""
+    """Kill `count` loads. Each starts from the warehouse of the day before, and a complete load follows it."""
     print(f"ELT_TEST_SEED={SEED}")
     dice = random.Random(SEED)
     project.put_day("the first day", ROWS)
@@ -104,7 +104,7 @@ def test_killed_at_any_moment_a_run_leaves_the_old_or_the_new_and_no_lock(projec
 
 
 def kill_first_runs(project: Project, count: int) -> None:
-    """Kill so many runs that find an empty database."""
+    """Kill `count` runs, each on an empty database."""
     print(f"ELT_TEST_SEED={SEED}")
     for moment in moments(project, count, random.Random(SEED)):
         project.database.sql("DROP SCHEMA IF EXISTS elt, elt_staging, bronze, silver, gold CASCADE")
@@ -128,7 +128,7 @@ def test_killed_at_50_moments_a_first_run_leaves_nothing_or_all(project: Project
 
 
 def stop_often(project: Project, count: int) -> None:
-    """Send SIGTERM to so many loads: each ends at once, says so, and is recorded as what it was."""
+    """Send SIGTERM to `count` loads. Each ends at once, says so, and is recorded with the right status."""
     print(f"ELT_TEST_SEED={SEED}")
     project.put_day("the first day", ROWS)
     assert project.run().exit_code == 0
@@ -141,7 +141,7 @@ def stop_often(project: Project, count: int) -> None:
             code = process.exit_code()
         found = one_day(project)
         recorded = [status for run, status in statuses(project).items() if run not in before]
-        # before the run begins to listen, and after it has ended, Python's own way to die is right
+        # before the signal handler is set and after the run has ended, Python's default exit is right
         if found == new:
             assert code in (0, -signal.SIGTERM) and recorded == ["done"], (code, recorded, process.output)
         elif code == -signal.SIGTERM:
@@ -173,7 +173,7 @@ def test_killed_at_200_moments_a_run_leaves_the_old_or_the_new_and_no_lock(proje
 
 @pytest.fixture(scope="module")
 def own_server(servers: Mapping[int, Server]) -> Iterator[Server]:
-    """A server that no other test uses, to be restarted as in a crash."""
+    """A server for this test only, which is restarted as after a crash."""
     shared = servers[18]
     folder = shared.folder.parent / "crashing"
     yield Server.start(folder, 18, fsync=False, settings=shared.settings)
@@ -192,7 +192,7 @@ def assert_it_failed_clearly(process: ProjectProcess, code: int) -> None:
     causes = "The connection to PostgreSQL was lost", "cannot connect to PostgreSQL"
     assert any(cause in process.output for cause in causes), process.output
     ended = process.lines[-1].startswith("daily load: stopped: ")
-    # libpq may say a word of its own about a server that leaves while it connects
+    # libpq has its own message if the server stops while it connects
     assert ended or any(line.startswith("error: ") for line in process.lines), process.output
 
 
@@ -229,7 +229,7 @@ def test_a_server_that_crashes_in_the_middle_of_a_publish_leaves_the_old_data(ow
 
 
 def crash_often(project: Project, count: int) -> None:
-    """Restart the server so many times in the middle of a load."""
+    """Restart the server `count` times in the middle of a load."""
     dice = random.Random(SEED)
     print(f"ELT_TEST_SEED={SEED}")
     project.put_day("the first day", ROWS)

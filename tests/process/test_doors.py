@@ -1,4 +1,4 @@
-"""The scripts as cron and a person run them: processes of their own, with an empty environment."""
+"""The scripts as cron or a person runs them: as processes with an empty environment."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def test_every_door_has_help_with_an_example(checkout: Checkout, words: tuple[st
     assert "example" in helped.stdout and "--accept-shrink" in helped.stdout
 
 
-#: runs the daily load with a hook that sees each cursor.execute; prints, for each silver script, the most functions of
-#: ours that are open then: those of the main thread, which waits, and those of the thread that works
+#: Runs the daily load with a hook on cursor.execute. For each silver script it prints the deepest call stack of our
+#: functions: those of the main thread, which waits, and those of the thread that works.
 COUNT_FRAMES = """
 import runpy, sys, threading
 from pathlib import Path

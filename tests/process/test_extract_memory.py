@@ -22,8 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.support.extraction import Plain, export
 from lib.extract.keboola import KeboolaExtractor
 
-def size_of(piece):
-    with piece.open() as stream:
+def size_of(csv_slice):
+    with csv_slice.open() as stream:
         return sum(map(len, iter(lambda: stream.read(256 * 1024), b"")))
 
 url, token, environ, table = json.load(sys.stdin)

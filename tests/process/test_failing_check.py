@@ -15,7 +15,7 @@ def test_a_failing_check_keeps_yesterdays_warehouse_and_one_that_warns_shows_in_
     answers = "SELECT * FROM gold.{} ORDER BY 1, 2, 3"
     views = [view for view in VIEWS if view not in ("dim_date", "data_quality_summary", "load_status")]
     before = [morning.database.sql(answers.format(view)) for view in VIEWS]
-    # a history that somebody changed by hand no longer adds up to what was loaded
+    # somebody changes a history by hand, so it no longer adds up
     morning.database.sql("DELETE FROM silver.stock_history WHERE product_sku = 'HW-000002'")
     put_inventory(morning.keboola, day=200, odd_names=True)
     failed = morning.run("elt_daily_load.py")
@@ -31,7 +31,7 @@ def test_a_failing_check_keeps_yesterdays_warehouse_and_one_that_warns_shows_in_
     assert sentence == f"gold holds {day}, loaded {published_at:%Y-%m-%d %H:%M} UTC; the last run failed: {error}"
     assert morning.database.sql("SELECT day FROM silver.loaded_days") == [(yesterday,)]
 
-    # the day is loaded again, which mends it; then one without the two days between: a warning
+    # loading the day again repairs it; then a later day is loaded and two days are missing: a warning
     put_inventory(morning.keboola, day=1, odd_names=True)
     assert morning.run("elt_daily_load.py", "--date", str(yesterday)).returncode == 0
     assert [morning.database.sql(answers.format(view)) for view in views] == [

@@ -1,6 +1,6 @@
-"""Secrets in keyring: found in their order, kept, deleted; and nothing prompts or hangs.
+"""Secrets in keyring: the order of places, storing and deleting, and that nothing prompts or hangs.
 
-keyring is the real one, in its own process, with a backend of ours that keeps a JSON file.
+It is the real keyring in a separate process, with a test backend that keeps a JSON file.
 """
 
 from __future__ import annotations
@@ -134,12 +134,12 @@ def test_a_keyring_that_hangs_is_ended_with_all_it_started(backends: Path) -> No
     assert ask_keyring(task, using(backends, "Hangs"), seconds=3) == "no answer within 3 s"
     with (backends / "held").open() as held:
         assert held.read() == "held, " * 2
-        fcntl.flock(held, fcntl.LOCK_EX)  # waits until both are gone
+        fcntl.flock(held, fcntl.LOCK_EX)  # wait until both have ended
     assert time.monotonic() - started < 20
 
 
 def test_a_keyring_that_prompts_finds_no_terminal_although_we_have_one(backends: Path) -> None:
-    """The whole of us runs on a terminal on which nobody types."""
+    """The program runs on a terminal where nobody types."""
     code = (
         "from lib.config.secrets import ask_keyring; import os\n"
         "task = {'do': 'get', 'service': 'x', 'account': 'y', 'value': None}\n"
@@ -205,7 +205,7 @@ def test_a_file_that_is_missing_a_folder_or_closed_is_an_error_and_no_reason_to_
 
 
 def test_a_file_that_we_may_not_read_is_an_error_with_its_name(tmp_path: Path) -> None:
-    """Root may read everything, so root becomes nobody first."""
+    """Root may read every file, so root becomes user nobody first."""
     path = file_with(tmp_path / "token", TOKEN)
     os.chmod(path, 0)
     code = (

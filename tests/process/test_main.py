@@ -1,4 +1,4 @@
-"""main.py as a person types it: where things stand, check, status, psql, secrets, and the demo."""
+"""main.py as a person types it: overview, check, status, psql, secrets and the demo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lib.postgres.embedded.server import remove
 from tests.support.checkout import TOKEN, Checkout, Morning
 from tests.support.readme import blocks
 
-#: what a developer may have set for his own work, and the demo must not follow
+#: variables that a developer may have set, and that the demo must ignore
 MISLEADING = {"PGHOST": "nowhere.invalid", "PGSERVICE": "none", "KEBOOLA_TOKEN": "wrong", "POSTGRES_PASSWORD": "wrong"}
 
 
@@ -164,7 +164,7 @@ DEMO_DAYS = (
 
 @contextmanager
 def demo_in(folder: Path) -> Iterator[Checkout]:
-    """A checkout where servers are made quickest; its demo server is gone afterwards."""
+    """A checkout in this folder; its demo server is removed afterwards."""
     place = Path(tempfile.mkdtemp(dir=folder))
     place.chmod(0o711)
     demo = Checkout(place / "project")
@@ -181,7 +181,7 @@ def demo(server_folders: Path) -> Iterator[Checkout]:
 
 @dataclass
 class Played:
-    """The demo of a project in which nothing is set up: stopped in the middle of its mornings, and begun again."""
+    """The demo of a project without settings: stopped halfway through its mornings, and started again."""
 
     demo: Checkout
     files_before: dict[Path, bytes]
@@ -191,7 +191,7 @@ class Played:
 
 @pytest.fixture(scope="module")
 def played(server_folders: Path) -> Iterator[Played]:
-    """Played in an environment that would mislead it."""
+    """The demo, played in an environment with variables that it must ignore."""
     with demo_in(server_folders) as demo:
         before = {
             path: path.read_bytes() for path in demo.folder.rglob("*") if path.is_file() and path.suffix != ".pyc"
@@ -216,7 +216,7 @@ def test_the_demo_plays_its_mornings_beside_a_job_that_it_knows_nothing_of(demo:
         "load": {"table": "bronze.suppliers"},
         "transform": ["bronze/suppliers.sql"],
     }
-    # and with the job that README adds, whose table the demo has
+    # with the job that README adds; the demo has its table
     jobs |= json.loads("{" + "".join(blocks("json", "Add a job")) + "}")
     registry.write_text(json.dumps(jobs))
     (demo.folder / "sql_scripts/bronze/suppliers.sql").write_text(
@@ -251,7 +251,7 @@ def test_a_demo_that_is_stopped_goes_on_where_it_was(played: Played) -> None:
     answer = demo.run("main.py", "demo", "psql", "-XAtc", DEMO_DAYS)
     assert answer.stdout.strip() == "30|29|t", answer.stdout
 
-    # products of an older version of the demo
+    # products that an older version of the demo left
     demo.run("main.py", "demo", "psql", "-XAtc", "UPDATE silver.products SET product_sku = 'HW-' || product_sku")
     refused = demo.run("main.py", "demo")
     assert refused.returncode == 1 and "products of another version of the demo" in refused.stdout, refused.stdout
@@ -285,13 +285,13 @@ def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(pla
 
 
 def without_times(text: str) -> list[str]:
-    """Lines without days, times, and the name of this Python."""
+    """Lines without days, times and the path of this Python."""
     text = re.sub(r"\S*python\S* main.py", "python main.py", text)
     return re.sub(r"\d{4}-\d\d-\d\d|\d\d:\d\d|\d+\.\d s", "..", text).strip().splitlines()
 
 
 def assert_it_was_a_bad_morning(demo: Checkout, shown: str) -> None:
-    """The mail is the quiet load's own, and the last command heals it."""
+    """The mail has the output of a quiet load, and its last command repairs the load."""
     assert "has no column 'quantity_available'; did you mean 'available_quantity'?" in shown
     mailed = [line for line in shown.splitlines() if line.startswith("daily load: ")]
     assert len(mailed) == 1 and "1 failed: products_inventory_locations (" in mailed[0]

@@ -1,4 +1,4 @@
-"""README as a newcomer follows it: its commands are typed, its files are made, its SQL is run, its output compared."""
+"""README as a newcomer follows it: run its commands and SQL, create its files, compare its output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.readme import DOCUMENTS, blocks, blocks_in, typed_commands
 
 
 def psql(morning: Morning, sql: str, user: str = "", folder: Path | None = None) -> str:
-    """Run SQL as the README says, in psql; a role of the README gets a name of this test's own."""
+    """Run SQL of the README in psql, with roles renamed for this test."""
     server = morning.database.server
     address = dict(morning.database.connect_args)
     if user:
@@ -53,12 +53,12 @@ def own_roles(morning: Morning, sql: str) -> str:
 
 
 def put_cast(morning: Morning, day: int = 740_000) -> None:
-    """The products of the demo, on the last day of their story."""
+    """Put the products of the demo into Keboola, as on the last day of the story."""
     put_inventory(morning.keboola, products=0, day=day, story_ends=day)
 
 
 class Listener:
-    """A web server that remembers what it was told."""
+    """A web server that records requests."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, str, bytes]] = []
@@ -93,7 +93,7 @@ def listener() -> Iterator[Listener]:
 
 @pytest.fixture
 def as_readme_says(morning: Morning) -> Iterator[Morning]:
-    """The role that README has an administrator make, and the settings that name it."""
+    """Create the role of README and the settings that name it."""
     (create_role,) = blocks("sql", "A real project")
     psql(morning, create_role)
     text = (morning.folder / "elt_settings.toml").read_text()
@@ -136,7 +136,7 @@ def test_its_lines_for_the_keyring_set_what_is_read(checkout: Checkout, tmp_path
 
 
 def typed_by_cron(morning: Morning, line: str) -> subprocess.CompletedProcess[str]:
-    """Run what a crontab line says, with cron's environment and the shell that the crontab names."""
+    """Run the command of a crontab line, with the environment of cron and the shell of the crontab."""
     python = morning.folder / ".venv/bin/python"
     python.parent.mkdir(parents=True, exist_ok=True)
     if not python.exists():

@@ -1,4 +1,4 @@
-"""No secret is left anywhere where somebody could read it: output, tracebacks, history, arguments, files."""
+"""No secret can be read anywhere: in output, tracebacks, history, arguments or files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support.databases import EmptyDatabase
 
 TOKEN = "815-4711-canaryCanaryCanaryCanary"
 PASSWORD = "canary-pass/word?&="
-#: names that go before a presigned URL's or a SAS's proof, and a header's
+#: names before the signature in a presigned URL, a SAS or a header
 MARKS = ("X-Signature=", "sig=", "Signature=", "Bearer ", "X-StorageApi-Token")
 
 
 class Aviary(Morning):
-    """A project whose every secret is known: the token, the password, and all that the stores gave out."""
+    """A project with known secrets: the token, the password, and all credentials of the stores."""
 
     def __init__(self, folder: Path, keboola: KeboolaServer, database: EmptyDatabase) -> None:
         super().__init__(folder / "project", keboola, database)
@@ -57,7 +57,7 @@ class Aviary(Morning):
         return [secret for secret in (*self.secrets, *MARKS) if secret in text]
 
     def left_behind(self) -> str:
-        """Everything that the run wrote: its files, the history, what the server shows of its sessions."""
+        """Everything that the run left: its files, the history, and what the server shows of its sessions."""
         files = [path for folder in (self.folder, self.scratch) for path in folder.rglob("*") if path.is_file()]
         source = {".py", ".sql", ".md", ".pyc", ".json", ".txt"}
         texts = [path.read_text(errors="replace") for path in files if path.suffix not in source]
@@ -77,7 +77,7 @@ def aviary(request: pytest.FixtureRequest, tmp_path: Path, database: EmptyDataba
         keboola.faults.release()
 
 
-#: what Keboola says when it repeats what it was asked with
+#: an error of Keboola that repeats the request with its token
 ECHO = {"message": f"no {TOKEN} at https://s.io/x?sig=abc", "code": "a.b", "exceptionId": "e-1"}
 REFUSAL = json.dumps({**ECHO, "error": ECHO["message"]})
 FAILED_JOB = json.dumps({"id": 7, "status": "error", "error": ECHO})
@@ -113,7 +113,7 @@ def family(pid: int) -> list[int]:
     """A process and all its descendants."""
     children: list[str] = []
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError):  # it has ended meanwhile
+        with suppress(FileNotFoundError):  # the process has ended meanwhile
             children += (thread / "children").read_text().split()
     return [pid, *(one for child in children for one in family(int(child)))]
 

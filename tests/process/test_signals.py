@@ -22,7 +22,7 @@ from tests.support.project_process import PATIENCE, ProjectProcess, await_no_loc
 
 LONG_STATEMENT = "SELECT pg_sleep(61);"
 IN_THE_LONG_STATEMENT = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
-#: seconds within which a run ends that was told to
+#: seconds within which a run must end after a signal
 AT_ONCE = 2.0
 
 
@@ -203,7 +203,7 @@ def test_a_signal_ends_a_run_that_waits_for_its_number_or_for_schema_elt(monday:
 
 
 def test_a_second_signal_ends_a_run_whose_server_does_not_answer(monday: Project) -> None:
-    """Nobody is ever tempted to kill -9."""
+    """So nobody needs kill -9."""
     add_a_long_statement(monday)
     with ProjectProcess(monday) as process:
         await_rows(monday, IN_THE_LONG_STATEMENT)
@@ -220,14 +220,14 @@ def test_a_second_signal_ends_a_run_whose_server_does_not_answer(monday: Project
     assert_it_is_still_monday(monday)
 
 
-# ---- locks of somebody ----------------------------------------------------------------------------------------------
+# ---- locks of other people ------------------------------------------------------------------------------------------
 
 WAITING_FOR_A_LOCK = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'elt %'"
 
 
-# ---- sessions that are not what they seem ---------------------------------------------------------------------------
+# ---- settings of the role -------------------------------------------------------------------------------------------
 
-#: settings of a role that would change what a script means, or end it
+#: settings of a role that would change the result of a script, or stop it
 DEFAULTS = {
     "search_path": "silver, pg_temp",
     "TimeZone": "Asia/Tokyo",

@@ -1,4 +1,4 @@
-"""No command calls what a stranger made."""
+"""No command calls a function of a stranger."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.support.roles import Role
 
 
 def words_of_commands() -> list[list[str]]:
-    """Every command that main.py has, so that a new one is among them."""
+    """Every command of main.py, new ones included."""
     # argparse has no public way to list the commands of a parser
     (commands,) = [action for action in main_parser()._actions if isinstance(action, argparse._SubParsersAction)]
     further = {
         "check": [["check"], ["check", "--online"]],
         "credentials": [["credentials", "show"]],
         "psql": [["psql", "-c", "SELECT quote_ident(n), format('%s', n) FROM (SELECT 'x'::name AS n) AS x"]],
-        "demo": [],  # a server of its own, which no other role reaches
+        "demo": [],  # they use a separate server, which no other role can reach
         "stop": [],  # the same
     }
     return [[], *(words for name in commands.choices for words in further.get(name, [[name]]))]
@@ -36,7 +36,7 @@ def test_no_command_of_a_superuser_calls_a_look_alike(morning: Morning, mallory:
         told = morning.run(*words)
         assert told.returncode == 0, (words, told.stdout)
         assert sprung(morning.database) == [], words
-    # a person's own session is not ours: what a look-alike is for is shown there
+    # a person's own psql is not protected: there a look-alike shows that it works
     with pytest.raises(psycopg2.Error):
         morning.database.sql(
             "SET search_path = public; SELECT quote_ident('x'::name) OPERATOR(public.||) 'x'::name || 1/0"

@@ -1,4 +1,4 @@
-"""What a terminal, a closed pipe and an odd environment make of the console."""
+"""The console on a terminal, with a closed pipe, and in unusual environments."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_closed_pipe_takes_the_log_and_not_the_exit_code() -> None:
 
 
 def on_terminal(code: str, *, stderr_too: bool = True, **variables: str) -> tuple[int, bytes, bytes]:
-    """Exit code, what a terminal showed, and what went to a stderr that is no terminal."""
+    """Exit code, output on the terminal, and output on a stderr that is not the terminal."""
     master, terminal = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -127,7 +127,7 @@ def test_a_terminal_without_unicode_shows_bars_of_what_it_has() -> None:
 
 def test_a_job_that_is_exported_again_has_one_bar() -> None:
     _, shown, _ = on_terminal(SPEAK)
-    # the summary too may say 0.1 s on a busy machine, so it goes first
+    # removed first, because on a busy machine the summary may say 0.1 s, too
     last_frames = plain(shown).partition("abc failed")[0].rpartition(" 0.1 s\n")[2]
     assert last_frames.count("abc ") == last_frames.count("d   ") > 0
 

@@ -1,4 +1,4 @@
-"""What breaks the claim of each check: rows of one load, rows of several, and views that are wrong."""
+"""Ways to break the claim of each check: rows of one load, rows of several loads, and wrong views."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BREAK_A_DAY = {
 }
 
 
-#: what breaks the claim of a check that is about more than one load, and what its answer must name
+#: for checks of several loads: what breaks the claim, and what the result must name
 BREAK_MORE_DAYS = {
     "checks/dimensions_have_one_row_per_key.sql": (
         "CREATE OR REPLACE VIEW gold.dim_warehouse AS SELECT warehouse_key, warehouse_id, warehouse_name,"
@@ -73,7 +73,7 @@ BREAK_MORE_DAYS = {
 }
 
 
-#: more ways to break some of them: what of a view's script is replaced, and by what; or a statement
+#: more ways: a text of a view's script and its replacement, or a statement
 BREAK_OTHERWISE = [
     (
         "checks/facts_join_their_dimensions.sql",

@@ -1,4 +1,4 @@
-"""A copy of this project in a folder of its own, whose scripts are run as cron, or a person, runs them."""
+"""A copy of this project in its own folder. Its scripts are run as cron or a person runs them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from sandbox.keboola_server import KeboolaServer
 from tests.support import ROOT
 from tests.support.databases import EmptyDatabase
 
-#: a developer's own keyring is no business of the tests
+#: tests must not use the keyring of the developer
 NO_KEYRING = "keyring.backends.fail.Keyring"
 TOKEN = "815-4711-aVerySecretSandboxToken"
 
 
 class Checkout:
-    """The files that a clone would have, once it was used, and processes started in it with an empty environment."""
+    """The files of a clone that was used before, and processes in it with an empty environment."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # what is compiled already is not compiled again; what is just being written (x.pyc.123) may be gone in a moment
+        # keep compiled files; skip those being written (x.pyc.123), because they may disappear
         left_out = shutil.ignore_patterns(".*", "*.pyc.*", "tests", "benchmarks")
         shutil.copytree(ROOT, folder, ignore=left_out)
 
@@ -90,7 +90,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 @pytest.fixture
 def morning(tmp_path: Path, database: EmptyDatabase) -> Iterator[Morning]:
-    """A clone with settings, a token and the sample inventory in Keboola, on a database where nothing ever ran."""
+    """A clone with settings, a token, the sample inventory in Keboola, and an empty database."""
     with KeboolaServer(token=TOKEN, polls=0) as keboola:
         put_inventory(keboola, day=1, odd_names=True)
         yield Morning(tmp_path / "project", keboola, database)

@@ -1,4 +1,4 @@
-"""The clouds in which Keboola keeps exports, by the names that it has for them."""
+"""The clouds in which Keboola keeps exports, by its names for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody who holds a lock, and goes to lunch."""
+"""A colleague who holds a lock for a long time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.project import Project
 
 @dataclass
 class Colleague:
-    """Somebody who locked a relation and went to lunch."""
+    """A session that locks a relation and keeps the lock."""
 
     connection: Connection
     pid: int

@@ -1,6 +1,6 @@
-"""Real PostgreSQL servers for the tests: the wheel's 16 and 18, started when first asked for, gone afterwards.
+"""Real PostgreSQL servers for the tests: the wheel's 16 and 18, started on first use, removed afterwards.
 
-A helper process removes them, because it sees the end of pytest however pytest ends, a kill -9 included.
+A helper process removes them, because it notices every end of pytest, also by kill -9.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ shutil.rmtree(sys.argv[1])
 
 
 class Servers(Mapping[int, Server]):
-    """One server per major version; starting it costs a second, so only for who asks."""
+    """One server per major version, started on first use, because a start takes a second."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,7 +54,7 @@ class Servers(Mapping[int, Server]):
 
 
 def sql(connection: Connection, text: str, *args: object) -> list[tuple]:
-    """Run statements; the rows of the last one, or none."""
+    """Run statements and return the rows of the last one, if any."""
     with connection.cursor() as cursor:
         cursor.execute(text, args or None)
         return [] if cursor.description is None else cursor.fetchall()
@@ -68,13 +68,13 @@ def connected(connect_args: Mapping[str, str]) -> Connection:
 
 
 def sql_once(connect_args: Mapping[str, str], text: str, *args: object) -> list[tuple]:
-    """The same on a connection of its own."""
+    """The same on a new connection."""
     with closing(connected(connect_args)) as opened:
         return sql(opened, text, *args)
 
 
 class EmptyDatabase:
-    """A database of one test, empty at first."""
+    """An empty database for one test."""
 
     def __init__(self, server: Server, name: str) -> None:
         self.server = server
@@ -89,7 +89,7 @@ class EmptyDatabase:
         return opened
 
     def sql(self, text: str, *args: object) -> list[tuple]:
-        """Run statements on a connection of their own; the rows of the last one, or none."""
+        """Run statements on a new connection and return the rows of the last one, if any."""
         return sql_once(self.connect_args, text, *args)
 
     def close(self) -> None:
@@ -98,8 +98,8 @@ class EmptyDatabase:
 
 
 def _memory() -> str | None:
-    """Shared memory where it has room: a server is made there in 2.0 s and not in 4.2, a fresh one copied in 0.2 and
-    not in 1.4. None: the usual place for temporary files."""
+    """Shared memory, if it has room: creating a server takes 2.0 s there instead of 4.2 s, copying one 0.2 s instead of
+    1.4 s. None: the usual place for temporary files."""
     try:
         found = os.statvfs("/dev/shm")
     except FileNotFoundError:
@@ -111,9 +111,9 @@ def _memory() -> str | None:
 
 @pytest.fixture(scope="session")
 def server_folders() -> Iterator[Path]:
-    """A folder for servers' folders; servers in it end with pytest, even with a killed one."""
+    """A folder for servers. They end with pytest, even if pytest is killed."""
     folder = tempfile.mkdtemp(prefix="elt-tests-", dir=_memory())
-    os.chmod(folder, 0o711)  # root's servers run as another user, who must get through
+    os.chmod(folder, 0o711)  # as root, servers run as another user, who needs access
     command = [sys.executable, "-c", REMOVE_AFTERWARDS, folder]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True) as remover:
         yield Path(folder).resolve()
@@ -132,10 +132,10 @@ _numbers = count(1)
 
 @contextmanager
 def fresh_database(server: Server, template: str = "template0") -> Iterator[EmptyDatabase]:
-    """A database on this server, empty or as another one is, gone afterwards."""
+    """A database on this server, empty or copied from another one; dropped afterwards."""
     name = f"test_{next(_numbers)}"
     administrator = EmptyDatabase(server, "postgres")
-    # file_copy: 60 files copied in place of 1000 pages written to WAL
+    # file_copy: copies 60 files instead of writing 1000 pages to WAL
     administrator.sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     database = EmptyDatabase(server, name)
     yield database
@@ -152,7 +152,7 @@ def database(servers: Mapping[int, Server]) -> Iterator[EmptyDatabase]:
 
 @pytest.fixture(scope="module")
 def module_database(servers: Mapping[int, Server]) -> Iterator[EmptyDatabase]:
-    """One on PostgreSQL 18 for all tests of a module: making one takes longer than most of them."""
+    """A database on PostgreSQL 18 for all tests of a module, because creating one takes longer than most tests."""
     with fresh_database(servers[18]) as fresh:
         yield fresh
 

@@ -34,7 +34,7 @@ class Time:
         self.at = real.time()
 
     def pause(self, seconds: float) -> None:
-        if seconds:  # nothing is waited for where Http only asks whether to stop
+        if seconds:  # seconds of 0 only ask whether to stop, so time does not move
             self.waits.append(seconds)
         self.at += seconds
 
@@ -64,8 +64,8 @@ def export(extractor: KeboolaExtractor, table_id: str = TABLE) -> Export:
 
 def rows_of(exported: Export) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for piece in exported.slices:
-        with piece.open() as stream:
+    for csv_slice in exported.slices:
+        with csv_slice.open() as stream:
             text = stream.read().decode()
         rows += map(tuple, csv.reader(io.StringIO(text, newline=""), strict=True))
     return rows

@@ -1,4 +1,4 @@
-"""A keyring of the test's own: the real package, with a backend that keeps a JSON file."""
+"""A keyring for tests: the real package, with a backend that keeps a JSON file."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def using(backends: Path, name: str = "Kept", **more: str) -> dict[str, str]:
 
 @pytest.fixture
 def bare() -> dict[str, str]:
-    """An environment in which keyring has no backend, whatever this machine has."""
+    """An environment without a keyring backend, whatever the machine has."""
     return {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
 
 

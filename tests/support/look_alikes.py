@@ -1,4 +1,4 @@
-"""Functions and operators that a stranger made to be taken for PostgreSQL's own."""
+"""Functions and operators of a stranger that PostgreSQL could call instead of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPERATOR = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
 
 
 def all_sql() -> str:
-    """Every text in lib that could be SQL, schema elt, the shipped scripts."""
+    """All SQL: texts in lib that could be SQL, schema elt, and the shipped scripts."""
     texts = [
         file.read_text("utf-8")
         for folder in ("lib/elt_schema", "sql_scripts")
@@ -33,7 +33,7 @@ def all_sql() -> str:
     return "\n".join(texts)
 
 
-#: what a caller may hand in where PostgreSQL's own function takes the type on the left
+#: type of PostgreSQL's function -> types that callers may pass instead
 INEXACT = {
     "text": ["name", "varchar"],
     "name": ["text", "varchar"],
@@ -60,7 +60,7 @@ LOOK_ALIKE = """
 
 
 def look_alikes(connection: Connection) -> list[str]:
-    """Statements that make functions and operators that fit some calls better than PostgreSQL's own do."""
+    """Statements that create functions and operators which fit some calls better than PostgreSQL's own."""
     text = all_sql()
     known = sql(
         connection,
@@ -119,7 +119,7 @@ def look_alikes(connection: Connection) -> list[str]:
 
 
 def set_traps(database: EmptyDatabase, mallory: Role) -> None:
-    """As mallory, make all look-alikes; what PostgreSQL does not take is left out."""
+    """Create all look-alikes as mallory; skip those that PostgreSQL refuses."""
     database.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
     statements = look_alikes(database.connect())
     with closing(connected(mallory.connect_args)) as opened:

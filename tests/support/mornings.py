@@ -1,4 +1,4 @@
-"""A warehouse that is loaded day by day, and what each question of gold must answer then."""
+"""A warehouse that is loaded day by day, and the expected answers of gold."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.warehouse import (
     Warehouse,
 )
 
-#: key columns of facts and dimensions are shown as what they stand for
+#: surrogate keys are replaced by the SKU and day, or the warehouse, that they refer to
 SHOWN = {
     "dim_product": "SELECT {columns} FROM gold.dim_product",
     "dim_warehouse": "SELECT {columns} FROM gold.dim_warehouse",
@@ -36,7 +36,7 @@ THRESHOLDS = {"*": 5}
 
 
 class Mornings(Warehouse):
-    """A warehouse that is loaded day by day, and remembers what it was given."""
+    """A warehouse that is loaded day by day, and keeps its input for the oracle."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
@@ -46,7 +46,7 @@ class Mornings(Warehouse):
         self.defined = False
 
     def begin_anew(self) -> None:
-        """Forget every row; definitions stay."""
+        """Delete all rows; keep tables and views."""
         tables = [
             table
             for (table,) in self.sql(
@@ -57,7 +57,7 @@ class Mornings(Warehouse):
         self.loads, self.thresholds, self.plans = [], dict(THRESHOLDS), {}
 
     def morning(self, day: date, products: Sequence[Mapping], rows: Sequence[Mapping] = ()) -> None:
-        """One run of this date."""
+        """Load this date."""
         self.put(products, rows)
         self.sql(f"SET elt.run_date = '{day}'")
         self.run([script for script in ORDER if script.startswith("silver/")])
@@ -67,7 +67,7 @@ class Mornings(Warehouse):
         self.loads.append(Load(day, products, rows, dict(self.thresholds)))
 
     def set_threshold(self, kind: str, threshold: int) -> None:
-        """As an analyst edits it."""
+        """Edit a threshold, as an analyst does."""
         self.sql(
             f"INSERT INTO silver.stock_thresholds (product_type, low_stock_threshold) VALUES ('{kind}', {threshold})"
             " ON CONFLICT (product_type) DO UPDATE SET low_stock_threshold = excluded.low_stock_threshold"
@@ -75,7 +75,7 @@ class Mornings(Warehouse):
         self.thresholds[kind] = threshold
 
     def set_plan(self, kind: str, lead_time: int | None, cover: int | None) -> None:
-        """As an analyst edits it; a type without a row has none of its own."""
+        """Edit lead time and cover days, as an analyst does, if the type has a row."""
         values = [str(days) if days is not None else "NULL" for days in (lead_time, cover)]
         if self.sql(
             f"UPDATE silver.stock_thresholds SET lead_time_days = {values[0]}, cover_days = {values[1]}"
@@ -108,7 +108,7 @@ class Mornings(Warehouse):
                 assert self.broken(check) == [], check
 
     def keys(self) -> dict[tuple, int]:
-        """Surrogate key of each product version and each warehouse."""
+        """The surrogate key of each product version and warehouse."""
         return {
             tuple(place): key
             for *place, key in self.sql(

@@ -1,7 +1,7 @@
-"""What silver and gold must hold, recomputed from the bronze rows in plain Python: no SQL, no code of the pipeline.
+"""The expected rows of silver and gold, computed from the bronze rows in plain Python: no SQL, no code of the pipeline.
 
-Written from the rules (docs/inventory.md), one function a table. Rows are dictionaries of text or None; numbers come
-back as Decimal, so that 1.0 equals 1. Text is compared by code point, as PostgreSQL's "C" collation does.
+It follows the rules of docs/inventory.md, one function per table. Rows are dictionaries of text or None. Numbers are
+Decimal, so that 1.0 equals 1. Text is compared by code point, as in PostgreSQL's "C" collation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ getcontext().prec = 300
 Row = Mapping[str, str | None]
 #: rule, key, column, number, severity, job, received, used, pieces
 Issue = tuple[str, str, str, int, str, str, str | None, str | None, Decimal | None]
-#: the same before it is numbered; pieces None: those of the product, or not known
+#: the same without a number; pieces None: those of the product, or not known
 Found = tuple[str, str, str, str | None, str | None, Decimal | None]
 
 NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?")
@@ -55,17 +55,17 @@ def text_of(value: str | None) -> str | None:
 
 
 def has_line_break(value: str | None) -> bool:
-    """Of any kind, in what is left without the blanks around it."""
+    """Whether the text has a line break, apart from blanks around it."""
     return bool(LINE_BREAK.search(text_of(value) or ""))
 
 
 def line_of(value: str | None) -> str | None:
-    """A text of one line."""
+    """The text on one line."""
     return text_of(LINE_BREAK.sub(" ", value or ""))
 
 
 def lower(text: str) -> str:
-    """Lower case of A to Z alone: the Kelvin sign is no k."""
+    """Lower case of A to Z only, because the Kelvin sign is no k."""
     return text.lower() if text.isascii() else text
 
 
@@ -75,7 +75,7 @@ def number_of(value: str | None) -> Decimal | None:
 
 
 def plain(number: Decimal) -> str:
-    """As PostgreSQL writes a numeric without trailing zeros."""
+    """The number as PostgreSQL writes it, without trailing zeros."""
     written = format(number, "f")
     written = written.rstrip("0").rstrip(".") if "." in written else written
     return "0" if written in ("-0", "") else written
@@ -100,7 +100,7 @@ def nulls_last(value: str | None) -> tuple[bool, str]:
 
 @dataclass(frozen=True)
 class Warehouse:
-    """What one load makes of its bronze rows."""
+    """The result of one load."""
 
     #: SKU -> name, type, weight_g, length_cm, width_cm, height_cm, is_active, has_dimensions
     products: dict[str, tuple]
@@ -117,7 +117,7 @@ def recompute(
     stock: Iterable[Row],
     thresholds: Mapping[str, int] = {"*": 5},
 ) -> Warehouse:
-    """Everything that one load of these rows must publish."""
+    """Compute everything that a load of these rows must publish."""
     found: list[tuple] = []
     product_rows = _products(list(products), found)
     levels = _stock_levels(list(stock), links(list(products)), found)
@@ -245,7 +245,7 @@ def _stock_level(place: tuple[str, str], rows: list[Row], found: list) -> tuple:
 
 
 def _counted(place: tuple[str, str], rows: list[Row], found: list) -> list[Row]:
-    """The rows that count: all of an unknown warehouse, one of each link for a known one."""
+    """The rows that count: one per link and known warehouse, and all of the unknown warehouse."""
     if place[1] == "unknown":
         return rows
     by_link: dict[str, list[Row]] = defaultdict(list)
@@ -279,7 +279,7 @@ def _best_first(row: Row) -> tuple:
 
 
 def _with_pieces(one: tuple, summary: Mapping[str, tuple]) -> Found:
-    """An issue of a product concerns all its stock."""
+    """Add pieces: an issue of a product concerns its total stock."""
     rule, key, column, received, used, *pieces = one
     if SEVERITY[rule][1] == "products" and rule != "missing_sku":
         pieces = [summary[key][3]]
@@ -321,5 +321,5 @@ def _summary(
 
 
 def rounded(number: Decimal, places: int) -> Decimal:
-    """As PostgreSQL's round(numeric, places): a half goes away from zero."""
+    """Rounded as PostgreSQL's round(numeric, places): halves away from zero."""
     return number.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)

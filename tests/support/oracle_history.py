@@ -1,8 +1,8 @@
-"""What every gold view must answer after some loads, recomputed day by day in plain Python: no SQL, no ranges.
+"""The expected rows of every gold view after some loads, computed day by day in plain Python: no SQL, no ranges.
 
-A load is a day, its bronze rows and the thresholds of that moment. Where a day was loaded twice the later load counts.
-Surrogate keys cannot be predicted, so rows name what a key stands for: a product version by SKU and first day, a
-warehouse by its id. Written from the questions (comments of the views), with oracle.py for one load's silver.
+A load is a day, its bronze rows and the thresholds at that time. If a day was loaded twice, the later load counts.
+Surrogate keys cannot be predicted, so rows have SKU and first day instead of a product key, and the id instead of a
+warehouse key. It follows the comments of the views, and uses oracle.py for the silver rows of one load.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ FOREVER, NEVER = date.max, date.min
 MONTHS = ["January", "February", "March", "April", "May", "June", "July"]
 MONTHS += ["August", "September", "October", "November", "December"]
 WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
-#: days that a forecast looks back
+#: days that a forecast compares
 WINDOW = 28
-#: days from an order to its delivery, and days that the stock should last from then on, where nobody says otherwise
+#: defaults: days from an order to its delivery, and days that the stock should last after it
 LEAD_DAYS, COVER_DAYS = 14, 28
 
 
@@ -38,7 +38,7 @@ def of_fraction(number: Fraction, places: int) -> Decimal:
 
 @dataclass(frozen=True)
 class Load:
-    """One morning."""
+    """One load."""
 
     day: date
     products: Sequence[oracle.Row]
@@ -100,7 +100,7 @@ class Load:
 
 
 class Answers:
-    """Every gold view, as a multiset of rows; `thresholds` are today's, as are `plans`: lead time and days to cover."""
+    """Every gold view, as a multiset of rows. `thresholds` and `plans` (lead time, cover days) are today's."""
 
     def __init__(
         self,
@@ -118,11 +118,11 @@ class Answers:
         self.thresholds = thresholds
 
     def known(self, until: date | None = None) -> list[Load]:
-        """Loaded days in order, up to a day."""
+        """Loaded days up to a day, in order."""
         return [load for day, load in self.days.items() if until is None or day <= until]
 
     def names_on(self, day: date, sku: str) -> str | None:
-        """What a product was called on a day, or last before it."""
+        """The name of a product on a day, or its last name before."""
         return [load.silver.products[sku][0] for load in self.known(day) if sku in load.silver.products][-1]
 
     # ---- dimensions -------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class Answers:
         return versions
 
     def version_on(self, day: date, sku: str) -> tuple[str, date]:
-        """What stands for a product on a day: SKU and first day of the version."""
+        """The product version on a day: SKU and first day."""
         if sku == "":
             return "", NEVER
         ((began, _, _),) = [found for found in self.versions[sku] if found[0] <= day < found[1]]
@@ -173,7 +173,7 @@ class Answers:
 
     def dim_warehouse(self) -> Counter:
         names: dict[str, tuple] = {"unknown": ("Unknown warehouse", None)}
-        for load in self.loads:  # in the order of loads: the latest name counts
+        for load in self.loads:  # in the order of loads, because the latest name counts
             names.update({place: both for place, both in load.warehouses.items() if place != "unknown"})
         return Counter((place, *both, place in self.today.warehouses) for place, both in names.items())
 
@@ -332,7 +332,7 @@ class Answers:
         return Counter(rows)
 
     def load_status(self) -> Counter:
-        """Of rows that no run of the pipeline brought; tests of runs ask for more."""
+        """Expected without runs in the history; other tests cover runs."""
         sentence = f"gold holds {self.today.day}; no run has ended yet"
         return Counter([(self.today.day, None, None, None, None, None, sentence)])
 

@@ -71,7 +71,7 @@ class PostgresProxy:
         with suppress(OSError):
             while data := client.recv(65536):
                 armed = armed or self._after in data
-                # a simple query: Q, its length in four bytes, its text
+                # simple query message: Q, four bytes of length, text
                 if armed and data[:1] == b"Q" and data[5:].startswith(self._at) and not self.cut.is_set():
                     self.cut.set()
                     if self._how == "answered":
@@ -104,7 +104,7 @@ class PostgresProxy:
 
 
 def _reset(connection: socket.socket) -> None:
-    """Close as a firewall does: the other side learns it at once."""
+    """Close with a reset, as a firewall does, so that the other side notices at once."""
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()

@@ -1,6 +1,6 @@
 """A small project for tests of whole runs: its own folder, the sandbox as Keboola, a fresh database.
 
-Two groups: a and b of one, joined by `both`; c alone. Every table has columns id and v; silver keeps them typed.
+Two groups: a and b, joined by `both`; and c. Every table has columns id and v, which are typed in silver.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lib.stop import StopSignal
 from sandbox.keboola_server import KeboolaServer
 from tests.support.databases import EmptyDatabase, fresh_database
 
-#: no test waits longer for a lock than it must; deadlock_timeout is 1 s
+#: short, so that no test waits long for a lock; deadlock_timeout is 1 s
 IMPATIENT = LockRetry(lock_timeout=0.2, tries=2, pause=0.0)
 
 BRONZE = """
@@ -56,12 +56,12 @@ def loading(name: str) -> dict[str, object]:
 
 
 class Project:
-    """What a test holds: files to change, tables to put, runs to do, rows to look at."""
+    """A project for a test: change files, put tables, run, read rows."""
 
     def __init__(self, root: Path, database: EmptyDatabase, keboola: KeboolaServer) -> None:
         self.root = root
         self.database = database
-        #: how runs connect: a test may let them come as another role, or through a proxy
+        #: how runs connect; a test may change the role, or use a proxy
         self.connect_args = dict(database.connect_args)
         self.keboola = keboola
         self.settings = Settings(root=root, keboola_url=keboola.url, keboola_token=Secret(keboola.token), parallel=2)
@@ -96,12 +96,12 @@ class Project:
         self.keboola.put_table(f"in.c-main.{name}", columns=list(columns), rows=list(rows), **how)
 
     def put_day(self, day: str, count: int = 10) -> None:
-        """Every table holds this day: rows 1..count, v = day."""
+        """Put this day into every table: rows 1..count, v = day."""
         for name in ("a", "b", "c"):
             self.put(name, [(str(number), day) for number in range(1, count + 1)])
 
     def run(self, *names: str, stop: StopSignal | None = None, **options) -> RunResult:
-        """A run in this process; what it printed is kept in `output`."""
+        """Run in this process; `output` keeps what was printed."""
         (self.root / "elt_jobs.json").write_text(json.dumps(self.registry, indent=2))
         plan = make_plan(read_project(self.root), names)
         stream = io.StringIO()
@@ -115,11 +115,11 @@ class Project:
         return result
 
     def rows(self, relation: str) -> list[tuple]:
-        """What a reader sees, in order."""
+        """The rows that a reader sees, sorted."""
         return self.database.sql(f"SELECT * FROM {relation} ORDER BY 1")
 
     def day(self, relation: str) -> str:
-        """The one day that a relation holds; fails when it holds a mix."""
+        """The day of a relation; fails if it holds several."""
         ((days,),) = self.database.sql(f"SELECT array_agg(DISTINCT v ORDER BY v) FROM {relation}")
         assert days is not None and len(days) == 1, f"{relation} holds {days}"
         return days[0]
@@ -130,7 +130,7 @@ class Project:
 
 
 class Calendar:
-    """A clock that moves one second whenever it is looked at: two states of a table never carry the same time."""
+    """A clock that moves one second at each reading, so two versions of a table never have the same time."""
 
     def __init__(self) -> None:
         self._now = itertools.count(1_767_225_600)
@@ -148,7 +148,7 @@ def project(database: EmptyDatabase, tmp_path: Path) -> Iterator[Project]:
 
 @pytest.fixture(scope="session")
 def loaded_on_monday(servers: Mapping[int, Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The name of a database into which the project was loaded, to be copied: that is ten times faster than a load."""
+    """The name of a loaded database to copy, because that is ten times faster than a load."""
     with fresh_database(servers[18]) as database, KeboolaServer(polls=0, clock=Calendar()) as keboola:
         project = Project(tmp_path_factory.mktemp("monday"), database, keboola)
         project.put_day("monday")
@@ -158,8 +158,8 @@ def loaded_on_monday(servers: Mapping[int, Server], tmp_path_factory: pytest.Tem
 
 @pytest.fixture
 def monday(servers: Mapping[int, Server], loaded_on_monday: str, tmp_path: Path) -> Iterator[Project]:
-    """A project that was loaded on monday; tuesday's rows wait in Keboola."""
-    # its calendar begins when that of the load did, so Keboola's tables are those that were loaded
+    """A project that was loaded on monday; tuesday's rows are in Keboola."""
+    # the calendar starts as for that load, so Keboola's tables count as already loaded
     with (
         fresh_database(servers[18], loaded_on_monday) as database,
         KeboolaServer(polls=0, clock=Calendar()) as keboola,

@@ -1,4 +1,4 @@
-"""The child of `project_process`: finds its project in ELT_TEST_PROJECT, and then does what the daily load does."""
+"""The child of `project_process`: reads its project from ELT_TEST_PROJECT and runs the daily load."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-# what the daily load imports when it begins is there before the child says that it is ready
+# import what the daily load needs, before the child reports that it is ready
 import lib.extract.keboola
 import lib.run.runner  # noqa: F401
 from lib.cli.arguments import run_parser
@@ -17,12 +17,12 @@ from lib.cli.run import run_jobs
 from lib.config.secret_value import Secret
 from lib.config.settings import Postgres, Settings
 
-#: the first line of the child, once all is imported
+#: the first line of the child, after all imports
 READY = "ready"
 
 
 def main() -> int:
-    """The child: this project's settings instead of elt_settings.toml, and all else as elt_daily_load.py."""
+    """Do what elt_daily_load.py does, with the settings of this project."""
     about = json.loads(os.environ["ELT_TEST_PROJECT"])
     postgres = Postgres(**{**about["postgres"], "port": int(about["postgres"]["port"])})
     token = Secret(about["token"])

@@ -1,4 +1,4 @@
-"""The project of a test run as a process of its own: what cron starts, and what can be killed or sent a signal.
+"""Runs the project of a test in a separate process, as cron does, so that it can be killed or sent a signal.
 
 The process itself is `project_child`.
 """
@@ -20,7 +20,7 @@ from tests.support import ROOT
 from tests.support.databases import sql
 from tests.support.project import Project
 
-#: seconds; a test that waits longer than this has failed
+#: seconds after which a waiting test fails
 PATIENCE = 60.0
 
 LOCKS_OF_RUNS = """
@@ -33,9 +33,9 @@ LOCKS_OF_RUNS = """
 
 @dataclass(frozen=True)
 class Moment:
-    """In the life of a run: so many lines printed, and so many seconds after the last of them.
+    """A moment in a run: this many seconds after it has printed this many lines.
 
-    Not the clock alone, so that a busy machine does not move every moment to the beginning.
+    Seconds alone would be too early on a busy machine.
     """
 
     lines: int
@@ -43,7 +43,7 @@ class Moment:
 
 
 class ProjectProcess:
-    """A run on its way. Use as a context manager: whatever happens, no process is left behind."""
+    """A running process. Use as a context manager, which always ends the process."""
 
     def __init__(self, project: Project, *arguments: str) -> None:
         (project.root / "elt_jobs.json").write_text(json.dumps(project.registry, indent=2))
@@ -62,7 +62,7 @@ class ProjectProcess:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        #: what it has printed so far, and when
+        #: lines printed so far, with their times
         self.lines: list[str] = []
         self.times: list[float] = []
         self._news = Condition()
@@ -89,13 +89,13 @@ class ProjectProcess:
             self._news.notify_all()
 
     def run_until(self, moment: Moment) -> None:
-        """Let it go on to this moment, or to its end."""
+        """Let it run until this moment, or until it ends."""
         with self._news:
             assert self._news.wait_for(lambda: self._ended or len(self.lines) >= moment.lines, PATIENCE), self.output
         self.run_on(moment.seconds)
 
     def run_on(self, seconds: float) -> None:
-        """Let it go on for so long, or to its end."""
+        """Let it run for this time, or until it ends."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -110,7 +110,7 @@ class ProjectProcess:
         self.exit_code()
 
     def exit_code(self) -> int:
-        """Wait for its end, and for its last line."""
+        """Wait until it has ended and its output is read."""
         code = self._process.wait(PATIENCE)
         self._reading.result(PATIENCE)
         return code
@@ -129,7 +129,7 @@ class ProjectProcess:
 
 
 def await_rows(project: Project, query: str, expected: bool = True, seconds: float = PATIENCE) -> None:
-    """Ask again until a query returns rows, or none; raises AssertionError with them when that takes longer."""
+    """Repeat a query until it returns rows, or none. Raises AssertionError with the rows after a timeout."""
     deadline = time.monotonic() + seconds
     with closing(project.database.connect()) as connection:
         while bool(rows := sql(connection, query)) != expected:
@@ -138,5 +138,5 @@ def await_rows(project: Project, query: str, expected: bool = True, seconds: flo
 
 
 def await_no_locks(project: Project) -> None:
-    """The server notices within 2 s that a run is dead."""
+    """Wait until the server has noticed that a run is dead, at most 2 s."""
     await_rows(project, LOCKS_OF_RUNS, expected=False, seconds=2.0)

@@ -1,4 +1,4 @@
-"""README, the documents in docs/, and what stands in them."""
+"""README and the documents in docs/, with their code blocks and questions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS: dict[Path, str] = {
     path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
-#: each question of theirs and the answer below it
+#: each question in the documents, with the answer below it
 ANSWERS = {
     question: answer
     for text in DOCUMENTS.values()
@@ -21,7 +21,7 @@ ANSWERS = {
 
 
 def section(heading: str) -> str:
-    """What stands below this heading, which one document alone has."""
+    """The text below this heading, which only one document has."""
     found = [
         match[1]
         for text in DOCUMENTS.values()
@@ -43,6 +43,6 @@ def blocks(language: str, under: str) -> list[str]:
 
 
 def typed_commands(under: str) -> list[list[str]]:
-    """What stands after `python` in the plain blocks of a section."""
+    """The commands after `python` in the plain code blocks of a section."""
     lines = "\n".join(blocks("", under)).splitlines()
     return [line.split()[1:] for line in lines if line.startswith("python ")]

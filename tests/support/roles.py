@@ -1,4 +1,4 @@
-"""Roles that can log in, each of one test: a stranger, and the pipeline's own as it should be."""
+"""Roles that can log in, made for one test: a stranger, and the pipeline's role as it should be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.databases import EmptyDatabase, sql_once
 
 
 class Role:
-    """A role that can log in, of one test."""
+    """A role that can log in, made for one test."""
 
     def __init__(self, database: EmptyDatabase, name: str, options: str = "") -> None:
         self.database = database

@@ -1,4 +1,4 @@
-"""A server on loopback that serves one object, and does on each request what a script says."""
+"""A server on loopback that serves one object; a script sets its behaviour for each request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class ScriptedServer:
-    """Serves one object with Range, ETag and If-Match; `script` holds what is different at the next requests."""
+    """Serves one object with Range, ETag and If-Match; `script` changes the next responses."""
 
     def __init__(self, body: bytes) -> None:
         self.body, self.etag = body, '"v1"'
@@ -34,7 +34,7 @@ class ScriptedServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._server.handle_error = lambda request, address: None  # a reader that hangs up is no error here
+        self._server.handle_error = lambda request, address: None  # a client that hangs up is no error here
         self.url = f"http://127.0.0.1:{self._server.server_port}/object.csv.gz?sig=hunter2"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.005,), daemon=True)
         self._thread.start()

@@ -1,6 +1,6 @@
 """The store as Azure Blob Storage: a container for each file, a shared access signature that reads and lists it.
 
-The signature is computed from the query as it came (Azure: "Create a service SAS", version 2020-12-06 and later).
+The signature is computed from the received query (Azure: "Create a service SAS", version 2020-12-06 and later).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sandbox.tables import api_time
 
 ACCOUNT = "kbcsandbox"
 _VERSION = "2022-11-02"
-#: what is signed, in this order; None stands for the resource
+#: signed fields in order; None stands for the resource
 _SIGNED: tuple[str | None, ...] = (
     "sp",
     "st",
@@ -60,7 +60,7 @@ class AzureStore:
         self.account_key = _new_key()
 
     def place(self, project: str, table_id: str, file_id: int, file_name: str) -> Target:
-        # a container of its own; the prefix, if one was asked for, is a folder in it
+        # one container per file; a prefix becomes a folder in it
         return Target(f"exp-2-files-{project}-{file_id}", f"{self._prefix}/{file_name}")
 
     def entry_url(self, target: Target) -> str:

@@ -1,4 +1,4 @@
-"""The mornings of the demo as bronze has them."""
+"""The mornings of the demo, as rows of bronze."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Rows = list[dict[str, str]]
 
 
 def bronze(day: date, story_ends: date) -> tuple[Rows, Rows]:
-    """The rows of a morning as bronze has them."""
+    """The rows of a morning, as in bronze."""
     number, last = day.toordinal(), story_ends.toordinal()
     columns = [column.lower() for column in STOCK_COLUMNS]
     return (

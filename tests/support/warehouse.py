@@ -1,4 +1,4 @@
-"""The scripts on rows of a test's own: a warehouse, a product, a stock row, and what the oracle makes of them."""
+"""Runs the scripts on rows of a test: a warehouse, a product, a stock row, and the comparison with the oracle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCRIPTS = ROOT / "sql_scripts"
 JOBS = {name: job for name, job in json.loads((ROOT / "elt_jobs.json").read_text()).items() if name[0] != "$"}
 
 
-#: in the order of a run: definitions of bronze before the load, gold after the last silver script
+#: in the order of a run: bronze before the load, gold after silver
 TRANSFORMS = [script for job in JOBS.values() for script in job["transform"]]
 
 
@@ -30,7 +30,7 @@ CHECKS = [
 ]
 
 
-#: those that only warn: rows so unlike yesterday's as the ones here are worth a warning
+#: checks that only warn; they may fail here, because test rows differ much from one day to the next
 WARNINGS = ["checks/no_day_is_missing.sql", "checks/issues_have_not_doubled.sql"]
 
 
@@ -38,10 +38,10 @@ HELPERS = sorted(path.name for path in (ROOT / "lib" / "elt_schema").glob("*.sql
 
 
 class Warehouse:
-    """A database with the layers' schemas and helpers, loaded from rows by the scripts alone."""
+    """A database with schemas, helpers and tables. The scripts load it, without the rest of the pipeline."""
 
     def __init__(self, connection: Connection) -> None:
-        """Begin anew; the helpers stay where they are there."""
+        """Create all schemas anew; keep schema elt if it is installed."""
         self.connection = connection
         self.sql("DROP SCHEMA IF EXISTS bronze, silver, gold CASCADE; CREATE SCHEMA IF NOT EXISTS elt")
         self.sql("CREATE SCHEMA bronze; CREATE SCHEMA silver; CREATE SCHEMA gold")
@@ -54,7 +54,7 @@ class Warehouse:
         return sql(self.connection, text)
 
     def run(self, scripts: Sequence[str]) -> None:
-        """Each script as a whole and in a session without temporary tables, as `psql -f` would."""
+        """Run each script in one call and without temporary tables of others, as `psql -f` does."""
         for script in scripts:
             self.sql((SCRIPTS / script).read_text(encoding="utf-8"))
             self.sql("DISCARD TEMP")
@@ -76,7 +76,7 @@ class Warehouse:
         self.run([script for script in ORDER if not script.startswith("bronze/")])
 
     def reload(self, products: Sequence[Mapping], stock: Sequence[Mapping] = ()) -> None:
-        """The same of a warehouse that was loaded before: what is defined stays, as on any day but the first."""
+        """Load a warehouse again: without bronze and gold scripts, as on every day after the first."""
         self.put(products, stock)
         self.run([script for script in ORDER if script.startswith("silver/")])
 
@@ -84,7 +84,7 @@ class Warehouse:
         return self.sql((SCRIPTS / check).read_text(encoding="utf-8"))
 
     def issues(self) -> list[tuple]:
-        """Rule, key, column, value received, value used; without what every good product or row would add."""
+        """Issues as (rule, key, column, value received, value used)."""
         return self.sql(
             "SELECT rule, row_key, column_name, value_received, value_used FROM silver.data_quality_issues"
             " ORDER BY rule, row_key, column_name, occurrence"
@@ -92,7 +92,7 @@ class Warehouse:
 
 
 def product(**different: str | None) -> dict[str, str | None]:
-    """A product without a flaw, linked to link-a."""
+    """A good product with link-a."""
     return {
         "sku": "A1",
         "name": "Signer",
@@ -110,7 +110,7 @@ def product(**different: str | None) -> dict[str, str | None]:
 
 
 def stock(**different: str | None) -> dict[str, str | None]:
-    """A stock row without a flaw, of link-a."""
+    """A good stock row of link-a."""
     return {
         "json_parentid": "link-a",
         "warehouse_id": "101",
@@ -125,7 +125,7 @@ def stock(**different: str | None) -> dict[str, str | None]:
 
 
 def assert_equals_the_oracle(warehouse: Warehouse, products: Sequence[Mapping], stock: Sequence[Mapping]) -> None:
-    """Every cell of silver and gold."""
+    """Every cell of silver and gold equals the expected one."""
     expected = oracle.recompute(products, stock)
     assert {row[0]: row[1:] for row in warehouse.sql("SELECT * FROM silver.products")} == expected.products
     levels = warehouse.sql(
@@ -145,9 +145,9 @@ def assert_equals_the_oracle(warehouse: Warehouse, products: Sequence[Mapping], 
 
 
 def random_rows(dice: random.Random) -> tuple[list[dict], list[dict]]:
-    """A small inventory in which SKUs, links and warehouses meet often, and everything can be wrong."""
+    """A small inventory with all kinds of errors. It has few SKUs, links and warehouses, so they often coincide."""
     links = ["", None, *(f"link-{number}" for number in range(6))]
-    # a link is made from its row, so no two SKUs share one
+    # Keboola makes a link from its row, so two SKUs never share one
     skus = {link: dice.choice(["", None, " ", "A1", "B2", " B2", "C3", "ž4"]) for link in links[2:]}
     products = []
     for _ in range(dice.randrange(9)):
@@ -176,7 +176,7 @@ def random_rows(dice: random.Random) -> tuple[list[dict], list[dict]]:
                 **{column: dice.choice(NUMBERS) for column in oracle.QUANTITIES},
             )
         )
-        if dice.random() < 0.4:  # again, identical or nearly
+        if dice.random() < 0.4:  # duplicates, identical or similar
             column = dice.choice(oracle.STOCK_COLUMNS)
             rows.append({**rows[-1], column: dice.choice([rows[-1][column], "101", "7", "0.0", "", "link-1"])})
     return products, rows

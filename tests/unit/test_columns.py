@@ -1,4 +1,4 @@
-"""Columns by name: what matches, what is missing, and what may be accepted once."""
+"""Columns by name: matching, missing ones, and what may be accepted once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees: lines, bars, the summary as the last line, never a traceback for a character or a closed pipe."""
+"""Console output: lines, bars, and the summary as the last line. No character and no closed pipe causes a traceback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lib.transform.scripts import ScriptResult
 
 @dataclass
 class Spoken:
-    """A console without a terminal, and what it said."""
+    """A console without a terminal, and its output."""
 
     console: Console
 

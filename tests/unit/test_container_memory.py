@@ -1,4 +1,4 @@
-"""How much memory a server may count on."""
+"""How much memory a server can use in a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets: in which files and variables they are found, and that nothing shows them."""
+"""Secrets: the files and variables that hold them, and that no output shows them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_file_holds_one_line_with_or_without_its_end(
     settings: Settings, bare: dict[str, str], tmp_path: Path, content: str
 ) -> None:
     environ = {**bare, "KEBOOLA_TOKEN_FILE": file_with(tmp_path / "token", content)}
-    (tmp_path / "token").chmod(0o644)  # as Docker's secrets are
+    (tmp_path / "token").chmod(0o644)  # as in Docker's secrets
     assert keboola_token(settings, environ).reveal() == TOKEN
 
 

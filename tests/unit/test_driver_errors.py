@@ -1,4 +1,4 @@
-"""What the driver reports, as errors of ours."""
+"""Errors of the driver become errors of ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lib.postgres.driver_errors import translate
 
 @pytest.mark.parametrize("kind", [psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.DatabaseError])
 def test_a_lost_connection_is_known_by_whatever_error_the_driver_reports(kind: type[psycopg2.Error]) -> None:
-    """Taken for a script's error it would be one job's fault."""
+    """Otherwise it would count as an error of one script and its job."""
     found = translate(kind("server closed the connection unexpectedly"), "silver/a.sql:1", ScriptError)
     assert isinstance(found, ConnectionLost)
     assert str(found).startswith(

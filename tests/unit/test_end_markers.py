@@ -1,4 +1,4 @@
-"""A line of \\\\. in a slice, which COPY would take for the end of the data."""
+"""A line \\. in a slice, which COPY would treat as the end of the data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lib.load.staging_table import QuotedEndMarkers
 
 
 def through(data: bytes, size: int) -> bytes:
-    """The stream as COPY would read it."""
+    """The bytes that COPY would read."""
     return b"".join(iter(partial(QuotedEndMarkers(io.BytesIO(data)).read, size), b""))
 
 

@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, and who may speak."""
+"""Rules for lib: which module may import which, and which may print."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODULES = {
 
 
 def imports(name: str) -> set[str]:
-    """Every module that this one imports, at its top or inside a function."""
+    """All modules that this one imports, at its top or inside functions."""
     found: set[str] = set()
     for node in ast.walk(MODULES[name]):
         if isinstance(node, ast.Import):
@@ -35,7 +35,7 @@ def users_of(package: str) -> set[str]:
     return {name for name in MODULES if any(found.split(".")[0] == package for found in imports(name))}
 
 
-#: rooms by floor, the ground first: a module may import its own room and the floors below it, and no other
+#: packages by level, the lowest first: a module may import its own package and lower levels only
 FLOORS = (
     ("errors",),
     ("stop",),
@@ -68,7 +68,7 @@ def test_imports_go_one_way(name: str) -> None:
 
 def test_no_imports_run_in_a_circle() -> None:
     known = {name: imports(name) & MODULES.keys() - {name, "lib"} for name in MODULES}
-    # who imports a submodule runs its package, too, but these packages hold no more than words, but for the border
+    # importing a submodule also runs its package; these packages only have docstrings, except for lib.extract
     while free := [name for name in known if not known[name] & known.keys()]:
         for name in free:
             del known[name]

@@ -1,4 +1,4 @@
-"""Retries, waits and what leaves this machine, against a real server on loopback."""
+"""Retries, waits, and what is sent, with a real server on loopback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOON = datetime.datetime(2026, 3, 4, 12, tzinfo=datetime.UTC).timestamp()
 
 
 class Sender:
-    """An Http whose waits are recorded and move its clock."""
+    """An Http that records its waits; they only move its clock."""
 
     def __init__(self, timeout: tuple[float, float] = (1.0, 0.25)) -> None:
         self.waits: list[float] = []
@@ -43,7 +43,7 @@ class Sender:
         return self.at
 
     def pause(self, seconds: float) -> None:
-        if seconds:  # nothing is waited for where Http only asks whether to stop
+        if seconds:  # seconds of 0 only ask whether to stop
             self.waits.append(seconds)
         self.at += seconds
 

@@ -1,4 +1,4 @@
-"""The sample inventory: deterministic, of any size, and with every blemish that the domain knows."""
+"""The sample inventory: deterministic, of any size, and with every kind of data error."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_stock_that_changes_has_another_link() -> None:
     assert moved and not moved & {row[-1] for row in by_link[1]}
 
 
-def test_nothing_moves_where_nothing_changes() -> None:
+def test_rows_stay_the_same_if_nothing_changes() -> None:
     assert Counter(stock(200, 2, 0, changing=0)) == Counter(stock(200, 2, 90, changing=0))
     assert not Counter(stock(200, 2, 0, changing=1)) & Counter(stock(200, 2, 1, changing=1))
 
@@ -165,7 +165,7 @@ def test_thirty_days_sell_out_and_restock() -> None:
 def test_names_that_csv_trips_over_are_given_to_tests_alone() -> None:
     plain, odd = ([row for row in products(200, 3, odd_names=odd)] for odd in (False, True))
     differ = [(one, other) for one, other in zip(plain, odd, strict=True) if one != other]
-    assert len(differ) == 4 * 4  # of each 50, four
+    assert len(differ) == 4 * 4  # four of each 50
     assert all(one[:1] + one[2:] == other[:1] + other[2:] for one, other in differ)
     assert all(re.fullmatch("[A-Z][a-z]+ [A-Z][a-z]+ [A-Z][a-z]+", row[1]) for row in plain)
 
@@ -204,7 +204,7 @@ def test_the_story_depends_on_how_long_before_its_end_a_day_is() -> None:
         return Counter(products(0, day, story_ends=story_ends)) + Counter(stock(0, day=day, story_ends=story_ends))
 
     assert told(70, 80) == told(1070, 1080) != told(71, 80)
-    # before it begins, and after it has ended, it stands still
+    # before its first day and after its last, nothing changes
     assert told(10, 80) == told(51, 80) != told(52, 80)
     assert told(90, 80) == told(80, 80) != told(79, 80)
 

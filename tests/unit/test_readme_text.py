@@ -1,4 +1,4 @@
-"""README and the documents as texts: what they name is there, and the first screen says what this is about."""
+"""README and the documents as texts: what they name exists, and the first screen shows what the project is about."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_readme_is_short_enough_to_be_read() -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """What a link may name after #: each heading in lower case, with a dash for each blank."""
+    """The targets of links after #: headings in lower case, with a dash for each blank."""
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -64,7 +64,7 @@ def test_the_demo_asks_first_what_to_order_and_asks_the_query_that_people_know()
 
 
 def test_the_first_screen_of_readme_is_about_stock() -> None:
-    """Title, the promise, the two commands, and what to order."""
+    """It has the title, the promise, the two commands, and what to order."""
     screen = "\n".join(README.splitlines()[:40])
     assert screen.startswith("# Inventory analysis: ") and "never a mix" in screen
     assert "```\nmake demo\nmake test\n```" in screen

@@ -1,4 +1,4 @@
-"""elt_jobs.json: what it means, and that every mistake in it is found at once and on its line."""
+"""elt_jobs.json: its meaning, and that all mistakes are found together, each with its line."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def only(**parts: object) -> dict[str, object]:
 
 
 def chain(*links: str) -> dict[str, object]:
-    """'b: a c' is job b that depends on a and c; every job needs something to do, so all share a check."""
+    """Jobs from text: 'b: a c' is job b, which depends on a and c. All share a check, since a job must do something."""
     jobs = {}
     for link in links:
         name, _, dependencies = link.partition(":")

@@ -1,4 +1,4 @@
-"""The sandbox Keboola, judged by Keboola's own client, by Google's, and by plain HTTP."""
+"""The sandbox Keboola, tested with Keboola's own client, the clouds' own clients, and plain HTTP."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Clock:
 
 
 class Caller:
-    """Plain HTTP to a sandbox: what an extractor does, step by step."""
+    """Plain HTTP to a sandbox, with the steps of an extractor."""
 
     def __init__(self, keboola: KeboolaServer) -> None:
         self.keboola = keboola
@@ -62,7 +62,7 @@ class Caller:
         return [entry["url"] for entry in requests.get(file["url"], timeout=10).json()["entries"]]
 
     def get_slice(self, file: dict, url: str, **headers: str) -> requests.Response:
-        """A slice through GCS's JSON style; the body as it came."""
+        """A slice through GCS's JSON API; the body as received."""
         bucket, _, key = url.removeprefix("gs://").partition("/")
         token = file["gcsCredentials"]["access_token"]
         place = f"{self.keboola.url}/storage/v1/b/{bucket}/o/{quote(key, safe='')}?alt=media"

@@ -1,4 +1,4 @@
-"""elt_settings.toml: what it says, what it must not say, and what the messages look like."""
+"""elt_settings.toml: its meaning, what it must not contain, and the messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped scripts as files: each in its place, and rules that stand twice stand the same."""
+"""The shipped scripts as files: each is in the registry, and rules that are written twice are the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.warehouse import (
 )
 
 
-def test_what_is_remembered_and_what_is_asked_are_two_jobs() -> None:
+def test_history_and_gold_are_two_jobs() -> None:
     layers = {name: {script.split("/")[0] for script in job["transform"]} for name, job in JOBS.items()}
     assert layers["inventory_history"] == {"silver"} and layers["inventory_gold"] == {"gold"}
     assert [name for name, found in layers.items() if "gold" in found] == ["inventory_gold"]
@@ -34,7 +34,7 @@ def test_every_check_can_fail() -> None:
 
 
 def test_both_places_that_say_who_is_trusted_say_the_same() -> None:
-    """Owners are asked before schema elt is trusted, and elt.publish_rows works without Python."""
+    """Python needs the rule before it trusts schema elt, and elt.publish_rows must work without Python."""
 
     def rule(text: str) -> list[str]:
         text = re.sub("--.*", "", text)

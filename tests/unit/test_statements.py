@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib.config.jobs import Script
-from lib.transform.rules import refusals
+from lib.transform.refusals import refusals
 from lib.transform.statements import Statement, statements
 
 
@@ -117,3 +117,34 @@ def test_what_only_looks_like_it_is_not_refused(text: str) -> None:
 def test_all_refusals_of_a_script_come_at_once_in_the_order_of_its_lines() -> None:
     found = refusals(script("\\set x 1\nBEGIN;\nSELECT 1;\n\\i y\nCOMMIT;\n"))
     assert [refusal.split(":")[1] for refusal in found] == ["1", "2", "4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("CREATE TABLE IF NOT EXISTS gold.x AS SELECT 1", "1: makes a TABLE, but a gold script makes one view"),
+        ("CREATE MATERIALIZED VIEW gold.x AS SELECT 1", "1: makes a MATERIALIZED VIEW, but a gold script"),
+        ("CREATE FUNCTION gold.f() RETURNS int LANGUAGE sql RETURN 1", "1: makes a FUNCTION, but a gold script"),
+        ("SELECT 1 AS one INTO gold.x", "1: SELECT INTO makes a table in gold"),
+        ("CREATE OR REPLACE VIEW gold.y AS SELECT 1", "1: makes the view gold.y, but this file is for gold.x"),
+        ("CREATE VIEW x AS SELECT 1", "1: makes the view x, but this file is for gold.x"),
+        ("COMMENT ON VIEW gold.x IS 'x'", "1: does not make the view gold.x that the file is named after"),
+        ("CREATE VIEW gold.x AS SELECT 1;\n\nCREATE VIEW gold.x2 AS SELECT 2", "3: makes the view gold.x2"),
+        ("DROP VIEW IF EXISTS gold.x;\nCREATE VIEW gold.x AS SELECT 1", "1: DROP loses the view's grants"),
+    ],
+)
+def test_a_gold_script_makes_the_view_of_its_name_and_nothing_else(text: str, refused: str) -> None:
+    (refusal,) = refusals(Script("gold/x.sql", "gold", Path("gold/x.sql"), text))
+    assert refusal.startswith(f"gold/x.sql:{refused}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CREATE OR REPLACE VIEW gold.x AS SELECT 1 AS one; COMMENT ON VIEW gold.x IS 'CREATE TABLE gold.y'",
+        'create or replace recursive view "gold"."x" (one) as select 1; grant select on gold.x to public',
+        "CREATE VIEW gold . x WITH (security_invoker = true) AS SELECT 1",
+    ],
+)
+def test_a_gold_script_may_say_it_in_any_way(text: str) -> None:
+    assert refusals(Script("gold/x.sql", "gold", Path("gold/x.sql"), text)) == []

@@ -1,4 +1,4 @@
-"""Where files lie and how they are asked for, judged by moto's S3 and a GCS emulator that nobody here wrote."""
+"""Where files are stored and how they are requested, tested with moto's S3 and an independent GCS emulator."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ class CuttingRelay:
 
 
 class Held:
-    """A location whose credentials nobody renews."""
+    """A location whose credentials are never renewed."""
 
     def __init__(self, place: Location) -> None:
         self._place = place

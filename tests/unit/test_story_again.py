@@ -1,4 +1,4 @@
-"""The story of the demo, recomputed in Python for a demo that is started again later."""
+"""The story of the demo, when the demo is started again on a later day."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.story import TODAY, bronze, days
 
 @pytest.mark.parametrize("later", [1, 7, 13, 16, 22, 29, 45])
 def test_a_demo_that_is_started_again_on_a_later_day_says_the_same(later: int) -> None:
-    """Recomputed in Python: the days that were played before were told as of the earlier start."""
+    """Computed in Python: the days played before have the stock of the earlier start."""
     again = TODAY + timedelta(days=later)
     ends = {day: TODAY for day in days(DAYS, TODAY)}
     ends = {day: again for day in days(DAYS, again)} | ends

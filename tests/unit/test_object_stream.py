@@ -1,4 +1,4 @@
-"""One object as a stream, against a store on loopback that does on each request what a script says."""
+"""One object as a stream, from a store on loopback with scripted responses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Access:
 
 
 class Reader:
-    """What a test needs to read an object and to see what happened meanwhile."""
+    """Reads an object, and records what happened meanwhile."""
 
     def __init__(self, store: ScriptedServer) -> None:
         self.store, self.access = store, Access(store.url)
@@ -53,7 +53,7 @@ class Reader:
         )
 
     def pause(self, seconds: float) -> None:
-        if seconds:  # nothing is waited for where Http only asks whether to stop
+        if seconds:  # seconds of 0 only ask whether to stop
             self.waits.append(seconds)
         self.at += seconds
 
@@ -107,7 +107,7 @@ def test_gzip_is_known_by_its_content(store: ScriptedServer, reader: Reader, bod
 def test_an_empty_object_where_gzip_was_announced_is_a_failed_download(
     store: ScriptedServer, reader: Reader, chunked: bool
 ) -> None:
-    """A gzip stream of nothing has 20 bytes."""
+    """Even an empty gzip stream has 20 bytes."""
     empty = {"body": b"", "chunked": True, "cut": 0} if chunked else {"body": b""}
     store.script = [empty, empty]
     store.body = GZIP
