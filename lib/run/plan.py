@@ -17,6 +17,7 @@ from lib.extract import Extractor, SourceTable
 from lib.load.contract import match, read_contract
 from lib.load.guards import missing_columns
 from lib.postgres.connection import Connection
+from lib.run.dependency_check import missing_dependencies
 from lib.run.history import LastLoad
 from lib.stop import StopSignal
 from lib.transform.refusals import refusals
@@ -64,7 +65,7 @@ def read_project(root: Path) -> Registry:
     """
     registry = read_registry(root / "elt_jobs.json", root / "sql_scripts")
     scripts = {script.path: script for job in registry.jobs.values() for script in job.scripts}
-    mistakes = [text for script in scripts.values() for text in refusals(script)]
+    mistakes = [text for script in scripts.values() for text in refusals(script)] + missing_dependencies(registry)
     if mistakes:
         raise JobConfigError("\n".join(mistakes))
     return registry

@@ -1,0 +1,84 @@
+"""Is depends_on complete? A script that reads what another job makes needs that job before it, or in its group.
+
+Without it the two jobs are no group: they publish separately, and a reader can see a mix of two loads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from lib.config.jobs import Job, Registry, Script
+from lib.elt_schema.strangers import Name
+from lib.transform.references import references
+from lib.transform.statements import statements
+
+_CREATED = re.compile(r"(?is)\bcreate\s+(?:unlogged\s+)?(?:table|view|function)\s+(?:if\s+not\s+exists\s+)?([\w.\"]+)")
+
+
+def missing_dependencies(registry: Registry) -> list[str]:
+    """Each missing depends_on as `file:line: ..`, with the line to add.
+
+    A bronze or silver script needs the other job in depends_on, directly or not. For gold scripts and checks the same
+    group is enough.
+    """
+    makers: dict[Name, set[str]] = {}
+    for job in registry.jobs.values():
+        for name in _made_by(job):
+            makers.setdefault(name, set()).add(job.name)
+    found: dict[str, None] = {}
+    for job in registry.jobs.values():
+        before = _upstream(registry, job.name)
+        group = registry.group_of(job.name)
+        for script in job.scripts:
+            allowed = {*before, job.name} if script.layer in ("bronze", "silver") else {*group}
+            for text in _missing(script, job, makers, allowed):
+                found[text] = None
+    return list(found)
+
+
+def _missing(script: Script, job: Job, makers: dict[Name, set[str]], allowed: Collection[str]) -> list[str]:
+    return [
+        f"{script.path}:{_line_of(script, name)}: reads {'.'.join(name)}, which job {maker} makes:"
+        f' add "{maker}" to "depends_on" of job {job.name} in elt_jobs.json'
+        for name in sorted(references(script.text).all & makers.keys())
+        if not makers[name].intersection(allowed)
+        for maker in [min(makers[name])]
+    ]
+
+
+def _made_by(job: Job) -> set[Name]:
+    """Tables, views and functions that a job loads, publishes, changes or creates."""
+    made: set[Name] = set()
+    if job.load:
+        made.add((job.load.schema, job.load.name))
+    for script in job.transform:
+        if script.layer == "gold":
+            made.add(("gold", script.relation.partition(".")[2]))
+            continue
+        found = references(script.text)
+        made |= found.published | found.changed
+        for statement in statements(script.text):
+            if created := _CREATED.match(statement.text.replace(" OR REPLACE", "").replace(" or replace", "")):
+                schema, _, name = created[1].replace('"', "").lower().partition(".")
+                made.add((schema, name))
+    return made
+
+
+def _upstream(registry: Registry, name: str) -> set[str]:
+    """The jobs that this one depends on, directly or not."""
+    reached: set[str] = set()
+    waiting = [*registry.jobs[name].depends_on]
+    while waiting:
+        job = waiting.pop()
+        if job not in reached:
+            reached.add(job)
+            waiting += registry.jobs[job].depends_on
+    return reached
+
+
+def _line_of(script: Script, name: Name) -> int:
+    """Where a script first names it; quoted or in another case, it is the first line."""
+    schema, relation = map(re.escape, name)
+    found = re.search(rf"(?i)\b{schema}\s*\.\s*\"?{relation}\b", script.text)
+    return script.text.count("\n", 0, found.start()) + 1 if found else 1
