@@ -86,9 +86,7 @@ def replacement_help(connection: Connection, script: Script, error: ScriptError)
 
 
 def _own_properties(connection: Connection, script: Script, name: str) -> list[str]:
-    """Statements for the properties of the present view that its script does not set.
-
-    Left out are grants on columns that the new view no longer has, and comments that the script sets itself."""
+    """Statements that restore the properties of the present view. Comments are left out if the script sets comments."""
     text = script.text.lower()
     return [
         _indented(statement)
