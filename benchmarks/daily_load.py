@@ -1,15 +1,17 @@
-"""The daily load against the baseline, psql with TRUNCATE, \\copy and INSERT, on the same PostgreSQL 18, in turn.
+"""Compares the daily load with a baseline (psql with TRUNCATE, \\copy and INSERT) on the same PostgreSQL 18.
 
     python benchmarks/daily_load.py                          1,000,000 stock rows, 9 pairs of days
     python benchmarks/daily_load.py --rows 100000 --pairs 3  a quick look
-    python benchmarks/daily_load.py --larger 5000000         then our ordinary day with five times the rows, too
+    python benchmarks/daily_load.py --larger 5000000         also our ordinary day with five times the rows
 
-Ours: `elt_daily_load.py` with the jobs, histories and checks of this project; exports of 8 gzip slices a table over
-HTTP from the sandbox, in a process of its own. Plain: the same rows from local, unpacked CSV files, TRUNCATE + \\copy +
-TRUNCATE + INSERT of the same silver by psql -f (inventory_plain.sql), then the same checks by psql -f, timed apart.
-Each has a database of its own on one server with the settings of lib/postgres/embedded/server.py. 1 % of the products
-change from day to day; rows come in random order, as Keboola delivers them. Which way comes first changes every day. At
-the end both silvers must hold the same rows.
+Ours: `elt_daily_load.py` with the jobs, histories and checks of this project. Each table is exported as 8 gzip slices
+over HTTP from the sandbox, which runs in a separate process.
+Plain: the same rows from local, unpacked CSV files. psql -f runs TRUNCATE + \\copy, then TRUNCATE + INSERT of the same
+silver tables (inventory_plain.sql). Then psql -f runs the same checks; they are timed separately.
+
+Both use one server with the settings of lib/postgres/embedded/server.py, each with its own database. 1 % of the
+products change from day to day. Rows come in random order, as Keboola delivers them. Which way runs first changes every
+day. At the end the silver tables of both must hold the same rows.
 """
 
 from __future__ import annotations
@@ -42,10 +44,10 @@ from sandbox.keboola_server import KeboolaServer
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "815-4711-benchmark"
-#: ten products in eleven warehouses make a hundred stock rows and a few more, for some products have none
+#: ten products in eleven warehouses make slightly more than a hundred stock rows, because some products have none
 WAREHOUSES = 11
 JOBS = json.loads((ROOT / "elt_jobs.json").read_text())
-#: stage and bronze alone
+#: one job that only stages and loads bronze
 LANDING = {
     "stock": {
         **JOBS["products_inventory_locations"],
@@ -68,7 +70,7 @@ Seconds = dict[str, float]
 
 
 def keboola_process(pipe: Pipe, rows: int) -> None:
-    """The sandbox, told which day it is."""
+    """Run the sandbox. It receives the number of each day through the pipe; None ends it."""
     with KeboolaServer(token=TOKEN, polls=0, slices=8) as keboola:
         pipe.send((keboola.url, keboola.store_environment))
         while (number := pipe.recv()) is not None:
@@ -77,7 +79,7 @@ def keboola_process(pipe: Pipe, rows: int) -> None:
 
 
 class Bench:
-    """A server with a database for each way, a sandbox, and a copy of this project that loads from it."""
+    """A server with a database for each way, a sandbox, and a copy of this project that loads from the sandbox."""
 
     def __init__(self, folder: Path, rows: int) -> None:
         self.folder, self.rows = folder, rows
@@ -86,7 +88,7 @@ class Bench:
         self.keboola = multiprocessing.Process(target=keboola_process, args=(other, rows), daemon=True)
         self.keboola.start()
         url, store = self.pipe.recv()
-        # as cron runs it: Python may keep its compiled modules
+        # as under cron: Python may store its compiled modules
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         self.environ = {**inherited, **store, "KEBOOLA_TOKEN": TOKEN, "POSTGRES_PASSWORD": "none"}
         self.project = folder / "project"
@@ -105,12 +107,12 @@ class Bench:
         remove(self.folder / "postgres")
 
     def empty(self) -> None:
-        """Both ways start with nothing but, for the plain one, its empty tables."""
+        """Make two empty databases; the plain one gets its empty tables."""
         self.our_side, self.plain_side = Side(self.server, "ours"), Side(self.server, "plain")
-        # the server's log says when a COMMIT was answered; the run itself can only write down when it asked for it
+        # the server's log says when a COMMIT was finished; the run can only record when it sent it
         self.our_side.sql("ALTER DATABASE ours SET log_min_duration_statement = 0")
         self.plain_side.make_tables()
-        for script in layer("gold"):  # views, which checks read
+        for script in layer("gold"):  # the checks read these views
             self.plain_side.sql((SCRIPTS / script).read_text(encoding="utf-8"))
 
     @property
@@ -118,7 +120,7 @@ class Bench:
         return FIRST_DAY + timedelta(days=self.number)
 
     def new_day(self, *, local_files: bool = True) -> None:
-        """The same rows for both: in Keboola, and as local files."""
+        """Make the same rows for both ways: in the sandbox, and as local files."""
         self.number += 1
         self.pipe.send(self.number)
         count = self.rows // 10
@@ -129,7 +131,8 @@ class Bench:
         self.pipe.recv()
 
     def ours(self, jobs: dict[str, object]) -> Seconds:
-        """One daily load as a process of its own: seconds to COMMIT, to exit and a phase, and its peak memory in MB."""
+        """Run one daily load in a separate process. Returns the seconds to COMMIT, to exit and of each phase, and its
+        peak memory in MB."""
         (self.project / "elt_jobs.json").write_text(json.dumps(jobs))
         logged = self.server.log.stat().st_size
         began = time.time()
@@ -159,7 +162,8 @@ class Bench:
         }
 
     def plain(self, copies: str, *files: Path) -> Seconds:
-        """Seconds that psql needs to copy and run these files in one transaction, to its exit; and its checks after."""
+        """Run psql with the copies and these files in one transaction, then the checks. Returns the seconds without and
+        with the checks."""
         script = self.folder / "copy.sql"
         script.write_text(
             copies.format(
@@ -174,7 +178,7 @@ class Bench:
         return {"load": seconds, "load and checks": seconds + checks}
 
     def compare(self) -> None:
-        """Both silvers hold the same rows."""
+        """Ends the benchmark if the silver tables of both ways differ."""
         ours, plain = self.our_side.fingerprints(), self.plain_side.fingerprints()
         if differing := [table for table in plain if ours.get(table) != plain[table]]:
             raise SystemExit(f"the two ways differ in {', '.join(differing)}")
@@ -184,7 +188,7 @@ class Bench:
 
 
 class Pairs:
-    """Days on which both ways did the same work; which was first changes."""
+    """The times of days on which both ways did the same work. Which way runs first changes every day."""
 
     def __init__(self) -> None:
         self.ours: list[Seconds] = []
@@ -204,7 +208,7 @@ class Pairs:
     def report_day(self, name: str, limit: float) -> None:
         for key, end in (("commit", "COMMIT"), ("exit", "exit")):
             self.report(f"{name}, to {end}", key, limit)
-            self.report("    psql runs the checks, too", key, None, "load and checks")
+            self.report("    with the checks in psql too", key, None, "load and checks")
 
     def report(self, work: str, key: str, limit: float | None, plain_key: str = "load") -> None:
         ours, plain = [each[key] for each in self.ours], [each[plain_key] for each in self.plain]
@@ -219,12 +223,12 @@ class Pairs:
 
 
 def compare_ways(bench: Bench, count: int) -> list[Seconds]:
-    """Print the ratios of a landing and of ordinary days; returns our ordinary days."""
+    """Print the ratios for loads into bronze and for ordinary days. Returns the times of our ordinary days."""
     print(f"{'work':<52} {'ours':>9} {'plain':>9} {'ratio':>6}", flush=True)
     landing, ordinary = Pairs(), Pairs()
     for _ in range(count + 1):
         landing.add(bench, LANDING, COPY_STOCK)
-    landing.forget_first()  # which found empty tables
+    landing.forget_first()  # its tables were empty before
     landing.report("stage", "stage", 1.0)
     landing.report("stage and publish to bronze, to COMMIT", "commit", 2.0)
     landing.report("stage and publish to bronze, to exit", "exit", 2.0)
@@ -250,7 +254,7 @@ def compare_ways(bench: Bench, count: int) -> list[Seconds]:
 
 
 def compare_first_days(bench: Bench, count: int) -> None:
-    """Print the ratios of days on which everything is new."""
+    """Print the ratios for first days, which start with an empty database."""
     first = Pairs()
     for _ in range(count):
         bench.empty()
@@ -259,7 +263,7 @@ def compare_first_days(bench: Bench, count: int) -> None:
 
 
 def alone(rows: int, count: int) -> list[Seconds]:
-    """Our ordinary days with so many rows, after a first one; psql does nothing meanwhile."""
+    """The times of our ordinary days with this many rows, without psql in between. The first day is left out."""
     with made(rows) as bench:
         days = []
         for _ in range(count + 1):
@@ -269,7 +273,7 @@ def alone(rows: int, count: int) -> list[Seconds]:
 
 
 def start_up() -> None:
-    """How long a person waits for --help, beyond what Python needs to start."""
+    """Print how much longer `main.py --help` takes than starting Python alone."""
 
     def timed(*command: str) -> float:
         began = time.time()
@@ -294,9 +298,9 @@ def made(rows: int) -> Iterator[Bench]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="stock rows, about (default: 1,000,000)")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="approximate stock rows (default: 1,000,000)")
     parser.add_argument("--pairs", type=int, default=9, help="days of each kind (default: 9)")
-    parser.add_argument("--larger", type=int, metavar="ROWS", help="measure two ordinary days with so many rows, too")
+    parser.add_argument("--larger", type=int, metavar="ROWS", help="measure also two ordinary days with this many rows")
     given = parser.parse_args()
     print(
         f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores, {given.rows:,} stock rows"

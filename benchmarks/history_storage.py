@@ -1,11 +1,11 @@
-"""How large and how fast a stock history is: only changed rows as ranges of days, or a row a day in partitions.
+"""Compares size and speed of two stock histories: changed rows with a range of days, or partitions with a row per day.
 
     python benchmarks/history_storage.py                              100,000 rows, 1,000 days, 1 % changing a day
-    python benchmarks/history_storage.py --rows 10000 --days 100      the same in seconds
+    python benchmarks/history_storage.py --rows 10000 --days 100      takes only seconds
 
-Both hold the same days, each with the index that its questions want; every question is asked of both, and both must
-give the same answer. What is printed is the size of each, the median time of each question, and what an ordinary day
-costs.
+Both hold the same days, each with the index that the questions need. Every question is asked on both, and the answers
+must be equal. The benchmark prints the size of each, the median time of each question, and the time to add an ordinary
+day.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COLUMNS = """
     product_sku text NOT NULL, warehouse_id text NOT NULL, quantity_available numeric NOT NULL,
     quantity_on_hand numeric NOT NULL, quarantined_quantity numeric NOT NULL, quantity_unavailable numeric NOT NULL
 """
-#: a row changes every `period` days, each on days of its own; {day} is an offset from the first day
+#: each row changes every `period` days, different rows on different days; {day} is an offset from the first day
 STATE = """
     'SKU-' || lpad((n / {warehouses})::text, 7, '0') AS product_sku, (101 + n % {warehouses})::text AS warehouse_id,
     (n * 7919 + ({day} + n) / {period} * 31) % 60::numeric AS quantity_available,
@@ -65,7 +65,7 @@ RANGES = {
     "on_day": "valid_from <= {day} AND valid_to > {day}",
     "every_day": "ranges JOIN calendar ON day >= valid_from AND day < valid_to",
     "changes": "SELECT count(*) FROM ranges WHERE valid_from > {day} - 28 AND valid_from > {first}",
-    # what begins less what ends, summed up over the days
+    # add the pieces of each range on its first day, subtract them after its last, and sum up over the days
     "every_total": """
         SELECT day, sum(pieces) OVER (ORDER BY day)
         FROM (
@@ -94,13 +94,13 @@ DAILY = {
 
 
 def build(cursor: Cursor, rows: int, days: int, period: int) -> None:
-    """The same days twice; partitions are months, as one would make them by hand."""
+    """Make both histories with the same days. The partitions of the daily one are months."""
     cursor.execute(f"CREATE TABLE calendar AS SELECT {FIRST} + n AS day FROM generate_series(0, {days - 1}) AS n")
     cursor.execute(
         f"CREATE TABLE ranges ({COLUMNS}, valid_from date, valid_to date,"
         " PRIMARY KEY (product_sku, warehouse_id, valid_from))"
     )
-    # a change falls on each day on which (day + n) is a multiple of the period
+    # row n changes on each day for which (day + n) is a multiple of the period
     state = STATE.format(warehouses=WAREHOUSES, day="began", period=period)
     cursor.execute(f"""
         INSERT INTO ranges
@@ -120,7 +120,7 @@ def build(cursor: Cursor, rows: int, days: int, period: int) -> None:
         f"CREATE TABLE daily ({COLUMNS}, day date, PRIMARY KEY (product_sku, warehouse_id, day))"
         " PARTITION BY RANGE (day)"
     )
-    # the day after the last has a partition too: ordinary_day() adds it
+    # the day after the last needs a partition too, because ordinary_day() adds it
     cursor.execute(
         f"SELECT DISTINCT date_trunc('month', {FIRST} + n)::date FROM generate_series(0, {days}) AS n ORDER BY 1"
     )
@@ -139,7 +139,7 @@ def build(cursor: Cursor, rows: int, days: int, period: int) -> None:
 
 
 def ordinary_day(cursor: Cursor, rows: int, days: int, period: int) -> tuple[float, float]:
-    """Seconds that the next day takes in each, from the same temporary table; both are rolled back."""
+    """Seconds to add the next day to each history, from the same temporary table. Both are rolled back."""
     state = STATE.format(warehouses=WAREHOUSES, day=days, period=period)
     cursor.execute(f"CREATE TEMP TABLE today AS SELECT {state} FROM generate_series(0, {rows - 1}) AS n")
     cursor.execute("ANALYZE today")
@@ -167,7 +167,7 @@ def ordinary_day(cursor: Cursor, rows: int, days: int, period: int) -> tuple[flo
 
 
 def ask(cursor: Cursor, layout: dict[str, str], question: str, day: str, rounds: int) -> tuple[float, list[tuple]]:
-    """Median seconds, and the answer."""
+    """The median seconds of a question, and its answer."""
     pieces = {name: text.format(day=day, first=FIRST) for name, text in layout.items()}
     seconds = []
     for _ in range(rounds):
@@ -188,7 +188,7 @@ def main() -> None:
     period = round(100 / options.changing)
 
     folder = Path(tempfile.mkdtemp(prefix="elt-benchmark-"))
-    folder.chmod(0o711)  # as root the server runs as another user
+    folder.chmod(0o711)  # if we are root, the server runs as another user, who must reach the folder
     settings = {"shared_buffers": "512MB", "max_wal_size": "8GB", "wal_level": "minimal", "max_wal_senders": "0"}
     server = Server.start(folder / "data", 18, fsync=False, settings=settings)
     try:
@@ -205,7 +205,7 @@ def main() -> None:
 
 
 def report(cursor: Cursor, options: argparse.Namespace, period: int) -> None:
-    """Print sizes and times; an answer that differs is an error."""
+    """Print sizes and times. Raises AssertionError if the answers differ."""
     title = f"{options.rows:,} rows, {options.days:,} days, {options.changing:g} %"
     print(f"{title:36} {'ranges':>13} {'a row a day':>13}")
     cursor.execute("""

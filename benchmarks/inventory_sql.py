@@ -1,12 +1,12 @@
-"""How long all silver scripts and checks of an ordinary run take, against the plainest script of the same results.
+"""Compares the time of all silver scripts and checks of an ordinary run with a plain script that has the same result.
 
     python benchmarks/inventory_sql.py                              100,000 products in 11 warehouses: 1,012,000 rows
-    python benchmarks/inventory_sql.py --products 2000 --rounds 1   the same in seconds
+    python benchmarks/inventory_sql.py --products 2000 --rounds 1   takes only seconds
 
-Both sides run with psql -f, one transaction a morning, in databases of their own with the same bronze rows; they take
-turns within a round, so that a busy machine slows both. Afterwards every silver table must hold the same rows. The
-other side is inventory_plain.sql: TRUNCATE, then INSERT of one query a table; it runs the same checks.
-Then each gold view is asked for all its rows, the daily facts for those of one day.
+The plain script is inventory_plain.sql: for each table TRUNCATE, then INSERT of one query. Both sides run the same
+checks. Both run with psql -f, one transaction per day, each in its own database with the same bronze rows. They take
+turns within a round, so that a busy machine slows both. Afterwards the silver tables of both must hold the same rows.
+Then all rows of each gold view are read; of the daily facts only those of one day.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ PLAIN = Path(__file__).parent / "inventory_plain.sql"
 JOBS = [job for name, job in json.loads((PROJECT / "elt_jobs.json").read_text()).items() if name != "$schema"]
 TRANSFORMS = [script for job in JOBS for script in job["transform"]]
 CHECKS = [check if isinstance(check, str) else check["script"] for job in JOBS for check in job.get("checks", [])]
-#: what the run sets before each script
+#: the settings that a run makes before each script
 OPTIONS = "-c jit=off -c work_mem=64MB -c parallel_tuple_cost=0.01 -c enable_parallel_hash=off -c search_path=public"
-#: where a silver script has made its table and begins to look for its rows
+#: the place in a silver script after its table is made and before its rows are computed
 BEFORE_ROWS = re.compile(r"\nDROP (?:TABLE|VIEW) IF EXISTS pg_temp\.")
-#: the silver tables that both sides fill; identity columns are drawn in another order
+#: the silver tables that both sides fill; identity columns are not compared, because their numbers may differ
 FILLED = sorted(set(re.findall(r"INSERT INTO silver\.(\w+)", PLAIN.read_text(encoding="utf-8"))))
 SAME_ROWS = f"""
     SELECT table_name, string_agg(format('%I', column_name), ', ' ORDER BY ordinal_position)
@@ -60,7 +60,7 @@ def layer(name: str) -> list[str]:
 
 
 class Side:
-    """A database of one side, empty at first."""
+    """One side's database, empty at first."""
 
     def __init__(self, server: Server, name: str) -> None:
         administrator = psycopg2.connect(**server.connect_args("postgres"))
@@ -74,13 +74,13 @@ class Side:
         self.connection.autocommit = True
 
     def make_tables(self) -> None:
-        """Schemas, the functions of elt, and the tables of bronze and silver without their rows."""
+        """Make the schemas, the functions of elt, and empty tables in bronze and silver."""
         self.sql("CREATE SCHEMA elt; CREATE SCHEMA bronze; CREATE SCHEMA silver; CREATE SCHEMA gold; SET jit = off")
         for helper in sorted((PROJECT / "lib" / "elt_schema").glob("*.sql")):
             self.sql(helper.read_text(encoding="utf-8"))
         for script in layer("bronze") + layer("silver"):
             definition = BEFORE_ROWS.split((SCRIPTS / script).read_text(encoding="utf-8"))[0]
-            if "CREATE TABLE" in definition:  # more than comments
+            if "CREATE TABLE" in definition:  # else it holds only comments
                 self.sql(definition)
 
     def sql(self, text: str) -> list[tuple]:
@@ -96,7 +96,7 @@ class Side:
         self.sql(f"VACUUM ANALYZE {table}")
 
     def psql(self, day: date, files: Sequence[Path]) -> float:
-        """Seconds that psql -f takes with these files in one transaction."""
+        """Run these files with psql -f in one transaction. Returns its seconds."""
         command = [str(self.server.psql), "-Xq", "-1", "-v", "ON_ERROR_STOP=1", "-v", f"day={day}"]
         command += [word for file in files for word in ("-f", str(file))]
         address = " ".join(f"{key}={value}" for key, value in self.server.connect_args(self.name).items())
@@ -110,7 +110,7 @@ class Side:
         return seconds
 
     def rest(self) -> None:
-        """What a run does after its commit; not timed."""
+        """VACUUM as a run does after its commit, and CHECKPOINT. Not timed."""
         for (table,) in self.sql(
             "SELECT 'silver.' || quote_ident(tablename) FROM pg_tables WHERE schemaname = 'silver'"
         ):
@@ -118,7 +118,7 @@ class Side:
         self.sql("CHECKPOINT")
 
     def fingerprints(self) -> dict[str, tuple]:
-        """Count and hash of each silver table, whatever the order of its rows."""
+        """Row count and hash of each silver table. The order of the rows has no effect."""
         return {
             table: self.sql(
                 f"SELECT count(*), sum(hashtextextended(ROW({columns})::text, 0)::numeric) FROM silver.{table}"
@@ -134,7 +134,7 @@ def csv_text(rows: Iterable[Sequence[str]]) -> str:
 
 
 def put_day(sides: Sequence[Side], products: int, warehouses: int, number: int) -> None:
-    """The same bronze rows for every side."""
+    """Load the same bronze rows into every side."""
     for table, columns, rows in (
         ("bronze.products", inventory.PRODUCT_COLUMNS, inventory.products(products, number)),
         (
@@ -149,7 +149,7 @@ def put_day(sides: Sequence[Side], products: int, warehouses: int, number: int) 
 
 
 def compare(sides: Sequence[Side], options: argparse.Namespace) -> None:
-    """Print medians of both sides, scripts and checks apart."""
+    """Print the median times of both sides, for scripts and checks separately."""
     ours, plain = sides
     silver, checks = [SCRIPTS / script for script in layer("silver")], [SCRIPTS / check for check in CHECKS]
     times: dict[str, list[float]] = {"scripts": [], "plain": [], "checks": [], "plain checks": []}
@@ -157,7 +157,7 @@ def compare(sides: Sequence[Side], options: argparse.Namespace) -> None:
         day = FIRST_DAY + timedelta(days=number)
         put_day(sides, options.products, options.warehouses, number)
         if number == 0:
-            for side in sides:  # the tables, and the first fill
+            for side in sides:  # make the tables and fill them for the first time
                 side.psql(day, silver)
                 side.psql(day, [SCRIPTS / script for script in layer("gold")])
                 side.rest()
@@ -192,7 +192,7 @@ def compare(sides: Sequence[Side], options: argparse.Namespace) -> None:
 
 
 def time_views(side: Side, rounds: int) -> None:
-    """Print how long each gold view takes to make all its rows, where they are made."""
+    """Print how long the server takes to compute all rows of each gold view."""
     print("\nall rows of each gold view, seconds\n")
     for script in layer("gold"):
         view = script.removesuffix(".sql").replace("/", ".")
@@ -200,7 +200,7 @@ def time_views(side: Side, rounds: int) -> None:
         seconds = []
         for _ in range(rounds):
             began = time.perf_counter()
-            # every column of every row is made, and none is sent
+            # computes every column of every row, but sends none
             plan = side.sql(f"EXPLAIN (ANALYZE, TIMING OFF, BUFFERS OFF, FORMAT JSON) SELECT * FROM {view}{where}")
             seconds.append(time.perf_counter() - began)
             rows = round(plan[0][0][0]["Plan"]["Actual Rows"])
@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="elt-benchmark-"))
-    folder.chmod(0o711)  # as root the server runs as another user
+    folder.chmod(0o711)  # if we are root, the server runs as another user, who must reach the folder
     server = Server.start(folder / "data", 18, settings={"shared_buffers": "1GB", "max_wal_size": "8GB"})
     try:
         sides = [Side(server, "ours"), Side(server, "plain")]

@@ -1,11 +1,11 @@
-"""How long elt.publish_rows takes against DELETE + INSERT and TRUNCATE + INSERT of the same rows in the same run.
+"""Compares elt.publish_rows with DELETE + INSERT and with TRUNCATE + INSERT of the same rows.
 
     python benchmarks/publish_rows.py                 1,000,000 rows, 1 % changed, 3 rounds
     python benchmarks/publish_rows.py --rows 100000 --changed 50 --rounds 5
 
-Two days of one table are published in turn, each way into a table of its own: text primary key, 11 columns. The new
-rows wait in a temporary table, in key order or in random order, as an export's do. What is timed is one transaction;
-the VACUUM ANALYZE after it is not. Ways take turns within a round, so that a busy machine slows all of them.
+Two days of one table are published in turn. Each way has its own table: text primary key, 11 columns. The new rows are
+in a temporary table, in key order or in random order, which is that of an export. One transaction is timed, without the
+VACUUM ANALYZE after it. The ways take turns within a round, so that a busy machine slows all of them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CREATE TABLE {name} (
 )
 """
 
-#: {0} is the day: every (100 / changed)-th row has another quantity on the second one
+#: {0}: the day, {1}: percent of the rows that have another quantity on the second day, {2}: number of rows
 ROWS = """
 SELECT
     'SKU-' || lpad(n::text, 10, '0'),
@@ -69,7 +69,7 @@ ORDERS = {"key": "sku", "random": "md5(sku)"}
 
 
 def prepare(cursor: Cursor, rows: int, changed: float) -> None:
-    """Two days of rows in each order, and a table per way and order that holds the first day."""
+    """Make the rows of both days in each order, and a table per way and order that holds the first day."""
     cursor.execute("CREATE SCHEMA elt; " + FUNCTION.read_text("utf-8"))
     for order, by in ORDERS.items():
         for day in (1, 2):
@@ -85,7 +85,7 @@ def prepare(cursor: Cursor, rows: int, changed: float) -> None:
 
 
 def measure(cursor: Cursor, way: str, order: str, day: int) -> float:
-    """Seconds of one publish."""
+    """Publish one day in one way. Returns the seconds."""
     cursor.execute("DROP TABLE IF EXISTS pg_temp.rows_now")
     cursor.execute(f"CREATE TEMP TABLE rows_now AS SELECT * FROM day_{day}_{order}")
     cursor.execute("CHECKPOINT")
@@ -105,7 +105,7 @@ def main() -> None:
     options = parser.parse_args()
 
     folder = Path(tempfile.mkdtemp(prefix="elt-benchmark-"))
-    folder.chmod(0o711)  # as root the server runs as another user
+    folder.chmod(0o711)  # if we are root, the server runs as another user, who must reach the folder
     server = Server.start(folder, options.postgresql, settings={"shared_buffers": "512MB", "max_wal_size": "8GB"})
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     try:

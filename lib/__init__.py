@@ -1,1 +1,1 @@
-"""Keboola exports stream into staging tables, and one transaction publishes them as bronze, silver and gold."""
+"""Streams Keboola exports into staging tables, then publishes them as bronze, silver and gold in one transaction."""

@@ -1,26 +1,26 @@
-"""Every error the pipeline raises on purpose; its text is what the reader of cron's mail sees.
+"""Every error that the pipeline raises on purpose. Its text is printed to the user and lands in cron's mail.
 
 A message says what failed, on what (job, table, file:line) and what to do next. It never holds a secret.
-The exit codes are those of README, "Run daily": 1 a job failed, 2 registry, settings or usage, 75 (EX_TEMPFAIL) busy.
+Exit codes (README, "Run daily"): 1 a job failed; 2 registry, settings or usage; 75 (EX_TEMPFAIL) another run is active.
 """
 
 from __future__ import annotations
 
 
 class EltError(Exception):
-    """Something failed in a way that the pipeline understands."""
+    """Base class: an expected failure, with a message for the user and an exit code."""
 
     exit_code = 1
 
 
 class SettingsError(EltError):
-    """elt_settings.toml, the environment or the command line says something that cannot be meant."""
+    """elt_settings.toml, the environment or the command line holds an invalid value."""
 
     exit_code = 2
 
 
 class JobConfigError(EltError):
-    """The registry or a script that it names is wrong. The message lists every mistake, one a line."""
+    """The registry, or a script that it names, is wrong. The message lists every mistake, one per line."""
 
     exit_code = 2
 
@@ -36,19 +36,19 @@ class ExtractError(EltError):
 
 
 class LoadError(EltError):
-    """Rows could not be staged or do not belong into their table."""
+    """Rows could not be staged, or a guard refused to load them into their table."""
 
 
 class DatabaseError(EltError):
-    """PostgreSQL cannot be reached, went away or does not allow what a run needs."""
+    """PostgreSQL cannot be reached, closed the connection, or denies a right that a run needs."""
 
 
 class ScriptError(EltError):
-    """A SQL script failed; the message begins with file:line."""
+    """A SQL script failed. The message begins with file:line."""
 
 
 class CheckFailed(EltError):
-    """A check returned rows, so what was about to be published breaks a claim."""
+    """A check returned rows: the data that was about to be published breaks its rule."""
 
 
 class BusyError(EltError):
@@ -69,12 +69,12 @@ class Cancelled(EltError):
 
 
 class LockTimeout(DatabaseError):
-    """Somebody held a lock for too long, or a deadlock was resolved against us: trying again may succeed."""
+    """Another session held a lock for too long, or PostgreSQL cancelled us to end a deadlock. A retry may succeed."""
 
 
 class ConnectionLost(DatabaseError):
-    """The server or the network went away: nothing more can be done on this connection."""
+    """The server or the network failed. The connection can no longer be used."""
 
 
 class CommitInDoubt(ConnectionLost):
-    """The connection was lost after COMMIT was sent and before its answer came."""
+    """The connection was lost after COMMIT was sent, before the answer arrived. The commit may have succeeded."""

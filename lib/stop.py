@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: the work runs in a thread, the main thread listens and cancels what the thread waits for.
+"""Ctrl-C and SIGTERM: the work runs in a thread; the main thread waits for signals and cancels running statements.
 
-A signal handler cannot run while the main thread is inside the driver's execute or COPY, so the driver never runs
-there.
+Python cannot run a signal handler while the main thread is inside the driver's execute or COPY. Therefore the main
+thread never calls the driver.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from lib.errors import Cancelled, EltError
 
 Result = TypeVar("Result")
 
-#: seconds between two cancel requests: one may fall between two statements, where it cancels nothing
+#: seconds between two cancel requests; they are repeated because one that arrives between two statements has no effect
 CANCEL_EVERY = 0.2
 
 
 class StopSignal:
-    """Whether this run was told to stop, and what must be interrupted for it to notice."""
+    """Whether a stop was requested, and the functions that interrupt work which is running now."""
 
     def __init__(self) -> None:
         self._requested = threading.Event()
@@ -42,41 +42,41 @@ class StopSignal:
             raise Cancelled(self._signal)
 
     def cause_of(self, error: EltError) -> EltError:
-        """Why work ended with this error: a stop, once there was one, for it makes statements fail anywhere."""
+        """Cancelled if a stop was requested (a stop makes any statement fail), else the error itself."""
         return Cancelled(self._signal) if self.requested else error
 
     def wait(self, seconds: float) -> None:
-        """Wait; a stop ends it early."""
+        """Wait, or return early when a stop is requested."""
         self._requested.wait(seconds)
 
     def pause(self, seconds: float) -> None:
-        """Wait; raises Cancelled as soon as a stop is requested. Every wait of a run goes through here."""
+        """Wait; raises Cancelled as soon as a stop is requested. Every wait of a run uses this method."""
         self._requested.wait(seconds)
         self.raise_if_requested()
 
     def watch(self, cancel: Callable[[], None]) -> None:
-        """Call `cancel` on a stop, and again until the work has ended."""
+        """Register `cancel`: on a stop it is called, repeatedly, until the work has ended."""
         self._watched.append(cancel)
 
     def forget(self, cancel: Callable[[], None]) -> None:
-        """Leave this one alone from now on: it cleans up."""
+        """Unregister `cancel`, so that clean-up work is not interrupted."""
         if cancel in self._watched:
             self._watched.remove(cancel)
 
     def interrupt(self) -> None:
-        """Cancel whatever is watched now."""
+        """Call every registered cancel function."""
         for cancel in list(self._watched):
             cancel()
 
 
 def start_thread(work: Callable[[], Result], name: str) -> Future[Result]:
-    """Run work in a thread that never keeps the process alive: a dead HTTP peer must not delay an exit."""
+    """Run work in a daemon thread: a request to an HTTP server that does not answer must not delay the exit."""
     future: Future[Result] = Future()
 
     def run() -> None:
         try:
             future.set_result(work())
-        except BaseException as error:  # the future hands it, whatever it is, to who waits
+        except BaseException as error:  # future.result() raises it in the waiting thread
             future.set_exception(error)
 
     threading.Thread(target=run, name=name, daemon=True).start()
@@ -84,9 +84,9 @@ def start_thread(work: Callable[[], Result], name: str) -> Future[Result]:
 
 
 def run_stoppable(work: Callable[[], Result], stop: StopSignal) -> Result:
-    """Run work in a thread and request a stop on SIGINT or SIGTERM; a second signal ends the process at once.
+    """Run work in a thread and request a stop on SIGINT or SIGTERM. A second signal ends the process at once.
 
-    Raises what work raises. Called outside the main thread, where no signal arrives, it only runs work.
+    Raises what work raises. Outside the main thread, which receives no signals, it only calls work.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()

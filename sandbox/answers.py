@@ -1,4 +1,4 @@
-"""What the Storage API says of a token, a bucket, a table, a job and a file (docs/keboola.md 1.5, 2.2, 5 and 6.1)."""
+"""The Storage API's JSON for a token, a bucket, a table, a job and a file (docs/keboola.md 1.5, 2.2, 5 and 6.1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sandbox.tables import Shape, Table, api_time
 
 @dataclass
 class Job:
-    """An export being made; `polls_left` looks at it still find it unfinished."""
+    """An export job. The next `polls_left` polls report it as unfinished."""
 
     id: int
     table: Table
@@ -21,7 +21,7 @@ class Job:
     run_id: str | None
     file_id: int
     cache_hit: bool
-    #: what it ends as; "processing" never ends
+    #: the status with which it ends; "processing": it never ends
     outcome: str = "success"
 
 
@@ -38,7 +38,7 @@ class File:
 
 
 def token(text: str, project: str, buckets: Sequence[str], provider: str, region: str) -> dict[str, object]:
-    """The answer of tokens/verify; maps without entries are PHP's empty lists."""
+    """The answer of tokens/verify. PHP writes an empty map as an empty list."""
     owner = {
         "id": int(project) if project.isdigit() else 1,
         "name": "Sandbox",
@@ -129,7 +129,7 @@ def table(shown: Table, url: str) -> dict[str, object]:
 
 
 def listed(shown: Table, url: str, included: set[str]) -> dict[str, object]:
-    """A list's item: without columns, metadata and bucket unless they are asked for (docs/keboola.md 2.3)."""
+    """An item of a list of tables: without columns, metadata and bucket unless requested (docs/keboola.md 2.3)."""
     optional = {"columns": "columns", "metadata": "metadata", "columnMetadata": "columnMetadata", "bucket": "buckets"}
     hidden = {name for name, asked in optional.items() if asked not in included}
     return {name: value for name, value in table(shown, url).items() if name not in hidden}
@@ -164,7 +164,7 @@ def job(shown: Job, status: str, url: str, now: float) -> dict[str, object]:
 
 
 def file(shown: File, sliced: bool, url: str, provider: str, region: str) -> dict[str, object]:
-    """The file detail without its place and credentials, which each cloud words for itself."""
+    """The file detail, without location and credentials, whose form depends on the cloud (see `StoreStyle`)."""
     return {
         "id": shown.id,
         "created": api_time(shown.created),

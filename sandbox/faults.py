@@ -1,6 +1,6 @@
-"""What goes wrong, as data: at which request, which time, and what happens then.
+"""Faults that tests inject into the sandbox: at which request, at which occurrence, and what happens then.
 
-keboola.faults.add(Fault("slice", "cut", at=0.5, nth=2))       # the second slice breaks off in its middle
+keboola.faults.add(Fault("slice", "cut", at=0.5, nth=2))       # the second slice is cut in its middle
 keboola.faults.add(Fault("*", "status", nth=None, share=0.05)) # 5 % of all requests get 503
 keboola.faults.add(Fault("file", do=keboola.expire_credentials))
 keboola.faults.add(Fault("file", do=lambda: keboola.delete_table("in.c-shop.orders")))
@@ -25,18 +25,21 @@ ACTIONS = ("pass", "status", "cut", "stall", "truncate", "length", "corrupt", "g
 class Fault:
     """One fault. The actions:
 
-    - `pass`: nothing but `do`.
-    - `status`: answer `status` with `body`, and with `retry_after` (seconds or an HTTP date) and `location` as headers;
-      without a body, the error that the API or the cloud would send.
-    - `cut`: close the connection after `at`. `stall`: wait at `at` until released, then go on. `truncate`: end the body
-      at `at` with a Content-Length that fits. `corrupt`: turn the byte at `at` over.
-    - `length`: promise `at` bytes more than there are. `whole`: ignore the request's Range. `gunzip`: send the body
-      decompressed under its old name, as GCS may.
-    - `job`: the export's job ends as `outcome`: error, cancelled, terminated, anything unknown; "processing" never
-      ends.
+    - `pass`: only call `do`.
+    - `status`: answer `status` with `body`, and with `retry_after` (seconds or an HTTP date) and `location` as headers.
+      Without a body: the error that the API or the cloud would send.
+    - `cut`: close the connection at `at`.
+    - `stall`: wait at `at` until released, then continue.
+    - `truncate`: end the body at `at`, with a Content-Length that matches.
+    - `corrupt`: invert the byte at `at`.
+    - `length`: announce `at` bytes more than there are.
+    - `whole`: ignore the request's Range header.
+    - `gunzip`: send the body decompressed under its old name, as GCS may.
+    - `job`: the export's job ends with status `outcome`: error, cancelled, terminated or an unknown one. With
+      "processing" it never ends.
 
-    `at` is a number of body bytes (from the end where negative), a float the share of the body; None is before the
-    first byte of the response.
+    `at` as an int is a number of body bytes, counted from the end if negative. As a float it is a share of the body.
+    None means before the first byte of the response.
     """
 
     #: a request's kind (see `LoggedRequest.kind`), or "*"
@@ -44,9 +47,9 @@ class Fault:
     action: str = "pass"
     #: which of the matching requests since the fault was added, counted from 1; None: each
     nth: int | None = 1
-    #: only requests whose path holds this
+    #: only requests whose path contains this
     path: str = ""
-    #: of the requests that are due, the share that is hit, by dice with this seed
+    #: the share of the selected requests that get the fault, at random with this seed
     share: float = 1.0
     seed: int = 0
     status: int = 503
@@ -55,7 +58,7 @@ class Fault:
     body: str = ""
     at: int | float | None = 0
     outcome: str = "error"
-    #: done before the request is answered, whatever the action
+    #: called before the request is answered, with every action
     do: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
@@ -63,7 +66,7 @@ class Fault:
             raise ValueError(f"action is one of {', '.join(ACTIONS)}, not {self.action}")
 
     def place(self, length: int) -> int:
-        """`at` in a body of this length."""
+        """The position of `at` in a body of this length, in bytes."""
         if isinstance(self.at, float):
             return int(length * self.at)
         place = self.at or 0
@@ -85,12 +88,12 @@ class Faults:
             self._faults.append((fault, random.Random(fault.seed), []))
 
     def clear(self) -> None:
-        """From now on all is well; what stalls goes on stalling."""
+        """Remove all faults. Responses that are stalled stay stalled."""
         with self._lock:
             self._faults.clear()
 
     def pick(self, kind: str, path: str) -> Fault | None:
-        """The first fault that is due for this request; each fault that it matches counts it."""
+        """The first fault that applies to this request, or None. Every fault that the request matches counts it."""
         due = None
         with self._lock:
             for fault, dice, seen in self._faults:
@@ -102,7 +105,7 @@ class Faults:
         return due
 
     def release(self) -> None:
-        """Let every stalled response go on, those to come too."""
+        """Let every stalled response continue, including later ones."""
         self._released.set()
 
     def stall(self) -> None:
@@ -112,7 +115,7 @@ class Faults:
 
 
 def spoil(response: Response, fault: Fault) -> Response:
-    """The response as the fault leaves it."""
+    """The response after the fault is applied."""
     place = fault.place(response.length)
     if fault.action == "cut":
         response.cut_at = -1 if fault.at is None else place

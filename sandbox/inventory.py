@@ -1,13 +1,14 @@
-"""The inventory of an invented maker of hardware wallets: a cast of products with a story, and any number beside it.
+"""Sample data: the inventory of an invented maker of hardware wallets.
 
-The tables are those of docs/inventory.md as generic-extractor writes them (docs/keboola.md 11).
+The tables are those of docs/inventory.md, in the form in which generic-extractor writes them (docs/keboola.md 11).
 
-The cast (`CAST`) is fixed. Its story takes 30 days, of which the last is `story_ends`: what a day shows depends on how
-long before the end it is. The demo tells it up to today.
+There are two kinds of products:
 
-Other products are numbered: as many as asked for, on any day. Each row follows from the product's number and the day
-alone, so that size needs no memory and two machines make the same bytes. Blemishes sit at fixed places of every 50 of
-them: 50 show them all (`BLEMISHES`). Names that CSV and COPY trip over are for tests: `odd_names`.
+- The cast (`CAST`): 15 fixed products, each with a story of 30 days. `story_ends` is the last day of the story. What a
+  day shows depends on its distance from that day. In the demo the story ends today.
+- Numbered products: any number of them, on any day. Each row is computed only from the product's number and the day,
+  so large tables need no memory, and every machine makes the same bytes. Among every 50 of them, fixed numbers have
+  faults (`BLEMISHES`). With `odd_names`, which is for tests, some have names that are difficult for CSV and COPY.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ STOCK_COLUMNS: Texts = (
     "JSON_parentId",
 )
 
-#: days of the cast's story
+#: number of days of the cast's story
 STORY_DAYS = 30
 
-#: blemish -> the product's number modulo 50; stock blemishes are in the product's first warehouse
+#: fault in the data -> the product's number modulo 50; faults of stock rows are in the product's first warehouse
 BLEMISHES = {
     "no sku": 1,
     "no dimensions": 2,
@@ -81,7 +82,7 @@ _EVERY = 50
 _FIRST = ("Basalt", "Cobalt", "Kestrel", "Juniper", "Onyx", "Tundra", "Marble", "Falcon", "Quartz", "Cinder", "Alder")
 _SECOND = ("Signer", "Vault", "Key", "Cradle", "Plate", "Sleeve", "Lanyard", "Cable", "Dock")
 _THIRD = ("One", "Two", "Mini", "Pro", "Classic", "Plus", "Travel")
-#: what the second word of a name is
+#: second word of a name -> product type
 _TYPES = {
     **dict.fromkeys(("Signer", "Vault", "Key"), "hardware wallet"),
     **dict.fromkeys(("Cradle", "Dock"), "accessory"),
@@ -90,7 +91,7 @@ _TYPES = {
     "Lanyard": "merchandise",
     "Cable": "cable",
 }
-#: type -> from and to, of length, width and height in cm, and of grams
+#: type -> smallest and largest length, width and height in cm, and weight in grams
 _SIZES = {
     "hardware wallet": ((4, 9), (2, 6), (0.7, 2), (15, 160)),
     "accessory": ((5, 15), (4, 12), (1, 6), (20, 400)),
@@ -129,7 +130,7 @@ _SITES = (
 )
 _NO_NUMBERS = ("n/a", "12 pcs", "", "1,5")
 _NEITHER = ("yes", "TRUE", "0")
-#: no quantity is above; looking a number's text up is cheaper than writing it
+#: the texts of 0 to 99; no quantity is larger, and a look-up is faster than formatting a number
 _TEXT = [str(number) for number in range(100)]
 _BLOCK = 1000
 
@@ -144,7 +145,7 @@ def put_inventory(
     story_ends: int | None = None,
     odd_names: bool = False,
 ) -> None:
-    """Import both tables of this day into the sandbox, as one morning's extraction would."""
+    """Import both tables of this day into the sandbox."""
     product_rows = partial(_products, products, day, changing, story_ends=story_ends, odd_names=odd_names)
     stock_rows = partial(stock, products, warehouses, day, changing, story_ends=story_ends)
     keboola.put_table(PRODUCTS_TABLE, columns=PRODUCT_COLUMNS, rows=product_rows)
@@ -154,11 +155,11 @@ def put_inventory(
 def products(
     count: int = 50, day: int = 0, changing: float = 0.01, *, story_ends: int | None = None, odd_names: bool = False
 ) -> Iterator[Texts]:
-    """The rows of `products` on this day, in an order that says nothing.
+    """The rows of `products` on this day, in random order.
 
-    `changing` is the share of numbered products that move from one day to the next; what moves is their stock, and at
-    times `is_active`. The link id follows every such change, as it does in Keboola. With `story_ends`, the last day of
-    its story, the cast is there, too.
+    changing: the share of numbered products that change from one day to the next. Their stock changes, sometimes also
+    `is_active`, and with each change the id that links both tables, as in Keboola.
+    story_ends: the last day of the cast's story; None: the cast is left out.
     """
     rows_of = partial(_product_rows, day=day, changing=changing, odd_names=odd_names)
     return _shuffled(count, day, rows_of, _cast_on(day, story_ends), lambda member: member.products)
@@ -172,12 +173,12 @@ def stock(
     *,
     story_ends: int | None = None,
 ) -> Iterator[Texts]:
-    """The rows of `products_inventory_locations`: one for each product and warehouse, in an order that says nothing."""
+    """The rows of `products_inventory_locations`: one for each product and warehouse, in random order."""
     rows_of = partial(_stock_rows, _warehouses(warehouses), day, changing)
     return _shuffled(count, day, rows_of, _cast_on(day, story_ends), lambda member: member.stock)
 
 
-#: put_inventory has a parameter of this name
+#: put_inventory has a parameter named `products`, which hides the function
 _products = products
 
 
@@ -188,7 +189,10 @@ def _shuffled(
     cast: Sequence[_Rows],
     rows_of_cast: Callable[[_Rows], list[Texts]],
 ) -> Iterator[Texts]:
-    """Every product's rows: products by a stride through their numbers, rows shuffled in blocks."""
+    """All rows in an order that looks random but needs little memory.
+
+    A constant stride through the numbers gives the order of the products; rows are then shuffled within blocks.
+    """
     total = count + len(cast)
     stride = max(1, int(total * 0.6180339887))
     while math.gcd(stride, total) != 1:
@@ -214,7 +218,10 @@ def _sells(
     until: int = STORY_DAYS,
     deliveries: Mapping[int, int] = MappingProxyType({}),
 ) -> Callable[[int], int]:
-    """Stock by the day: so many pieces fewer every so many days; `deliveries` are pieces that come on a day."""
+    """A function from day to stock: `pieces` are sold every `every` days, until day `until`.
+
+    deliveries: day -> pieces that arrive on this day.
+    """
 
     def stock_on(day: int) -> int:
         came = sum(count for arrival, count in deliveries.items() if arrival <= day)
@@ -225,16 +232,16 @@ def _sells(
 
 @dataclass(frozen=True)
 class Story:
-    """What a product of the cast shows. Days of the story are 0 to 29; warehouses are counted from 0."""
+    """What happens to a product of the cast. Days of the story are 0 to 29; warehouses are counted from 0."""
 
     tells: str
-    #: pieces that can be sold, in all warehouses, by the day
+    #: day -> pieces that can be sold, in all warehouses together
     available: Callable[[int], int]
-    #: pieces on hand above those available, in each warehouse
+    #: pieces on hand in excess of those available, in each warehouse
     above: tuple[int, int, int] = (0, 0, 0)
-    #: day, warehouse, pieces: a delivery that lies in quarantine since then
+    #: (day, warehouse, pieces): a delivery that is in quarantine from this day on
     quarantine: tuple[int, int, int] | None = None
-    #: day, name: what it was called before
+    #: (day, name): its name before this day
     renamed: tuple[int, str] | None = None
     #: the first day on which it is not active
     retired: int = STORY_DAYS
@@ -243,7 +250,7 @@ class Story:
 
 @dataclass(frozen=True)
 class Member:
-    """A product of the cast: what it is, and its story."""
+    """A product of the cast: its properties and its story."""
 
     sku: str
     name: str
@@ -293,7 +300,7 @@ _STORIES = {
 }
 CAST = tuple(Member(*good, _STORIES[good[0]]) for good in _GOODS)
 
-#: what a piece of the cast costs its maker, in EUR: the table that README adds as a job
+#: the cost of a piece of each product in EUR: the table for which README adds a job
 COSTS_TABLE = "in.c-erp.unit_costs"
 COST_COLUMNS: Texts = ("sku", "cost", "currency")
 UNIT_COSTS: tuple[Texts, ...] = tuple(
@@ -320,24 +327,24 @@ UNIT_COSTS: tuple[Texts, ...] = tuple(
 
 @dataclass(frozen=True)
 class _Rows:
-    """What one of the cast brings on a day."""
+    """The rows of one product of the cast on one day."""
 
     products: list[Texts]
     stock: list[Texts]
 
 
 def _cast_on(day: int, story_ends: int | None) -> list[_Rows]:
-    """The cast on a day, and an unmatched stock row; nothing where there is no story."""
+    """The rows of the cast on a day, and one stock row without a product; an empty list without a story."""
     if story_ends is None:
         return []
-    # before its first day and after its last the story stands still
+    # before its first day and after its last day the story does not change
     story_day = min(max(0, STORY_DAYS - 1 - (story_ends - day)), STORY_DAYS - 1)
     stray = (*_warehouses(3)[1], "6", "6", "0", "0", _link(b"a product that is gone"))
     return [*(_rows_on(member, story_day) for member in CAST), _Rows([], [stray])]
 
 
 def _rows_on(member: Member, day: int) -> _Rows:
-    """What a product brings on a day of its story."""
+    """The rows of a product on a day of its story."""
     story = member.story
     available, rows = story.available(day), []
     shares = ((available + 1) // 2, available * 3 // 10)
@@ -352,7 +359,7 @@ def _rows_on(member: Member, day: int) -> _Rows:
     *sides, unit = member.size.replace(" x ", " ").split() or ["", "", "", ""]
     measures = (*member.weight.split(), *sides, unit)
     link = _link(repr((member.sku, name, active, rows)).encode())
-    times = 1 + story.is_twice  # identical products share a link, and each brings its stock
+    times = 1 + story.is_twice  # identical products have the same link id, and each has its stock rows
     product = (member.sku, name, member.product_type, active, link, *measures)
     return _Rows([product] * times, [(*row, link) for row in rows] * times)
 
@@ -362,18 +369,18 @@ def _rows_on(member: Member, day: int) -> _Rows:
 
 @dataclass(frozen=True)
 class _Product:
-    """What everything about a product on a day follows from."""
+    """The values from which all columns of a product on a day are computed."""
 
     number: int
     blemish: str
-    #: random for the product
+    #: random bytes that depend only on the number
     seed: bytes
-    #: how often it has moved until this day
+    #: how often the product has changed until this day
     step: int
 
     @property
     def link(self) -> str:
-        """The id that joins both tables: another one whenever the product has moved, for identical ones the same."""
+        """The id that joins both tables. It changes whenever the product changes; identical products have the same."""
         return _link(b"product %d %d" % (self.number, self.step))
 
 
@@ -382,7 +389,7 @@ def _product_on(number: int, day: int, changing: float) -> _Product:
     if blemish == "identical duplicate of the product before":
         return _product_on(number - 1, day, changing)
     seed = md5(b"product %d" % number, usedforsecurity=False).digest()
-    # a product moves every `period` days, on a day of its own
+    # each product changes every `period` days; the first of these days depends on its seed
     period = round(1 / changing) if changing else 0
     step = (day + (seed[0] << 8 | seed[1]) % period) // period if period else 0
     return _Product(number, blemish, seed, step)
@@ -428,7 +435,7 @@ def _name(seed: bytes, blemish: str) -> str:
 
 
 def _stock_rows(warehouses: Sequence[Texts], day: int, changing: float, number: int) -> list[Texts]:
-    """A product's rows in each warehouse: sold down from full to nothing in a few steps, then restocked."""
+    """A product's row in each warehouse. Its stock is sold from full to 0 in a few steps, then restocked."""
     product = _product_on(number, day, changing)
     blemish, seed = product.blemish, product.seed
     if blemish == "no stock":

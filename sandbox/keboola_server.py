@@ -1,10 +1,10 @@
-"""A local Keboola: Storage API and object store on one free loopback port, faithful enough for Keboola's own client.
+"""A local Keboola: Storage API and object store on one free loopback port, exact enough for Keboola's own client.
 
     with KeboolaServer(slices=4) as keboola:
         keboola.put_table("in.c-shop.orders", columns=["id", "total"], rows=[("1", "9.90")])
         ...  # point the extractor at keboola.url with keboola.token, in keboola.store_environment
 
-This module owns the sockets; what is answered is in `storage_api` and `object_store`.
+This module handles the sockets. The answers are made in `storage_api` and `object_store`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sandbox.store_gcs import GoogleStore
 from sandbox.tables import Encoding, Table
 
 Rows = Iterable[Row] | Callable[[], Iterable[Row]]
-#: what a status fault says where it names no body
+#: the reason in the answer of a `status` fault without a body
 _REASONS = {401: "unauthorized", 403: "forbidden", 404: "notFound", 412: "conditionNotMet", 429: "busy", 503: "busy"}
 _API_CODES = {401: "storage.tokenInvalid", 403: "accessDenied"}
 _SECRET_HEADERS = {"x-storageapi-token", "authorization", "x-amz-security-token"}
@@ -44,7 +44,7 @@ _SECRET_HEADERS = {"x-storageapi-token", "authorization", "x-amz-security-token"
 
 @dataclass
 class LoggedRequest:
-    """A request as tests see it."""
+    """A request that was received, for tests."""
 
     #: index, verify, buckets, bucket, tables, table, preview, export-async, jobs, job, files, file, manifest, slice
     kind: str
@@ -58,15 +58,19 @@ class LoggedRequest:
 
 
 class KeboolaServer:
-    """One project on one stack. Everything it holds is gone when it is closed.
+    """One project on one stack. All its data are deleted when it is closed.
 
-    - `store`: the cloud in which the slices lie, which says how they are asked for.
-    - `quoting` "snowflake" or "bigquery": the dialect of the slices (docs/keboola.md 7.2).
-    - `slices`: into how many an export is cut; `sliced` False: one object with a header line;
-      `gzip_members`: each slice is several gzip streams, one after the other (docs/keboola.md 7.7).
-    - `polls`: the look at a job that finds it done. `credential_seconds`: by default as long as the cloud's own last.
-    - `token_buckets`: the buckets that the token may read, by default all. `clock` gives epoch seconds.
-    - `key_prefix` begins every object's key; blanks, plus signs, `=` and unicode are welcome.
+    - `store`: the cloud in which the slices are stored; it decides how they are requested.
+    - `quoting`: "snowflake" or "bigquery", the dialect of the slices (docs/keboola.md 7.2).
+    - `slices`: the number of slices of an export.
+    - `sliced` False: one object with a header line instead of slices.
+    - `gzip_members`: each slice is several gzip streams, one after the other (docs/keboola.md 7.7).
+    - `polls`: the number of the poll that finds a job finished; 0: it is finished at once.
+    - `credential_seconds`: how long store credentials are valid; by default as long as in the real cloud.
+    - `url_seconds`: how long a presigned URL is valid.
+    - `token_buckets`: the buckets that the token may read, by default all.
+    - `key_prefix`: the beginning of every object's key; may contain blanks, plus signs, `=` and non-ASCII characters.
+    - `clock`: returns epoch seconds.
     """
 
     def __init__(
@@ -97,7 +101,7 @@ class KeboolaServer:
         self._encoding = Encoding(self._folder, slices, quoting, sliced, gzip_members)
         self._store = ObjectStore()
         self._presigner = Presigner(clock, url_seconds)
-        #: the cloud that the store plays
+        #: the cloud that the store imitates
         self.style = store(self.url, clock, credential_seconds, key_prefix)
         self._api = StorageApi(
             token=token,
@@ -119,7 +123,7 @@ class KeboolaServer:
         self.close()
 
     def close(self) -> None:
-        """Stop serving, cut what is open, delete the slices."""
+        """Stop serving, cut open connections, delete the slices."""
         self._http.shutdown()
         self._http.close_all()
         self.faults.release()
@@ -128,7 +132,7 @@ class KeboolaServer:
 
     @property
     def store_environment(self) -> dict[str, str]:
-        """The variables by which the ecosystem's clients find the object store (a copy for `os.environ`)."""
+        """The environment variables through which clients of the cloud find the object store."""
         return self.style.environment()
 
     def put_table(
@@ -142,13 +146,14 @@ class KeboolaServer:
         external: bool = False,
         rows_said: int | None = None,
     ) -> None:
-        """Give a table this content, as a full import does: `lastImportDate` moves, by a second at least.
+        """Replace the content of a table, as a full import does. `lastImportDate` moves on by at least a second.
 
-        `rows` is a list, an iterator, or for tables of a size a callable that gives a fresh iterator, so that memory
-        stays small. In a typed table a value that is no text is written bare, and None is NULL. `external`: its bucket
-        shows somebody else's schema. `rows_said`: what the API says of the number of rows, where that is not the truth.
+        rows: a list or an iterator; for large tables a callable that returns a new iterator, so that memory use stays
+        small. In a typed table a value that is not text is written without quotes, and None is NULL.
+        external: the table's bucket shows an external schema.
+        rows_said: the number of rows that the API reports, if it should be a wrong one.
 
-        Raises ValueError for a row that doesn't fit (see `csv_slices.encode`); the old content stays then.
+        Raises ValueError for a row that does not fit (see `csv_slices.encode`); the old content then stays.
         """
         old = self._api.tables.get(table_id)
         now = self._clock()
@@ -159,7 +164,7 @@ class KeboolaServer:
             typed=typed,
             rows=rows if callable(rows) else list(rows).__iter__,
             created=old.created if old else now,
-            # the API shows whole seconds, and two imports never show the same
+            # the API shows whole seconds, and two imports must never show the same time
             changed=max(now, old.changed + 1) if old else now,
             encoding=self._encoding,
             external=external,
@@ -169,16 +174,16 @@ class KeboolaServer:
         self._api.put(table)
 
     def row_count(self, table_id: str) -> int:
-        """How many rows a table holds now."""
+        """The number of rows that a table holds now."""
         table = self._api.tables[table_id]
         return table.encoded(table.default_shape()).rows
 
     def delete_table(self, table_id: str) -> None:
-        """Drop a table, if it is there; the files of its exports stay."""
+        """Delete a table if it exists. The files of its exports stay."""
         self._api.drop(table_id)
 
     def expire_credentials(self) -> None:
-        """Let every store credential given out so far expire now."""
+        """Let every store credential that was issued so far expire now."""
         self.style.expire_all()
 
     def _answer(self, request: Request) -> Response:
@@ -238,7 +243,7 @@ class KeboolaServer:
 
 
 class _HttpServer(ThreadingHTTPServer):
-    """Threads per connection; knows its open connections so that close leaves none behind."""
+    """One thread per connection. Remembers its open connections, so that close_all can close them."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -251,17 +256,17 @@ class _HttpServer(ThreadingHTTPServer):
         self._open: set[socket.socket] = set()
 
     def server_bind(self) -> None:
-        # HTTPServer would ask DNS for the name of 127.0.0.1, which can take seconds
+        # HTTPServer.server_bind would look up the name of 127.0.0.1 in DNS, which can take seconds
         TCPServer.server_bind(self)
         host, self.server_port = self.server_address[:2]
         self.server_name = str(host)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # a client that goes away is no news
+        # do not report a client that closed the connection
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
-    # the stub thinks of datagrams, too; a TCP server's requests are sockets
+    # the type stub also allows datagrams; the requests of a TCP server are sockets
     def process_request(self, request: socket.socket, client_address: Any) -> None:  # type: ignore[override]
         self._open.add(request)
         super().process_request(request, client_address)
@@ -273,13 +278,13 @@ class _HttpServer(ThreadingHTTPServer):
     def close_all(self) -> None:
         self.server_close()
         for connection in list(self._open):
-            with suppress(OSError):  # closed by its own thread a moment ago
+            with suppress(OSError):  # its own thread has just closed it
                 connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # a response leaves in two writes, which Nagle would hold apart for 40 ms
+    # a response is sent in two writes, and Nagle's algorithm would delay the second by 40 ms
     disable_nagle_algorithm = True
     server: _HttpServer
 
@@ -290,7 +295,7 @@ class _Handler(BaseHTTPRequestHandler):
         response = self.server.answer(Request(self.command, path, query, headers, body))
         try:
             self._send(response)
-        except OSError:  # the client went away
+        except OSError:  # the client closed the connection
             self.close_connection = True
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
@@ -326,4 +331,4 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.sendfile(file, response.start + begin, end - begin)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing on stderr: `KeboolaServer.requests` is the log."""
+        """Write nothing to stderr: `KeboolaServer.requests` is the log."""

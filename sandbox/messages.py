@@ -1,4 +1,4 @@
-"""A request and a response of the sandbox as plain data, and the ways clients write parameters."""
+"""Requests and responses of the sandbox as plain data, and the formats in which clients send parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BRACKET = re.compile(r"\[([^\]]*)\]")
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request. `path` is as sent, percent-escapes included; header names are lower-case."""
+    """One HTTP request. `path` is as it was sent, with percent-escapes. Header names are in lower case."""
 
     method: str
     path: str
@@ -27,7 +27,7 @@ class Request:
         return php_parameters(self.raw_query)
 
     def is_malformed(self) -> bool:
-        """True where the body is not what its content type says, or makes no sense as parameters."""
+        """Whether the body does not match its content type, or cannot be read as parameters."""
         try:
             self.parameters()
         except (AttributeError, TypeError, ValueError):
@@ -35,7 +35,7 @@ class Request:
         return False
 
     def parameters(self) -> dict[str, object]:
-        """The query's and the body's parameters; the body is JSON or a form with PHP brackets (docs/keboola.md 1.3)."""
+        """The parameters of query and body. The body is JSON or a form with PHP brackets (docs/keboola.md 1.3)."""
         parameters = self.query()
         if "json" in self.headers.get("content-type", ""):
             parameters.update(json.loads(self.body or b"{}"))
@@ -46,7 +46,7 @@ class Request:
 
 @dataclass
 class Response:
-    """One HTTP response; the body is `data`, or `length` bytes of the file `path` from `start`."""
+    """One HTTP response. The body is `data`, or `length` bytes of the file `path` from byte `start` on."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Response:
     path: Path | None = None
     start: int = 0
     length: int = 0
-    #: faults: the body's byte at which the connection closes, or waits; -1: before the response
+    #: faults: the byte of the body at which the connection closes, or waits; -1: before the response
     cut_at: int | None = None
     stall_at: int | None = None
 
@@ -64,7 +64,7 @@ class Response:
         self.headers.setdefault("Content-Length", str(self.length))
 
     def body(self, begin: int, end: int) -> bytes:
-        """This part of the body."""
+        """The bytes of the body from `begin` up to `end`."""
         if self.path is None:
             return self.data[begin:end]
         with self.path.open("rb") as file:
@@ -73,7 +73,7 @@ class Response:
 
 
 def json_response(value: object, status: int = 200) -> Response:
-    """JSON as PHP writes it: slashes escaped, text beyond ASCII too."""
+    """JSON as PHP writes it: slashes and non-ASCII characters are escaped."""
     text = json.dumps(value).replace("/", "\\/")
     return Response(status, {"Content-Type": "application/json; charset=utf-8"}, text.encode())
 
@@ -99,5 +99,5 @@ def _lists(node: object) -> object:
 
 
 def truthy(value: object) -> bool:
-    """A boolean in any of the spellings that clients send (docs/keboola.md 1.3)."""
+    """A boolean in any of the formats that clients send (docs/keboola.md 1.3)."""
     return str(value).lower() in ("1", "true")

@@ -1,6 +1,6 @@
-"""One GET + Range store for the objects of exports, as a cloud would serve them.
+"""An object store for exports that serves GET with ranges, like a cloud.
 
-Owns the objects, byte ranges and preconditions; who may read what, and where each cloud puts a key in a URL, is in
+This module has the objects, byte ranges and preconditions. Who may read what, and how each cloud forms its URLs, is in
 `store_access`.
 """
 
@@ -18,11 +18,11 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object's bytes (`data`, or the file `path`) and what a store says of them."""
+    """An object's bytes (`data`, or the file `path`) and what a store reports about them."""
 
     size: int
     md5: bytes
-    #: of its content: another one means that the object was replaced
+    #: changes when the object is replaced
     generation: int
     path: Path | None = None
     data: bytes = b""
@@ -46,10 +46,10 @@ class ObjectStore:
 
 
 def serve(stored: StoredObject, request: Request, headers: Mapping[str, str]) -> Response:
-    """Answer GET or HEAD of an object, whole or the one range asked for (RFC 9110, sections 13 and 14).
+    """Answer GET or HEAD of an object with the whole object or the requested range (RFC 9110, sections 13 and 14).
 
-    200, 206, 412 where If-Match or a generation precondition names another version, 416 beyond the end.
-    A range that makes no sense, or several at once, is ignored: the answer is the whole object.
+    Answers 200 or 206; 412 if If-Match or a generation precondition names another version; 416 for a range beyond the
+    end. An invalid range, or several ranges, are ignored: the answer is then the whole object.
     """
     shown = {"ETag": stored.etag, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
     if not _still_the_one(stored, request):
@@ -70,7 +70,7 @@ def _bytes(stored: StoredObject, status: int, headers: dict[str, str], start: in
 
 
 def _span(header: str, size: int) -> tuple[int, int] | None:
-    """First byte and the one after the last; None for "everything"."""
+    """The first byte of the range and the one after its last; None: the whole object."""
     match = _RANGE.match(header)
     if not match or match[1] == match[2] == "":
         return None

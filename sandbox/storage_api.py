@@ -1,7 +1,7 @@
-"""The Storage API's calls that an extractor and Keboola's own client make, over the sandbox's tables and store.
+"""Implements the Storage API calls that an extractor and Keboola's own client make.
 
-Owns tables, jobs and files, and answers in the real shapes (docs/keboola.md 1 to 6 and 8). It reads nothing from a
-socket: `answer` takes a request and gives a response.
+Keeps tables, jobs and files, and answers in the format of the real API (docs/keboola.md 1 to 6 and 8). It does not use
+sockets: `answer` takes a request and returns a response.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from sandbox.store_access import Clock, Presigner, StoreStyle, Target
 from sandbox.tables import Shape, Table
 
 _PREVIEW_LIMIT = 1000
-#: export parameters that would change the rows and that the sandbox doesn't know
+#: export parameters that would change the rows, and that the sandbox does not support
 _UNKNOWN = ("changedSince", "changedUntil", "whereFilters", "whereColumn", "orderBy", "includeInternalTimestamp")
 
 
 class ApiError(Exception):
-    """A refusal as the API words it: HTTP status, dotted code, message."""
+    """An error of the API: HTTP status, dotted code, message."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -64,12 +64,12 @@ class StorageApi:
         self._lock = threading.RLock()
 
     def put(self, table: Table) -> None:
-        """Add a table, or new content in place of the old."""
+        """Add a table, or replace the table with the same id."""
         with self._lock:
             self.tables[table.id] = table
 
     def drop(self, table_id: str) -> None:
-        """Remove a table; the files of its exports stay."""
+        """Remove a table. The files of its exports stay."""
         with self._lock:
             self.tables.pop(table_id, None)
 
@@ -90,7 +90,7 @@ class StorageApi:
             return self.refuse(error.status, error.code, str(error))
 
     def refuse(self, status: int, code: str, message: str) -> Response:
-        """An error in the usual body (docs/keboola.md 8.1)."""
+        """An error response with the API's usual body (docs/keboola.md 8.1)."""
         number = hashlib.md5(str(next(self._refusals)).encode(), usedforsecurity=False).hexdigest()
         body = {"error": message, "code": code, "exceptionId": f"sandbox-connection-{number}", "status": "error"}
         return json_response(body | {"context": []}, status)
@@ -223,7 +223,7 @@ class StorageApi:
         stored = encoded.slices[number]
         self._store.put(target.bucket, target.key, StoredObject(stored.size, stored.md5, next(self._ids), stored.path))
 
-    # --- what the answers say
+    # --- contents of the answers
 
     def _status(self, job: Job) -> str:
         return "processing" if job.polls_left > 0 else job.outcome
@@ -293,7 +293,7 @@ _ROUTES = [
 
 
 def kind_of(request: Request) -> str | None:
-    """The name by which logs and faults know an API request; None for one that no route takes."""
+    """The name of an API request in logs and faults; None if no route matches it."""
     for method, pattern, _, kind in _ROUTES:
         if method == request.method.replace("HEAD", "GET") and pattern.fullmatch(request.path):
             return kind

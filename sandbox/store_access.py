@@ -1,6 +1,6 @@
-"""Who may read which object: what each cloud's style of the store must offer, and presigned URLs (docs/keboola.md 6.1).
+"""Access to objects: the interface that each cloud's style implements, and presigned URLs (docs/keboola.md 6.1).
 
-The style of Google is `store_gcs`; tests bring those of the other clouds.
+Google's style is in `store_gcs`. Those of the other clouds are in the tests.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Grant:
-    """What a credential allows: keys below `prefix` of `bucket`, until `expires` (epoch seconds)."""
+    """What a credential allows: to read keys of `bucket` that begin with `prefix`, until `expires` (epoch seconds)."""
 
     bucket: str
     prefix: str
@@ -41,48 +41,48 @@ class Grant:
 
 
 class StoreStyle(Protocol):
-    """One cloud's way of naming, granting, refusing and describing objects."""
+    """How one cloud names objects, grants and refuses access, and describes objects."""
 
     provider: str
     region: str
 
     def place(self, project: str, table_id: str, file_id: int, file_name: str) -> Target:
-        """Where an export keeps its file."""
+        """Where the file of an export is stored."""
 
     def entry_url(self, target: Target) -> str:
-        """The object as a manifest names it."""
+        """The object's URL in a manifest."""
 
     def path(self, target: Target) -> str:
         """The object's path on this server, percent-encoded."""
 
     def file_fields(self, target: Target) -> dict[str, object]:
-        """The place as the file detail shows it."""
+        """The location in the format of the file detail."""
 
     def grant(self, target: Target) -> dict[str, object]:
-        """Fresh credentials for everything below the target, as the file detail shows them."""
+        """New credentials for all keys that begin with the target's key, in the format of the file detail."""
 
     def environment(self) -> dict[str, str]:
-        """The variables by which clients find this store."""
+        """The environment variables through which clients find this store."""
 
     def target(self, request: Request) -> Target | None:
         """The object that a request names."""
 
     def refusal(self, request: Request, target: Target) -> Response | None:
-        """None where the request's own credential allows the target."""
+        """An error response, or None if the request's credentials allow the target."""
 
     def refuse(self, status: int, reason: str, message: str, request: Request) -> Response:
-        """An error as this cloud words it; `reason` is the cloud's own code, or one of unauthorized, forbidden,
-        notFound, conditionNotMet, busy and internalError, which every cloud has a code for."""
+        """An error response in this cloud's format. `reason` is the cloud's own code, or one that each style
+        translates: unauthorized, forbidden, notFound, conditionNotMet, busy, internalError."""
 
     def object_headers(self, stored: StoredObject) -> dict[str, str]:
-        """What this cloud says of an object beside the usual headers."""
+        """This cloud's additional headers for an object."""
 
     def expire_all(self) -> None:
-        """Let every credential granted so far expire now."""
+        """Let every credential that was granted so far expire now."""
 
 
-#: makes a store of: the server's URL, a clock, seconds that credentials last (None: as long as this cloud's do), and
-#: what begins every key
+#: makes a style from: the server's URL, a clock, the seconds that credentials are valid (None: as in the real cloud),
+#: and the prefix of every key
 MakeStore = Callable[[str, Clock, float | None, str], StoreStyle]
 
 
@@ -99,13 +99,13 @@ def xml_error(status: int, code: str, message: str) -> Response:
 
 
 class Presigner:
-    """URLs that carry their own proof: HMAC of path and expiry under a key that dies with the server."""
+    """Makes and checks presigned URLs: an HMAC over path and date, with a random key for each server."""
 
     def __init__(self, clock: Clock, lifetime: float) -> None:
         self._clock, self._lifetime, self._key = clock, lifetime, secrets.token_bytes(32)
 
     def sign(self, path: str) -> str:
-        """The path with a query that opens it for `lifetime` seconds."""
+        """The path with a query that grants access for `lifetime` seconds."""
         since = int(self._clock())
         return f"{path}?{self._proof(path, since)}"
 

@@ -1,4 +1,4 @@
-"""The store as Google Cloud Storage: JSON and XML style URLs, a bearer token for an hour (docs/keboola.md 6)."""
+"""The store in the style of Google Cloud Storage: JSON and XML style URLs, a bearer token (docs/keboola.md 6)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CODES = {
 
 
 class GoogleStore:
-    """Google Cloud Storage: JSON and XML style URLs, a bearer token."""
+    """The style of Google Cloud Storage. Its bearer tokens are valid for an hour by default."""
 
     provider = "gcp"
     region = "europe-west3"

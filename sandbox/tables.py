@@ -1,4 +1,4 @@
-"""The sandbox's tables: their rows as encoded exports, their times, and what the API says of them."""
+"""The sandbox's tables: their rows, their files as encoded exports, and their times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SERVER_ZONE = timezone(timedelta(hours=1))
 
 @dataclass(frozen=True)
 class Shape:
-    """What an export was asked for; equal shapes of an unchanged table share one file (docs/keboola.md 4.3)."""
+    """The parameters of an export. Equal shapes of an unchanged table share one file (docs/keboola.md 4.3)."""
 
     columns: tuple[str, ...]
     gzipped: bool
@@ -26,7 +26,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How exports are written: the same for every table of a server."""
+    """How exports are written. It is the same for every table of a server."""
 
     folder: Path
     slices: int
@@ -38,7 +38,7 @@ class Encoding:
 
 @dataclass(eq=False)
 class Table:
-    """One content of one table. New content is a new Table, so a running export keeps the one it began with."""
+    """A table with one content. New content is a new Table, so a running export keeps the content it began with."""
 
     id: str
     columns: tuple[str, ...]
@@ -49,9 +49,9 @@ class Table:
     created: float
     changed: float
     encoding: Encoding
-    #: whether the bucket shows somebody else's schema, whose counts lag behind (docs/keboola.md 13.1)
+    #: whether the bucket shows an external schema, whose row counts lag behind (docs/keboola.md 13.1)
     external: bool = False
-    #: what the API says of the number of rows, where it is not the truth
+    #: the number of rows that the API reports, if it should be a wrong one; None: the true number
     rows_said: int | None = None
     _encoded: dict[Shape, Encoded] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -65,11 +65,11 @@ class Table:
         return self.id.rpartition(".")[0]
 
     def default_shape(self) -> Shape:
-        """What every extractor asks for; written when the table is put, since it gives the row count."""
+        """All columns, gzipped. It is written when the table is put, because that counts the rows."""
         return Shape(self.columns, gzipped=True)
 
     def encoded(self, shape: Shape) -> Encoded:
-        """The rows in this shape, written at the first call."""
+        """The rows in this shape as files; they are written at the first call."""
         with self._lock:
             if shape not in self._encoded:
                 how = self.encoding

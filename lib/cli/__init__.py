@@ -1,1 +1,1 @@
-"""What a person types and reads: arguments, one module per command, the console. The only room that prints."""
+"""The command line: arguments, one module per command, and the console. The only package that prints."""

@@ -1,4 +1,4 @@
-"""What a person may type: the arguments of every command, and how a command is typed here."""
+"""The arguments of every command, and the text of a command as the user can type it here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ exit codes: 0 done, 1 a job failed, 2 registry, settings or usage, 75 another ru
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Wraps a description, and leaves examples as they are."""
+    """Wraps a text of one line; keeps the line breaks of other texts, such as examples."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         kind = argparse.RawDescriptionHelpFormatter if "\n" in text else argparse.HelpFormatter
@@ -29,17 +29,17 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """What one may say about a run, the same behind every door."""
+    """Add the arguments of a run; they are the same for main.py and both scripts."""
     parser.add_argument("jobs", nargs="*", metavar="JOB", help="job names of elt_jobs.json")
     parser.add_argument("--quiet", action="store_true", help="print only what is wrong")
-    parser.add_argument("--wait", action="store_true", help="queue behind a run that is at work, instead of exit 75")
+    parser.add_argument("--wait", action="store_true", help="if another run is at work, wait for it instead of exit 75")
     parser.add_argument(
         "--accept",
         action="append",
         default=[],
         metavar="JOB:GUARD",
-        help="let this job's load pass this once although a guard speaks: missing (a column), shrink, empty or count"
-        " (of rows); what a guard says names the command",
+        help="load this job once although a guard refuses it: missing (a column), shrink, empty or count (of rows);"
+        " the guard's message prints the whole command",
     )
     parser.add_argument(
         "--accept-shrink",
@@ -60,19 +60,19 @@ def _past_date(text: str) -> date:
     try:
         day = date.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date: write it as 2026-01-31") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date: write it as 2026-01-31") from None
     if day > date.today() + timedelta(days=1):
-        raise argparse.ArgumentTypeError(f"{text} has not come yet")
+        raise argparse.ArgumentTypeError(f"{text} is in the future")
     return day
 
 
 def how_to_type(name: str, settings: Settings) -> str:
-    """How to type a command here, for the demo or the project."""
+    """The text of a command as the user can type it here, for the demo or the project."""
     return f"{_python()} main.py {'demo ' if settings.state_folder != '.elt' else ''}{name}"
 
 
 def _python() -> str:
-    """The Python that runs now, as short as it can be typed here."""
+    """The shortest text with which the Python that runs now can be started from this folder."""
     import shutil
 
     inside = os.path.relpath(sys.executable)
@@ -82,19 +82,20 @@ def _python() -> str:
 
 
 def main_parser() -> argparse.ArgumentParser:
-    """Every command with its own --help."""
+    """The parser of main.py, with every command and its --help."""
     whole = argparse.ArgumentParser(
         prog="main.py",
-        description="Keboola tables into PostgreSQL: bronze, silver, gold. Without a command: where things stand.",
+        description="Keboola tables into PostgreSQL: bronze, silver, gold. Without a command: what is set up, and how"
+        " the last run ended.",
         epilog="start here: python main.py demo",
     )
     commands = whole.add_subparsers(dest="command", metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
         help="see it work: a local Keboola, a local PostgreSQL, 30 mornings",
-        description="Start a PostgreSQL of its own and a local Keboola with sample data, play 29 mornings, run the"
-        " daily load of today, and ask gold what an analyst would. Your settings, PG* and KEBOOLA_* variables are"
-        " neither read nor written; everything is below .elt/demo/. With a command: run that command against the demo.",
+        description="Start a separate PostgreSQL and a local Keboola with sample data, load the 29 days before today,"
+        " then today, and print answers from gold. Your settings, PG* and KEBOOLA_* variables are not used or changed;"
+        " everything is below .elt/demo/. With a command: run that command against the demo.",
         epilog="examples:\n  python main.py demo\n  python main.py demo psql\n  python main.py demo fail\n"
         "  python main.py demo stop",
         formatter_class=HelpFormatter,
@@ -104,9 +105,9 @@ def main_parser() -> argparse.ArgumentParser:
         _add_commands(target)
     within_demo.add_parser(
         "fail",
-        help="play a bad morning: what cron mails, what readers see, what heals it",
-        description="Load the demo, then run the daily load once more as cron would, after somebody renamed a column in"
-        " Keboola: the mail, gold as it was, and the command that heals it.",
+        help="play a bad morning: what cron mails, what readers see, what fixes it",
+        description="Load the demo, rename a column in its Keboola, then run the daily load once more as cron would."
+        " Shows the mail, gold as it was before, and the command that fixes it.",
         epilog="example: python main.py demo fail",
     )
     _add_credentials(commands)
@@ -114,7 +115,7 @@ def main_parser() -> argparse.ArgumentParser:
 
 
 def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """What there is for the project and for the demo alike."""
+    """Add the commands that exist both for the project and for the demo."""
     run = commands.add_parser(
         "run",
         help="run all jobs, or the named ones",
@@ -126,7 +127,7 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     _add_run_arguments(run)
     check = commands.add_parser(
         "check",
-        help="find everything that can be wrong before a run",
+        help="find every mistake that can be found before a run",
         description="Check settings, registry, scripts and secrets, and report every mistake at once.",
         epilog="example: python main.py check --online",
     )
@@ -145,7 +146,7 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     psql = commands.add_parser(
         "psql",
         help="open psql on the configured database",
-        description="Open psql on the configured database, with the password already known to it.",
+        description="Open psql on the configured database, without asking for the password.",
         epilog='example: python main.py psql -c "SELECT * FROM gold.product_status_summary LIMIT 10"',
         formatter_class=HelpFormatter,
     )
@@ -162,10 +163,10 @@ def _add_credentials(commands: argparse._SubParsersAction[argparse.ArgumentParse
     credentials = commands.add_parser(
         "credentials",
         help="set, show or delete the Keboola token and the PostgreSQL password",
-        description="Keep a secret where cron finds it: in the keyring, or in a file that only you can read.",
+        description="Store a secret in the keyring, or in a file that only you can read if there is no keyring.",
         epilog="examples:\n  python main.py credentials set keboola        asks for the token\n"
         "  python main.py credentials set postgres < file    reads it from a file\n"
-        "  python main.py credentials show                shows where they are found, never what they are",
+        "  python main.py credentials show                shows where they are stored, never the secrets",
         formatter_class=HelpFormatter,
     )
     credentials.add_argument("action", choices=("set", "show", "delete"))
@@ -173,7 +174,7 @@ def _add_credentials(commands: argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def run_parser() -> argparse.ArgumentParser:
-    """What the daily scripts take."""
+    """The parser of the two scripts."""
     parser = argparse.ArgumentParser(
         description="Run the jobs that the script lists, or those named here.",
         epilog="example: python elt_run_job.py products --wait",
@@ -183,7 +184,7 @@ def run_parser() -> argparse.ArgumentParser:
 
 
 def split_psql(typed: list[str]) -> tuple[list[str], list[str]]:
-    """What is ours and what belongs to psql: argparse would take psql's options for unknown ones of ours."""
+    """Split the arguments after `psql`, which are passed to psql, from ours: argparse would refuse psql's options."""
     for place, word in enumerate(typed[:2]):
         if word == "psql" and typed[place + 1 :] not in (["-h"], ["--help"]):
             return typed[: place + 1], typed[place + 1 :]

@@ -1,6 +1,6 @@
-"""The command `check`: everything that can be found wrong before a run.
+"""The command `check`: finds every mistake that can be found before a run.
 
-Settings, registry, scripts and secrets; online also Keboola and PostgreSQL.
+It checks settings, registry, scripts and secrets, and with --online also Keboola and PostgreSQL.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lib.stop import StopSignal
 
 
 def check(settings: Settings, console: Console, *, online: bool) -> int:
-    """Everything that can be found wrong before a run, all at once; exit code 2 where something is."""
+    """Run all checks and print every finding. Returns the exit code: 2 if there is a problem, else 0."""
     findings = _offline(settings)
     if online:
         findings += _online(settings)
@@ -56,14 +56,14 @@ def check(settings: Settings, console: Console, *, online: bool) -> int:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; the text says what to do where it is wrong, or where it is worth a warning."""
+    """The result of one check. If it is a warning or a problem, the text says what to do."""
 
     text: str
     level: Literal["ok", "warning", "wrong"] = "ok"
 
 
 class Findings(list[Finding]):
-    """What was looked at, in order."""
+    """The results of all checks, in order."""
 
     def ok(self, text: str) -> None:
         self.append(Finding(text))
@@ -76,7 +76,7 @@ class Findings(list[Finding]):
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """An error inside is one more problem, and no reason to stop looking."""
+        """Add an error inside as a problem; the checks after it still run."""
         try:
             yield
         except EltError as error:
@@ -84,7 +84,7 @@ class Findings(list[Finding]):
 
 
 def _offline(settings: Settings) -> Findings:
-    """Registry, scripts, settings and secrets, without a connection."""
+    """Check registry, scripts, settings and secrets, without a connection."""
     findings = Findings()
     registry = None
     with findings.collecting():
@@ -101,12 +101,12 @@ def _offline(settings: Settings) -> Findings:
                 findings.ok(f"Keboola token: {show_secret(settings, 'keboola')}")
     with findings.collecting():
         require_postgres(settings)
-        findings.ok("PostgreSQL is named")
+        findings.ok("PostgreSQL is configured")
     return findings
 
 
 def _online(settings: Settings) -> Findings:
-    """Ask Keboola for its token and every table, and PostgreSQL for every right that a run needs."""
+    """Ask Keboola about the token and every table, and PostgreSQL about every right that a run needs."""
     findings = Findings()
     registry = None
     with findings.collecting():
@@ -130,7 +130,7 @@ def _loads(registry: Registry) -> bool:
 
 
 def _ask_postgres(connection: Connection, registry: Registry | None, findings: Findings) -> dict[str, Contract]:
-    """Rights, owners, and what strangers could do; returns the columns that each job's export must fill."""
+    """Check rights, owners and what strangers could do. Returns, by job, the columns that each export must fill."""
     jobs = list(registry.jobs.values()) if registry else []
     missing = missing_rights(connection)
     foreign = of_others(connection, named_in(jobs), usable=True) + creators(connection, ["elt", "elt_staging"])
@@ -171,7 +171,7 @@ def _ask_keboola(
 
 
 def _columns(load: Load, table: SourceTable, found: Match, accepted: Accepted) -> str:
-    """What to say of columns that only one side has. Raises LoadError where one is missing that may not be."""
+    """Text about columns that only one side has. Raises LoadError if a column is missing that is not optional."""
     check_columns(load, table, found, accepted)
     optional = f"; without the optional {named(found.missing)}" if found.missing else ""
     return optional + (f"; not in {load.table}: {named(found.unused)}" if found.unused else "")

@@ -1,7 +1,7 @@
-"""From a command line to an exit code: the one place where an error becomes text.
+"""Runs a command and returns its exit code. Every error is turned into its message here.
 
-The scripts and main.py import this before anything else of lib, so it imports the rest late: a missing package or an
-old Python is one line too.
+The scripts and main.py import this module before anything else of lib. It imports the rest inside functions, so that a
+missing package or an old Python is also reported as one line and not as a traceback.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ OLDEST_PYTHON = (3, 11)
 
 
 def guarded(work: Callable[[], int]) -> int:
-    """The exit code of a command; whatever it raises on purpose is one message on stderr.
+    """Run a command and return its exit code. An EltError is printed as one message on stderr.
 
-    A closed pipe (`| head`) ends it quietly.
+    A closed pipe (`| head`) ends the command without a message.
     """
     if sys.platform == "win32":
         return fail(
@@ -51,13 +51,13 @@ def guarded(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return fail("stopped by Ctrl-C", 130)
     except BrokenPipeError:
-        # whoever read us has left; what is still buffered must not raise again at exit
+        # the reader has closed the pipe; redirect stdout, so that flushing its buffer at exit does not raise again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 def fail(message: str, exit_code: int) -> int:
-    """Say what went wrong and hand the exit code on."""
+    """Print an error message and return the exit code."""
     from lib.cli.console import Console
 
     Console().error(message)
@@ -65,15 +65,15 @@ def fail(message: str, exit_code: int) -> int:
 
 
 def run_job(jobs: Sequence[str], arguments: Sequence[str] | None = None) -> int:
-    """Run the named jobs (none: all of them) and return the exit code.
+    """Run the named jobs (none: all jobs) and return the exit code.
 
-    arguments are those of the command line, whose job names win over `jobs`.
+    arguments: the command line's, by default sys.argv. Job names in it replace `jobs`.
     """
     return guarded(partial(run_jobs, run_parser().parse_args(arguments), jobs))
 
 
 def run_command(name: str | None, given: argparse.Namespace, settings: Settings) -> int:
-    """Run one command of main.py against what the settings name; returns its exit code."""
+    """Run one command of main.py with these settings and return its exit code."""
     from lib.cli import check, credentials, overview, psql, status, stop_server
     from lib.cli.console import Console
 

@@ -1,7 +1,7 @@
-"""What a person sees: a line per finished step, a progress bar on a terminal, a summary. The only module that formats.
+"""Prints everything that the user sees: a line per finished step, a progress bar on a terminal, a summary.
 
-What is wrong goes to stderr, everything else to stdout; both are flushed line by line, so that a log that takes both
-keeps their order. Quiet leaves only what is wrong.
+Warnings and errors go to stderr, everything else to stdout. Both are flushed line by line, so that a log that takes
+both keeps their order. With --quiet only warnings and errors are printed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, TextIO
 
 from lib.errors import EltError
 
-#: what a value in a message could do to a terminal or to the one line that it belongs into
+#: control characters and how they are printed: a value in a message must not control the terminal or break the line
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
-#: columns of a line that a run prints
+#: width in columns of a line that a run prints
 WIDTH = 80
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class ConsoleProgress:
-    """Lines, and bars where there is a terminal, while exports flow into staging. Called from several threads."""
+    """Shows progress while exports are staged: lines, and bars on a terminal. Called from several threads."""
 
     def __init__(self, console: Console, bars: Bars | None) -> None:
         self._console = console
@@ -43,29 +43,29 @@ class ConsoleProgress:
         self._tasks: dict[str, TaskID] = {}
 
     def exported(self, job: str, slices: int, rows: int | None) -> None:
-        """The export is ready to be read; rows is what the source counts, None where it does not say."""
+        """The export is ready to be read. rows: the source's own count, None if it gives none."""
         if self._bars is not None:
             if job in self._tasks:  # exported again
                 self._bars.remove_task(self._tasks[job])
             self._tasks[job] = self._bars.add_task(job, total=rows)
 
     def copied(self, job: str, rows: int) -> None:
-        """A slice of so many rows is in staging."""
+        """One slice with this many rows is staged."""
         if self._bars is not None:
             self._bars.advance(self._tasks[job], rows)
 
     def staged(self, job: str, rows: int, seconds: float) -> None:
-        """The last row is in."""
+        """The last slice is staged."""
         self._console.step("stage", job, rows, seconds)
 
     def note(self, job: str, text: str) -> None:
-        """Something that a person should know."""
+        """A message for the user."""
         self._console.note(job, text)
 
 
 @dataclass
 class Console:
-    """Where a run speaks."""
+    """Prints to stdout and stderr. Implements `RunListener`."""
 
     quiet: bool = False
     out: TextIO = field(default_factory=lambda: sys.stdout)
@@ -77,13 +77,13 @@ class Console:
         self._began = time.monotonic()
 
     def text(self, text: str = "") -> None:
-        """Plain words, as they are."""
+        """Print text as it is."""
         self._print(text)
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Rows under headers; a cell shows its first line, a number stands right.
+        """Print rows under headers. A cell shows its first line; numbers are aligned right.
 
-        A table that is wider than the terminal is shown row by row, a column a line, as psql's \\x does.
+        A table that is wider than the terminal is printed with one line per column of each row, like psql's \\x.
         """
         cells = [[_cell(value, self.zone, whole=len(headers) == 1) for value in row] for row in rows]
         widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
@@ -104,11 +104,11 @@ class Console:
             self._print("  ".join(padded).rstrip())
 
     def line(self, text: str) -> None:
-        """Something worth knowing, with the time of day."""
+        """Print one line with date and time in front."""
         self._print(f"{datetime.now(self.zone):%Y-%m-%d %H:%M:%S %Z}  {text}")
 
     def begin(self, run_id: int, target: str, source: str = "") -> None:
-        """The first lines of a run: its number, where rows come from and where they go."""
+        """Print the first lines of a run: its number, where rows come from and where they go."""
         self.line(f"run {run_id}")
         for word, place in (("from", source), ("into", target)):
             if place:
@@ -117,7 +117,7 @@ class Console:
                 )
 
     def step(self, step: str, subject: str, rows: int | None, seconds: float) -> None:
-        """A finished step, in a line of 80 columns; what is longer has a line of its own."""
+        """Print a finished step in a line of 80 columns. A longer subject is printed on a separate line."""
         counted = "" if rows is None else _count(rows, "row")
         numbers = f"{counted:>14} {seconds:>7.1f} s"
         if len(subject) > WIDTH - 11 - len(numbers):
@@ -130,7 +130,10 @@ class Console:
         self.step("load", table, rows, seconds)
 
     def on_script(self, result: ScriptResult) -> None:
-        """A finished script and what it changed, or a check that warns; what the summary counts has no line here."""
+        """Print a finished script and what it changed, or a check that warns.
+
+        Passed checks and scripts without changes are not printed here; the summary counts them.
+        """
         if result.is_uneventful:
             return
         if result.broken_by is not None:
@@ -143,7 +146,7 @@ class Console:
         self.step("script", result.path + changes, rows, result.seconds)
 
     def note(self, job: str, text: str) -> None:
-        """Something about a job that a person should look at, though it did not fail."""
+        """Print a warning about a job that did not fail."""
         self._print(f"{job}: {text}", wrong=True)
 
     def warn(self, text: str) -> None:
@@ -154,7 +157,7 @@ class Console:
 
     @contextmanager
     def staging(self) -> Iterator[ConsoleProgress]:
-        """Bars for as long as exports are staged; only on a terminal that somebody watches."""
+        """Show progress bars while exports are staged; only on a terminal and without --quiet."""
         if self.quiet or not self.out.isatty():
             yield ConsoleProgress(self, None)
             return
@@ -166,7 +169,7 @@ class Console:
 
     @contextmanager
     def publishing(self) -> Iterator[Callable[[str], None]]:
-        """Tell the function what begins: a terminal shows it, and since when, until the next thing begins."""
+        """The value is called with each script or table when it begins. A terminal shows its name and start time."""
         if self.quiet or not self.out.isatty():
             yield lambda step: None
             return
@@ -183,7 +186,7 @@ class Console:
 
     @contextmanager
     def _live(self, *columns: ProgressColumn) -> Iterator[Bars]:
-        """Lines that change at the bottom of the terminal, and go when they are done; what is printed goes above."""
+        """Progress lines at the bottom of the terminal, removed at the end. Other output is printed above them."""
         from rich import console, progress
 
         with progress.Progress(*columns, console=console.Console(file=self.out), transient=True) as self._bars:
@@ -193,7 +196,7 @@ class Console:
                 self._bars = None
 
     def summary(self, name: str, records: Sequence[JobRecord], error: EltError | None = None) -> None:
-        """The last line: what was published, what failed and why, what was held back."""
+        """Print the summary. Its last line says what was published, what failed and why, and what was held back."""
         for record in records:
             if record.status == "failed" and "\n" in (record.error or ""):
                 self._print(f"{record.job} failed: {record.error}", wrong=True)
@@ -239,7 +242,7 @@ class Console:
 
 
 def _silence(stream: TextIO) -> None:
-    """A closed pipe or a full disk takes the rest of the log, and neither the load nor its exit code."""
+    """Discard further output after a closed pipe or a full disk. The run goes on, and its exit code is unchanged."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -12,7 +12,11 @@ from lib.errors import CredentialError, SettingsError
 
 
 def credentials(settings: Settings, console: Console, action: str, name: str | None) -> int:
-    """Set, show or delete a secret. It is typed without an echo, or read from standard input, never from argv."""
+    """Set, show or delete a secret, and return the exit code.
+
+    The secret is typed without an echo or read from standard input. It is never an argument, because every user of the
+    machine can see arguments. Raises CredentialError or SettingsError.
+    """
     from lib.config import secrets as secrets
 
     if action == "show":

@@ -1,4 +1,4 @@
-"""`main.py` without a command: what is set up, what happened last, what to type next."""
+"""`main.py` without a command: shows what is set up, how the last run ended, and what to type next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lib.run.plan import read_project
 
 
 def overview(settings: Settings, console: Console) -> int:
-    """What is set up, what happened last, and what to type next; never fails for what is missing."""
+    """Print what is set up, how the last run ended, and what to type next. Something missing is no error. Returns 0."""
     try:
         registry = read_project(settings.root)
         console.text(f"jobs        {', '.join(registry.jobs)}")
@@ -38,7 +38,7 @@ HINTS = {
 
 
 def _postgres(settings: Settings, console: Console) -> str:
-    """Which database, and what the last run there came to; or why that cannot be said."""
+    """The database and the result of its last run, or why they are not known."""
     try:
         require_postgres(settings)
     except SettingsError:
@@ -68,15 +68,3 @@ def _last_run(connection: Connection, console: Console) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
-
-
-# ---- status ---------------------------------------------------------------------------------------------------------
-
-
-# ---- check ----------------------------------------------------------------------------------------------------------
-
-
-# ---- secrets --------------------------------------------------------------------------------------------------------
-
-
-# ---- psql and the embedded server -----------------------------------------------------------------------------------

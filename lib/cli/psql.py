@@ -15,14 +15,17 @@ from lib.postgres.driver_errors import translated
 
 
 def psql(settings: Settings, arguments: Sequence[str]) -> int:
-    """Become psql on the configured database; the password goes by its environment, for argv can be seen by all."""
+    """Replace this process by psql on the configured database.
+
+    The password is passed in an environment variable, because every user of the machine can see the arguments.
+    """
     require_postgres(settings)
     database = Database(settings)
     connection = database.connect("elt psql")
     with translated("PostgreSQL"):
         path = psql_path(connection)
     connection.close()
-    # what the user's own PGOPTIONS say comes last, and wins
+    # the user's own PGOPTIONS come last, so they take precedence
     environ = os.environ | {"PGOPTIONS": f"-c search_path={path} {os.environ.get('PGOPTIONS', '')}".strip()}
     password = postgres_password(settings, settings.postgres.user)
     if password is not None:

@@ -1,6 +1,7 @@
-"""The command `run`, and what the two daily scripts do.
+"""The command `run`, also used by the two scripts elt_daily_load.py and elt_run_job.py.
 
-The daily scripts import it before anything else of lib, so it imports the rest late: a missing package is one line too.
+The scripts import this module first. It imports the rest of lib inside the function, so that a missing package is also
+reported as one line and not as a traceback.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def run_jobs(given: argparse.Namespace, jobs: Sequence[str] = (), settings: Settings | None = None) -> int:
-    """Run jobs of a project, by default of this one; names in the parsed arguments win over `jobs`.
+    """Run jobs and return the exit code. Job names in the parsed arguments replace `jobs`.
 
-    Returns the exit code.
+    settings None: read elt_settings.toml of this project.
     """
     from lib.cli.console import Console
     from lib.config.settings import read_settings

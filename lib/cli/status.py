@@ -1,4 +1,4 @@
-"""The command `status`: what gold holds, the last runs, how old each table is."""
+"""The command `status`: shows which day gold holds, the last runs, and how old each table is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from lib.postgres.driver_errors import translated
 
 
 def status(settings: Settings, console: Console, *, runs: int) -> int:
-    """What gold holds, the last runs, each job's age, where the time of the last run went; errors come last, whole."""
+    """Print which day gold holds, the last `runs` runs, each job's last load, and the slowest steps.
+
+    Errors are printed last, in full. Returns 0. Raises EltError if the database cannot be asked.
+    """
     with translated("status"):
         connection = Database(settings).connect("elt status")
         try:
@@ -42,7 +45,7 @@ def status(settings: Settings, console: Console, *, runs: int) -> int:
 
 
 def _sentence(connection: Connection, settings: Settings) -> str:
-    """What the view gold.load_status says to people; nothing where these jobs do not have it."""
+    """The sentence of the view gold.load_status. Empty if the project's jobs do not make this view."""
     if query(connection, "SELECT to_regclass('gold.load_status')") == [(None,)]:
         return ""
     execute(connection, "SELECT set_config('TimeZone', %s, false)", (settings.time_zone,))

@@ -8,9 +8,12 @@ from lib.errors import SettingsError
 
 
 def stop_server(settings: Settings, console: Console) -> int:
-    """Stop the embedded server; its data stay."""
+    """Stop the embedded server; its data stay. Raises SettingsError if the settings do not name an embedded one."""
     if not settings.postgres.embedded:
-        raise SettingsError("the PostgreSQL of elt_settings.toml is not an embedded one: it is not ours to stop")
+        raise SettingsError(
+            "the PostgreSQL of elt_settings.toml is not an embedded one: this command can stop only a server that"
+            " this project started"
+        )
     from lib.postgres.embedded.server import stop_running
 
     stopped = stop_running(settings.state / "postgres")

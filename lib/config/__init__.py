@@ -1,1 +1,1 @@
-"""What the user wrote: settings, secrets, the registry of jobs. It knows no server: nothing here connects anywhere."""
+"""Reads what the user configured: settings, secrets and the registry of jobs. Nothing here connects to a server."""

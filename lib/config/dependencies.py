@@ -1,4 +1,4 @@
-"""The order of jobs: dependencies first; the groups that publish together; circles, which are mistakes."""
+"""Orders jobs so that dependencies come first, finds the groups that publish together, and finds cycles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lib.config.jobs import Job
 
 
 def in_order(jobs: Mapping[str, Job]) -> tuple[str, ...]:
-    """Dependencies first; among jobs that are ready, the one that stands first in the file. Circles are left out."""
+    """Job names, dependencies first; otherwise in the order of the file. Jobs on or behind a cycle are left out."""
     ordered: dict[str, None] = {}
     while True:
         ready = (name for name, job in jobs.items() if name not in ordered and ordered.keys() >= set(job.depends_on))
@@ -28,7 +28,7 @@ def groups_of(ordered: tuple[str, ...], jobs: Mapping[str, Job]) -> tuple[tuple[
 
 
 def cycles(jobs: Mapping[str, Job]) -> list[list[str]]:
-    """One closed path (a, b, a) through every knot of dependencies."""
+    """One closed path, such as [a, b, a], for each cycle of dependencies."""
     ordered = set(in_order(jobs))
     stuck = [name for name in jobs if name not in ordered]
     found: list[list[str]] = []
@@ -38,7 +38,7 @@ def cycles(jobs: Mapping[str, Job]) -> list[list[str]]:
         while name not in seen:
             seen.add(name)
             path.append(name)
-            # what is stuck waits for something that is stuck
+            # a job is stuck only because one of its dependencies is stuck, so there is always one
             name = next(dependency for dependency in jobs[name].depends_on if dependency in stuck)
         if name in path:
             found.append([*path[path.index(name) :], name])

@@ -1,4 +1,4 @@
-"""What a job is: the frozen objects that `registry` makes of elt_jobs.json and that every other module works with."""
+"""The objects that describe jobs. `registry` makes them from elt_jobs.json; every other module reads them."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class Extract:
 
 @dataclass(frozen=True)
 class Load:
-    """`extract` and `load` of a job, which go together: where its rows come from, where they land, and what an export
-    must hold before it may replace what is there."""
+    """`extract` and `load` of a job: the source of its rows, the bronze table, and the limits that an export must meet
+    before it may replace the table's rows."""
 
     #: the job's name
     job: str
     extract: Extract
     #: schema and name, such as bronze.products
     table: str
-    #: rows
+    #: an export with fewer rows is refused
     min_rows: int = 1
-    #: how much smaller than the present table an export may be
+    #: an export that is smaller than the present table by more than this is refused
     max_shrink_percent: float = 50
-    #: bronze columns that the source may lack; they are NULL then
+    #: bronze columns that the source may lack; they are then NULL
     optional_columns: tuple[str, ...] = ()
 
     @property
@@ -66,7 +66,7 @@ class Script:
 
     @property
     def relation(self) -> str:
-        """What a bronze or gold script defines, by its name: gold/x.sql makes gold.x."""
+        """The table or view that a bronze or gold script defines: gold/x.sql makes gold.x."""
         return self.path.removesuffix(".sql").replace("/", ".")
 
 
@@ -75,43 +75,43 @@ class Check:
     """SQL that must return no rows."""
 
     script: Script
-    #: "error" holds the group back, "warn" reports
+    #: "error": a row holds the group back; "warn": it is only reported
     on_failure: str = "error"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One entry of the registry; it reads as E, L, T."""
+    """One entry of the registry."""
 
     name: str
     depends_on: tuple[str, ...] = ()
-    #: None: it only transforms
+    #: None: the job loads nothing, it only runs scripts
     load: Load | None = None
     transform: tuple[Script, ...] = ()
     checks: tuple[Check, ...] = ()
 
     @property
     def scripts(self) -> tuple[Script, ...]:
-        """Every script of the job, those of its checks too."""
+        """Every script of the job, including its checks."""
         return (*self.transform, *(check.script for check in self.checks))
 
     def of_layer(self, layer: str) -> tuple[Script, ...]:
-        """Its transforms of one layer, in order."""
+        """The job's scripts of one layer, in the order listed."""
         return tuple(script for script in self.transform if script.layer == layer)
 
 
 @dataclass(frozen=True)
 class Registry:
-    """All jobs, in dependency order and, among equals, in the order of the file."""
+    """All jobs, in dependency order; jobs that do not depend on each other keep the order of the file."""
 
     jobs: Mapping[str, Job]
-    #: jobs joined by depends_on, the unit that publishes; each in dependency order
+    #: groups of jobs joined by depends_on, which publish together; each in dependency order
     groups: tuple[tuple[str, ...], ...]
     #: files below sql_scripts/ that no job runs
     unused_scripts: tuple[str, ...] = ()
 
     def downstream(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The jobs that depend on any of these, directly or not, without these, in dependency order."""
+        """The jobs that depend on any of these, directly or indirectly, in dependency order; without `names`."""
         given = set(names)
         reached = set(given)
         for job in self.jobs.values():
@@ -124,7 +124,7 @@ class Registry:
         return next(group for group in self.groups if name in group)
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Raises SettingsError that names each unknown job and the nearest known one."""
+        """Raises SettingsError that lists each unknown job with the nearest known name."""
         unknown = [name for name in dict.fromkeys(names) if name not in self.jobs]
         if unknown:
             lines = [f"no job is named {name!r}{did_you_mean(name, self.jobs)}" for name in unknown]
@@ -132,14 +132,14 @@ class Registry:
 
 
 class ScriptFolder:
-    """What is below sql_scripts/, read once; names are compared exactly, also where the file system would not."""
+    """The scripts below sql_scripts/, listed once. Names are case-sensitive, also on a file system that is not."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.all = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.sql") if file.is_file())
 
     def script(self, path: str, allowed: Collection[str]) -> Script:
-        """The script of that name in one of the allowed layers; raises ValueError with what is wrong with it."""
+        """The script with this path, which must be in an allowed layer. Raises ValueError that says what is wrong."""
         layer, slash, name = path.partition("/")
         if path.startswith(("/", "~")) or "\\" in path or ".." in path.split("/"):
             raise ValueError("leaves sql_scripts/: write <layer>/<name>.sql")

@@ -1,6 +1,7 @@
-"""JSON with the line of every key and value, so that a mistake can be reported where it stands.
+"""Reads JSON and keeps the line of every key and value, so that a mistake can be reported with its line.
 
-The standard reader forgets positions and lets the last of two equal keys win; both matter in a file that people edit.
+Python's json module keeps no positions and silently drops the first of two equal keys. In a file that people edit,
+both must be reported.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from json import JSONDecodeError
-from json.decoder import scanstring  # type: ignore[attr-defined]  # what json.loads reads text with; undocumented
+from json.decoder import scanstring  # type: ignore[attr-defined]  # undocumented; json.loads reads strings with it
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _WORD = re.compile(r'[^\s,:{}\[\]"]+')
@@ -28,11 +29,11 @@ class JsonSyntaxError(ValueError):
 
 @dataclass(frozen=True)
 class Node:
-    """One value and the line on which it begins; for a member of an object the line of its key."""
+    """One value and the line on which it begins. For a member of an object: the line of its key."""
 
     value: dict[str, Node] | list[Node] | str | int | float | bool | None
     line: int
-    #: names that this object holds twice, with the line of the second; the first one counts
+    #: names that this object holds twice, with the line of the second; the first value is kept
     duplicates: tuple[tuple[str, int], ...] = ()
 
     @property
@@ -55,7 +56,7 @@ def read_json(text: str) -> Node:
 class _JsonParser:
     text: str
     newlines: list[int]
-    #: the position after what was read last
+    #: the position after the last value or mark that was read
     end: int = field(default=0)
 
     def node(self, start: int, depth: int) -> Node:
@@ -115,7 +116,7 @@ class _JsonParser:
                 return Node(items, self.line(start))
 
     def comma_or(self, closing: str, start: int) -> tuple[bool, int]:
-        """After a member: True where the closing bracket follows, else False and where the next member begins."""
+        """After a member: (True, end) if the closing bracket follows, else (False, start of the next member)."""
         position = self.skip(self.end)
         mark = self.text[position : position + 1]
         if mark == closing:
@@ -146,14 +147,14 @@ class _JsonParser:
         return space.end() if space else position
 
     def found(self, position: int) -> str:
-        """What stands there, in words."""
+        """What is at this position, in words, for a message."""
         rest = self.text[position:]
         if not rest:
             return "the end of the file"
         if rest.startswith(("//", "/*", "#")):
             return "a comment (JSON has none)"
         if rest.startswith("'"):
-            return "a single quote (JSON wants double quotes)"
+            return "a single quote (JSON needs double quotes)"
         word = _WORD.match(rest)
         return repr(word[0][:30] if word else rest[0])
 

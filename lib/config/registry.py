@@ -1,6 +1,6 @@
-"""elt_jobs.json becomes frozen Job objects in dependency order, or every mistake in it at once, each with its line.
+"""Reads elt_jobs.json into frozen Job objects in dependency order, or reports every mistake in it with its line.
 
-Nothing here touches Keboola or PostgreSQL: what this module refuses is refused before anything else happens.
+Nothing here connects to Keboola or PostgreSQL, so a mistake is reported before a run starts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lib.config.spelling import did_you_mean
 from lib.errors import JobConfigError
 
 JOB_KEYS = ("depends_on", "extract", "load", "transform", "checks")
-#: a job's name becomes part of a staging table's name; PostgreSQL cuts names at 63 bytes
+#: a job's name becomes part of a staging table's name, and PostgreSQL cuts names at 63 bytes
 JOB_NAME_BYTES = 50
 _JOB_NAME = re.compile(r"[a-z][a-z0-9_]*")
 #: {stage}.c-{bucket}.{table}, no further dots (docs/keboola.md 2)
@@ -29,7 +29,7 @@ _KEBOOLA_TABLE = re.compile(r"(in|out|sys)\.c-[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 def read_registry(path: Path, scripts: Path) -> Registry:
     """Read elt_jobs.json and every script that it names below `scripts`.
 
-    Raises JobConfigError: where the file is not JSON with line and column, else with every mistake, one a line.
+    Raises JobConfigError: with line and column if the file is not JSON, otherwise with every mistake, one per line.
     """
     document = _document(path)
     reader = _RegistryReader(ScriptFolder(scripts))
@@ -62,13 +62,13 @@ def _document(path: Path) -> Node:
 
 
 class _RegistryReader:
-    """Turns nodes into jobs and collects (line, mistake) on the way; a part that is wrong is left out."""
+    """Turns nodes into jobs and collects each mistake as (line, text). A part with a mistake is left out."""
 
     def __init__(self, folder: ScriptFolder) -> None:
         self.folder = folder
         self.mistakes: list[tuple[int, str]] = []
         self.job_name = ""
-        #: what only one job may do -> the job and line that does it
+        #: what only one job may do, such as loading a table -> the job that does it, and its line
         self.taken: dict[str, tuple[str, int]] = {}
 
     def wrong(self, line: int, text: str) -> None:
@@ -87,11 +87,11 @@ class _RegistryReader:
         if not nodes:
             self.wrong(document.line, "holds no job")
         for cycle in cycles(jobs):
-            self.wrong(nodes[cycle[0]].line, f"depends_on runs in a circle: {' -> '.join(cycle)}")
+            self.wrong(nodes[cycle[0]].line, f"depends_on has a cycle: {' -> '.join(cycle)}")
         return jobs
 
     def is_schema(self, name: str, node: Node) -> bool:
-        """Whether this member says which schema an editor should use, or was meant to."""
+        """Whether this member is "$schema", which editors read, or a misspelling of it, which is reported."""
         if isinstance(node.value, dict) or not (name.startswith("$") or "schema" in name):
             return False
         if name != "$schema":
@@ -156,11 +156,11 @@ class _RegistryReader:
         return Load(job, extract or Extract("", ""), relation, **limits, optional_columns=optional)
 
     def columns(self, node: Node | None) -> tuple[str, ...]:
-        """Names of bronze columns; whether the table has them is known only with a database."""
+        """Names of bronze columns. Whether the table has them is checked later, with a database."""
         names: list[str] = []
         for item in self.items(node, "optional_columns"):
             if not isinstance(item.value, str) or not item.value:
-                self.wrong(item.line, f"optional_columns wants names of bronze columns, not {_shown(item.value)}")
+                self.wrong(item.line, f"optional_columns must list bronze columns, not {_shown(item.value)}")
             elif item.value in names:
                 self.wrong(item.line, f"optional_columns names {_shown(item.value)} twice")
             else:
@@ -168,7 +168,7 @@ class _RegistryReader:
         return tuple(names)
 
     def scripts(self, node: Node | None, key: str, allowed: Collection[str]) -> list[tuple[Script, str]]:
-        """The scripts of a list, each with its on_failure, which only a check may name."""
+        """The scripts of a list, each with its on_failure ("error" for scripts that are not checks)."""
         found: list[tuple[Script, str]] = []
         seen: set[str] = set()
         for item in self.items(node, key):
@@ -180,7 +180,7 @@ class _RegistryReader:
             path = item.value
             if not isinstance(path, str):
                 example = f"{list(allowed)[-1]}/name.sql"
-                self.wrong(item.line, f"{key} wants the path of a script, such as {example}, not {_shown(path)}")
+                self.wrong(item.line, f"{key} must list paths of scripts, such as {example}, not {_shown(path)}")
                 continue
             try:
                 found.append((self.folder.script(path, allowed), on_failure))
@@ -200,14 +200,14 @@ class _RegistryReader:
         return str(node.value)
 
     def bronze_scripts(self, parts: dict[str, Node], load: Load | None) -> None:
-        """The landing table comes from bronze/<table>.sql of the very job that loads it."""
+        """Check that bronze/<table>.sql, which defines the landing table, is listed by the job that loads the table."""
         items = self.items(parts.get("transform"), "transform", quiet=True)
         paths = {item.value: item.line for item in items if isinstance(item.value, str)}
         bronze = {path: line for path, line in paths.items() if path.startswith("bronze/")}
         if load is None:
             if "load" not in parts and "extract" not in parts:
                 for path, line in bronze.items():
-                    self.wrong(line, f"{_shown(path)} shapes a table that this job does not load")
+                    self.wrong(line, f"{_shown(path)} defines a table that this job does not load")
             return
         expected = f"bronze/{load.name}.sql"
         for path, line in bronze.items():
@@ -220,9 +220,10 @@ class _RegistryReader:
         names: list[str] = []
         for item in self.items(node, "depends_on"):
             if not isinstance(item.value, str):
-                self.wrong(item.line, f"depends_on wants names of jobs, not {_shown(item.value)}")
+                self.wrong(item.line, f"depends_on must list names of jobs, not {_shown(item.value)}")
             elif item.value not in known:
-                self.wrong(item.line, f"depends_on names no job: {_shown(item.value)}{did_you_mean(item.value, known)}")
+                hint = did_you_mean(item.value, known)
+                self.wrong(item.line, f"depends_on names an unknown job: {_shown(item.value)}{hint}")
             elif item.value in names:
                 self.wrong(item.line, f"depends_on names {_shown(item.value)} twice")
             else:
@@ -230,7 +231,7 @@ class _RegistryReader:
         return tuple(names)
 
     def object(self, node: Node, subject: str, known: Collection[str]) -> dict[str, Node] | None:
-        """The members of an object with known keys; None, and a mistake, where it is something else."""
+        """The members that have known keys. If the node is not an object, records a mistake and returns None."""
         if not isinstance(node.value, dict):
             self.wrong(node.line, f"{subject} must be an object, {{...}}, not {_kind(node)}")
             return None
@@ -261,7 +262,7 @@ class _RegistryReader:
 
     def duplicates(self, node: Node, kind: str) -> None:
         for name, line in node.duplicates:
-            self.wrong(line, f"{kind} {_shown(name)} stands here twice (first on line {node.members[name].line})")
+            self.wrong(line, f"{kind} {_shown(name)} appears twice (first on line {node.members[name].line})")
 
     def only_once(self, line: int, claim: str) -> None:
         if claim in self.taken:
@@ -272,7 +273,7 @@ class _RegistryReader:
 
 
 def _shown(value: object, quotes: str = "'") -> str:
-    """A value of the file for a message: short, on one line, printable anywhere."""
+    """A value of the file for a message: shortened, on one line, with unprintable characters escaped."""
     if isinstance(value, str):
         text = value if value.isprintable() else value.encode("unicode_escape").decode()
         return f"{quotes}{text[:80]}{'...' if len(text) > 80 else ''}{quotes}"

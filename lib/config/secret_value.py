@@ -12,7 +12,7 @@ class Secret:
     _value: str = field(repr=False)
 
     def reveal(self) -> str:
-        """The value itself, to be handed to who asks for it at the last moment."""
+        """The value itself. Call it only where the value is sent."""
         return self._value
 
     def __str__(self) -> str:

@@ -1,11 +1,12 @@
-"""Secrets: where each one is looked up, in which order, and how it is set, shown and deleted.
+"""Looks up, sets, shows and deletes the two secrets: the Keboola token and the PostgreSQL password.
 
-The order: the environment, the file that a *_FILE variable names, the project's own file below .elt/secrets, keyring,
-and for PostgreSQL finally whatever libpq finds (.pgpass). The own file is what `credentials set` writes where there is
-no keyring; it comes first, and a later `set` that reaches a keyring deletes it, so that the last `set` always wins.
-An empty variable counts as unset: crontabs and compose files write `KEBOOLA_TOKEN=` for "none".
+Lookup order: the environment variable, the file that the *_FILE variable names, the project's own file in
+.elt/secrets, keyring, and for PostgreSQL finally libpq itself (PGPASSWORD, .pgpass).
+`credentials set` writes the own file only where keyring does not work. The own file is read before keyring, so a later
+`set` that stores in keyring deletes the file. The last `set` therefore always applies.
+An empty variable counts as unset, because crontabs and compose files write `KEBOOLA_TOKEN=` for "none".
 
-keyring runs in a process of its own, without a terminal and with a time limit, because its backends may prompt, hang
+keyring runs in a separate process, without a terminal and with a time limit, because its backends may prompt, hang
 (a locked desktop keyring, a dead D-Bus) or fail while they are imported.
 """
 
@@ -30,12 +31,12 @@ from lib.config.secret_value import Secret
 from lib.config.settings import Settings
 from lib.errors import CredentialError
 
-#: seconds that keyring may take: alone (cron), and where a person may have to unlock it in a window
+#: time limits for keyring in seconds: without a terminal (cron), and with one, where the user may have to unlock it
 ALONE_SECONDS, ATTENDED_SECONDS = 5.0, 60.0
-#: a secret is one line; a larger file is something else
+#: a secret is one line; a larger file was named by mistake
 MAX_FILE_BYTES = 65_536
 
-#: what keyring's documentation says to name in PYTHON_KEYRING_BACKEND where no keyring is wanted
+#: values of PYTHON_KEYRING_BACKEND that switch keyring off, according to keyring's documentation
 _NO_BACKEND = ("keyring.backends.fail.Keyring", "keyring.backends.null.Keyring")
 _KEYRING_PROCESS = """
 import json, sys
@@ -56,37 +57,37 @@ print("\\n" + json.dumps(answer))
 
 
 class _KeyringError(CredentialError):
-    """keyring gave no answer, so what it holds is unknown; it never stops a search."""
+    """keyring gave no answer, so it is unknown what it holds. A lookup then reports it as one more place tried."""
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """One kind of secret and everything that its places are named after."""
+    """One secret, and the names of the places where it may be stored."""
 
-    #: as people type it: keboola or postgres
+    #: as users type it: keboola or postgres
     name: str
     variable: str
     service: str
-    #: None where nobody said which user it is; then keyring and the own file cannot be asked
+    #: None if the PostgreSQL user is unknown; then neither keyring nor the own file can be searched
     account: str | None
-    #: the project's folder: a relative *_FILE is relative to it, never to the working directory
+    #: the project's folder; a relative path in *_FILE is relative to it, not to the working directory
     root: Path
     own_file: Path
 
 
 @dataclass(frozen=True)
 class _Found:
-    """The outcome of a search."""
+    """The result of a lookup."""
 
     value: str | None
     #: where the value came from
     place: str
-    #: each place tried in vain, with what was there
+    #: each place that had no secret, with the reason
     tried: tuple[str, ...]
 
 
 def keboola_token(settings: Settings, environ: Mapping[str, str] = os.environ) -> Secret:
-    """The Storage API token; raises CredentialError with each place tried where there is none."""
+    """The Storage API token. Raises CredentialError that lists each place tried if there is none."""
     if settings.keboola_token is not None:
         return settings.keboola_token
     found = _find(_wanted("keboola", settings, None, environ), environ)
@@ -98,8 +99,8 @@ def keboola_token(settings: Settings, environ: Mapping[str, str] = os.environ) -
 def postgres_password(settings: Settings, user: str | None, environ: Mapping[str, str] = os.environ) -> Secret | None:
     """The password of a PostgreSQL user, or None: libpq then looks at PGPASSWORD and .pgpass itself.
 
-    Without a user it is the one that libpq would take; an embedded server has no passwords. Raises CredentialError
-    where a place is named but unusable.
+    user None: the user that libpq would connect as. An embedded server has no passwords. Raises CredentialError if a
+    variable or file is set but cannot be used.
     """
     if settings.postgres_password is not None or settings.postgres.embedded:
         return settings.postgres_password
@@ -114,34 +115,35 @@ def set_secret(
     user: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> str:
-    """Store the secret `keboola` or `postgres` and say where, and what still wins over it.
+    """Store the secret `keboola` or `postgres`.
 
-    It goes to keyring, or where that does not work to a file that only its owner can read. Raises CredentialError.
+    Returns where it was stored, and which environment variable takes precedence over it, if one is set.
+    It is stored in keyring, or if that fails in a file that only its owner can read. Raises CredentialError.
     """
     wanted = _wanted(name, settings, user, environ)
     _checked(value, wanted, "what was typed")
     if wanted.account is None:
-        raise CredentialError("nobody says which PostgreSQL user it is: write user = ... into elt_settings.toml first")
+        raise CredentialError("the PostgreSQL user is not known: write user = ... into elt_settings.toml first")
     try:
         answer = _keyring("set", wanted, environ, value)
-        # some backends accept everything and keep nothing, so what counts is what comes back
+        # some backends accept a value but do not keep it, so compare what they return
         place, why = answer.place if answer.value == value else "", "".join(answer.tried)
     except _KeyringError as error:
         place, why = "", str(error)
     if place:
-        # an older copy would win
+        # the file is read before keyring: an older copy would hide the new secret
         wanted.own_file.unlink(missing_ok=True)
     else:
         _write_own_file(wanted.own_file, value)
         place = f"{wanted.own_file}, which only its owner can read ({why})"
     winner = next((text for text in (wanted.variable, f"{wanted.variable}_FILE") if environ.get(text)), None)
-    return place + (f"; but {winner} is set here and wins" if winner else "")
+    return place + (f"; but {winner} is set here and takes precedence" if winner else "")
 
 
 def show_secret(settings: Settings, name: str, user: str | None = None, environ: Mapping[str, str] = os.environ) -> str:
-    """Where the secret comes from, in one line, with the public part of a Keboola token and nothing of a password.
+    """One line that says where the secret comes from. Shows the public part of a Keboola token, nothing of a password.
 
-    Raises CredentialError with each place tried where a Keboola token is missing.
+    Raises CredentialError that lists each place tried if there is no Keboola token.
     """
     if name == "postgres" and settings.postgres.embedded:
         return "none needed: the embedded PostgreSQL has no passwords"
@@ -150,7 +152,7 @@ def show_secret(settings: Settings, name: str, user: str | None = None, environ:
         return f"from {found.place}" if found.value else "none here: libpq looks at PGPASSWORD and .pgpass itself"
     if found.value is None:
         raise CredentialError(_missing_token(found))
-    # project id and token id are no secrets (docs/keboola.md 1); what follows the second dash is
+    # project id and token id are public (docs/keboola.md 1); only the part after the second dash is secret
     public = re.match(r"\d+-\d+-(?=.)", found.value)
     return f"from {found.place}: {public[0] if public else ''}****"
 
@@ -158,9 +160,9 @@ def show_secret(settings: Settings, name: str, user: str | None = None, environ:
 def delete_secret(
     settings: Settings, name: str, user: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> tuple[str, ...]:
-    """Delete what `set_secret` may have stored; the places where something was.
+    """Delete what `set_secret` may have stored. Returns the places from which something was deleted.
 
-    Raises CredentialError where keyring cannot be asked: it may still hold the secret.
+    Raises CredentialError if keyring gives no answer: it may still hold the secret.
     """
     wanted = _wanted(name, settings, user, environ)
     deleted: list[str] = []
@@ -178,7 +180,7 @@ def delete_secret(
 
 
 def postgres_user(settings: Settings, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The user that libpq would connect as; None where a service decides or the system knows no name for us."""
+    """The user that libpq would connect as. None if a service file decides, or the system has no name for our uid."""
     user = settings.postgres.user or environ.get("PGUSER")
     if user or settings.postgres.service or environ.get("PGSERVICE"):
         return user or None
@@ -193,14 +195,14 @@ def _wanted(name: str, settings: Settings, user: str | None, environ: Mapping[st
     if name == "keboola":
         return _Wanted(name, "KEBOOLA_TOKEN", "KEBOOLA", "keboola", settings.root, folder / "keboola_token")
     if name != "postgres":
-        raise CredentialError(f"no secret is named {name!r}: keboola and postgres are")
+        raise CredentialError(f"no secret is named {name!r}; there are keboola and postgres")
     account = user or postgres_user(settings, environ)
     own_file = folder / f"postgres_password.{quote(account or '', safe='')}"
     return _Wanted(name, "POSTGRES_PASSWORD", "POSTGRES", account, settings.root, own_file)
 
 
 def _find(wanted: _Wanted, environ: Mapping[str, str]) -> _Found:
-    """Look into each place in order. A place that is named but unusable is an error, not a reason to go on."""
+    """Look into each place in order. A place that is configured but cannot be used is an error; the search stops."""
     if value := environ.get(wanted.variable):
         return _Found(_checked(value, wanted, wanted.variable), wanted.variable, ())
     tried = [f"{wanted.variable}: {'empty' if wanted.variable in environ else 'not set'}"]
@@ -213,7 +215,7 @@ def _find(wanted: _Wanted, environ: Mapping[str, str]) -> _Found:
         return _Found(value, f"{variable} ({file})", ())
     tried.append(f"{variable}: {'empty' if variable in environ else 'not set'}")
     if wanted.account is None:
-        return _Found(None, "", (*tried, "keyring: not asked, nobody says which user"))
+        return _Found(None, "", (*tried, "keyring: not asked, the user is not known"))
     value = _read_file(wanted.own_file, wanted, str(wanted.own_file))
     if value is not None:
         return _Found(value, str(wanted.own_file), ())
@@ -231,25 +233,25 @@ def _missing_token(found: _Found) -> str:
     places = "\n".join(f"  {text}" for text in found.tried)
     return (
         f"there is no Keboola token. Tried:\n{places}\nSet it with: python main.py credentials set keboola\n"
-        "(cron cannot reach a desktop's keyring: let KEBOOLA_TOKEN_FILE in the crontab name a file with the token)"
+        "(cron cannot reach a desktop's keyring: in the crontab, set KEBOOLA_TOKEN_FILE to a file with the token)"
     )
 
 
 def _checked(value: str, wanted: _Wanted, place: str) -> str:
-    """The value, if it can be what is wanted; the message never repeats it."""
+    """Return the value if its form is valid. Raises CredentialError, whose message never repeats the value."""
     if wanted.name == "keboola" and not re.fullmatch(r"[!-~]+", value):
         raise CredentialError(
             f"{place}: a Keboola token has no blanks, line breaks or letters beyond ASCII; copy it again"
         )
     if not value or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
-        raise CredentialError(f"{place}: a password is one line of text, and not empty")
+        raise CredentialError(f"{place}: a password must be one line of text and not empty")
     return value
 
 
 def _read_file(path: Path, wanted: _Wanted, place: str) -> str | None:
-    """The one line of a file, None where there is no file.
+    """The one line of a file, or None if there is no file. Raises CredentialError.
 
-    Its mode is not looked at: Docker's secrets are readable by everybody in the container.
+    The file's mode is not checked: Docker makes its secrets readable by every user in the container.
     """
     try:
         with path.open("rb") as file:
@@ -269,7 +271,7 @@ def _read_file(path: Path, wanted: _Wanted, place: str) -> str | None:
 
 
 def _write_own_file(path: Path, value: str) -> None:
-    """Atomic, and readable by its owner alone from its first byte on."""
+    """Write the file atomically. Only its owner can read it, from the moment it exists. Raises CredentialError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o700)
@@ -284,9 +286,9 @@ def _write_own_file(path: Path, value: str) -> None:
 
 
 def _keyring(do: str, wanted: _Wanted, environ: Mapping[str, str], value: str | None = None) -> _Found:
-    """Let keyring get, set or delete; raises _KeyringError where it gives no answer.
+    """Get, set or delete a secret in keyring. Raises _KeyringError if it gives no answer.
 
-    What it said once holds for the life of the process: every connection asks for the same password.
+    Answers to `get` are cached for the life of the process, because every connection asks for the same password.
     """
     seconds = ATTENDED_SECONDS if os.isatty(0) else ALONE_SECONDS
     place = f"keyring ({wanted.service!r}, {wanted.account!r})"
@@ -309,14 +311,14 @@ _lock = threading.Lock()
 
 
 def ask_keyring(task: dict[str, str | None], environ: Mapping[str, str], seconds: float) -> dict[str, str | None] | str:
-    """keyring's `backend` and `value`, or the reason why there is no answer; returns within `seconds` or little more.
+    """keyring's `backend` and `value`, or the reason why it gave no answer. Returns after about `seconds` at most.
 
-    The process belongs to a session of its own: it has no terminal to prompt on, and all it started ends with it.
+    keyring runs in its own session: it has no terminal to prompt on, and its child processes are killed with it.
     """
     if environ.get("PYTHON_KEYRING_BACKEND") in _NO_BACKEND:
         return {"backend": None, "value": None}
     command = [sys.executable, "-c", _KEYRING_PROCESS]
-    # in "/": a keyring.py in the working directory is not keyring
+    # run in "/", so that a keyring.py in the working directory is not imported instead
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -334,7 +336,7 @@ def ask_keyring(task: dict[str, str | None], environ: Mapping[str, str], seconds
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode == 0:
-        # a backend may print; the answer is the last line
+        # a backend may print too; our answer is the last line
         answer: dict[str, str | None] = json.loads(out.splitlines()[-1])
         return answer
     last = (trouble.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"])[-1]

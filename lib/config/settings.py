@@ -1,7 +1,7 @@
-"""elt_settings.toml becomes one frozen Settings, or every mistake in it by file and line.
+"""Reads elt_settings.toml into one frozen Settings, or reports every mistake in it with file and line.
 
-This module knows where things are, never who we are: secrets belong to `secrets`. What the file leaves out of
-[postgres] is left to libpq, which reads PGHOST, PGSERVICE and the rest of its own variables by itself.
+Secrets are not read here but in `secrets`. What [postgres] leaves out is left to libpq, which reads PGHOST, PGSERVICE
+and its other variables itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NAMING_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
 
 @dataclass(frozen=True)
 class Postgres:
-    """What elt_settings.toml says of PostgreSQL; None is left to libpq."""
+    """Section [postgres] of elt_settings.toml. None means: libpq decides."""
 
     host: str | None = None
     port: int | None = None
@@ -43,38 +43,38 @@ class Postgres:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a run needs to know that is neither a job nor a secret."""
+    """Everything that configures a run, except the jobs and the secrets."""
 
     #: the project's folder
     root: Path
     #: scheme and host only, such as https://connection.keboola.com
     keboola_url: str | None = None
     postgres: Postgres = Postgres()
-    #: connections that stage rows at once
+    #: number of connections that stage rows at the same time
     parallel: int = 4
-    #: IANA name; for what people read, what is stored is UTC
+    #: IANA name; used for times that are printed and for today's date; stored times are UTC
     time_zone: str = "UTC"
-    #: never read from the file: the demo and tests bring their own
+    #: both secrets are never read from the file; only the demo and tests set them here
     keboola_token: Secret | None = None
     postgres_password: Secret | None = None
-    #: below root; the demo has one of its own
+    #: relative to root; the demo uses another one
     state_folder: str = ".elt"
 
     @property
     def state(self) -> Path:
-        """The folder for everything the project keeps on this machine; git ignores it."""
+        """The folder for local files of the project (secrets, embedded PostgreSQL); git ignores it."""
         return self.root / self.state_folder
 
     @property
     def zone(self) -> tzinfo:
-        """The time zone as an object; UTC needs no time zone data on the machine."""
+        """The time zone as an object. "UTC" works even without time zone data on the machine."""
         return UTC if self.time_zone == "UTC" else zoneinfo.ZoneInfo(self.time_zone)
 
 
 def read_settings(root: Path = ROOT) -> Settings:
-    """Read root/elt_settings.toml; a missing file says nothing, and so does one with every line commented out.
+    """Read root/elt_settings.toml. A missing or empty file gives the defaults.
 
-    Raises SettingsError with every mistake, one a line, each with file:line.
+    Raises SettingsError with every mistake, one per line, each with file:line.
     """
     path = root / FILE_NAME
     text = _text_of(path)
@@ -106,11 +106,11 @@ def read_settings(root: Path = ROOT) -> Settings:
 
 
 def require_keboola(settings: Settings) -> str:
-    """The address of Keboola; raises SettingsError with the lines to write where none is named."""
+    """The URL of Keboola. Raises SettingsError with the lines to write if none is configured."""
     if settings.keboola_url:
         return settings.keboola_url
     raise SettingsError(
-        f"no Keboola project is named\nWrite into {settings.root / FILE_NAME}:\n\n"
+        f"no Keboola project is configured\nWrite into {settings.root / FILE_NAME}:\n\n"
         '    [keboola]\n    url = "https://connection.keboola.com"\n\n'
         "(the host that the browser shows when you work in the project). "
         "To look around with nothing set up: python main.py demo"
@@ -118,31 +118,32 @@ def require_keboola(settings: Settings) -> str:
 
 
 def require_postgres(settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
-    """Make sure that somebody said which database is meant; raises SettingsError with the lines to write.
+    """Check that a database is configured. Raises SettingsError with the lines to write if none is.
 
-    libpq would quietly take a local server and a database named like the user, and a daily load must not guess.
+    Without this check, libpq would silently use a local server and a database named like the user.
     """
     if settings.postgres != Postgres() or any(environ.get(name) for name in NAMING_VARIABLES):
         return
     raise SettingsError(
-        f"no PostgreSQL is named\nWrite into {settings.root / FILE_NAME}:\n\n"
+        f"no PostgreSQL is configured\nWrite into {settings.root / FILE_NAME}:\n\n"
         '    [postgres]\n    host = "db.example.com"\n    dbname = "warehouse"\n    user = "elt"\n\n'
-        "or there `embedded = true` for a PostgreSQL that this project runs itself, or set PGHOST or PGSERVICE as for "
-        "psql.\nTo look around with nothing set up: python main.py demo"
+        "or, in the same section, `embedded = true` for a PostgreSQL that this project runs itself,"
+        " or set PGHOST or PGSERVICE as for psql.\nTo look around with nothing set up: python main.py demo"
     )
 
 
 def postgres_keywords(settings: Settings) -> dict[str, str | int]:
-    """The psycopg2 keywords that elt_settings.toml names, without a password; {} for an embedded server.
+    """The psycopg2 keywords that elt_settings.toml sets, without a password; {} for an embedded server.
 
-    libpq adds what is missing from its environment, so an empty answer means `psycopg2.connect("")`.
+    libpq adds what is missing from the environment, so {} means `psycopg2.connect("")`.
     """
     names = ("host", "port", "dbname", "user", "sslmode", "service")
     named = {name: getattr(settings.postgres, name) for name in names}
     return {name: value for name, value in named.items() if value is not None}
 
 
-# Each of the following takes what TOML holds and gives the value, or raises ValueError with what follows "[x] key".
+# Each of the following functions takes the value from the TOML file and returns it checked. It raises ValueError whose
+# text continues the message "[section] key ..".
 
 
 def _string(value: object) -> str:
@@ -185,7 +186,7 @@ def _time_zone(value: object) -> str:
         return name
     try:
         zoneinfo.ZoneInfo(name)
-    # OSError: the tzdata package holds "Europe" as a folder
+    # OSError: "Europe" for example is a folder in the tzdata package
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         known = zoneinfo.available_timezones()
         if not known:
@@ -239,7 +240,7 @@ _SECTIONS: dict[str, dict[str, Callable[[object], object]]] = {
 
 
 def _conflicts(postgres: object, places: dict[tuple[str, str], int]) -> list[tuple[int, str]]:
-    """Three ways to name a database, and only one of them can be meant."""
+    """Mistakes where [postgres] names a database in more than one way: service, embedded, or host and the like."""
     if not isinstance(postgres, dict):
         return []
     others = [key for key in ("host", "port", "dbname", "user", "sslmode") if key in postgres]
@@ -304,7 +305,7 @@ def _text_of(path: Path) -> str:
 
 
 def _syntax_message(message: str, text: str) -> str:
-    """tomllib's `Invalid value (at line 3, column 8)` as file:line: what, where and the usual cause."""
+    """tomllib's message, such as `Invalid value (at line 3, column 8)`, as file:line with the usual cause."""
     place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     line = int(place[1]) if place else text.count("\n") + 1
     problem = message[: place.start()] + f" at column {place[2]}" if place else message
@@ -313,7 +314,10 @@ def _syntax_message(message: str, text: str) -> str:
 
 
 def _places(text: str) -> dict[tuple[str, str], int]:
-    """(section, key) -> line, section alone as (section, ""); tomllib keeps no positions. Good enough for a message."""
+    """(section, key) -> line; a section's own line is (section, "").
+
+    tomllib keeps no positions. This simple reading of the lines is exact enough for a message.
+    """
     places: dict[tuple[str, str], int] = {}
     section = ""
     for number, line in enumerate(text.splitlines(), start=1):

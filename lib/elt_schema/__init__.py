@@ -1,1 +1,1 @@
-"""Schema elt in the database: the SQL that makes it, its installation, whose code a run may call. It knows no job."""
+"""Schema elt in the database: its SQL, its installation, and whose code a run may call. Depends on no job."""

@@ -1,6 +1,6 @@
-"""Installs schema elt and the schemas of the layers, and says which rights are missing.
+"""Installs schema elt and the schemas of the layers, and reports which rights are missing.
 
-Each .sql file of this folder is installed, in the order of their names; each may run again over an older version.
+The .sql files of this folder are run in the order of their names. Each can run again on top of an older version.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from lib.postgres.driver_errors import translate
 from lib.postgres.transaction import transaction
 
 FOLDER = Path(__file__).parent
-#: what they make
+#: finds the names of the tables, views and functions that the .sql files make
 MADE = re.compile(r"^CREATE (?:OR REPLACE )?(?:TABLE IF NOT EXISTS|VIEW|FUNCTION) elt\.(\w+)", re.MULTILINE)
 SCHEMAS = ("elt", "elt_staging", "bronze", "silver", "gold")
 
 
 def install(connection: Connection) -> None:
-    """Bring schema elt and the layers' schemas up to date; takes no lock when there is nothing to do.
+    """Bring schema elt and the layers' schemas up to date. Takes no lock if they already are.
 
-    Called under the run lock: two CREATE OR REPLACE at once fail with "tuple concurrently updated".
-    Raises DatabaseError with what an administrator must run where a right is missing.
+    Call it under the run lock: two CREATE OR REPLACE at the same time fail with "tuple concurrently updated".
+    Raises DatabaseError with the statements for an administrator if a right is missing.
     """
     texts = [file.read_text(encoding="utf-8") for file in sorted(FOLDER.glob("*.sql"))]
-    # on a table, since the schemas may belong to an administrator
+    # the comment marks the installed version; it is on a table, because the schemas may belong to an administrator
     mark = f"One row per run of the pipeline (schema elt as of {hashlib.md5(''.join(texts).encode()).hexdigest()})."
     try:
         if missing := missing_rights(connection) + of_others(connection, (), usable=True):
@@ -53,7 +53,7 @@ def install(connection: Connection) -> None:
 
 
 def install_what_is_missing(connection: Connection) -> None:
-    """Schemas that are not there, and schema elt where it is missing or old: for a transaction that is rolled back."""
+    """Make missing schemas, and schema elt if it is missing or old. For use in a transaction that is rolled back."""
     _create_schemas(connection)
     if query(connection, "SELECT to_regproc('elt._refuse_triggers')")[0][0] is None:
         for file in sorted(FOLDER.glob("*.sql")):
@@ -68,7 +68,7 @@ def _create_schemas(connection: Connection) -> None:
 
 
 def missing_rights(connection: Connection) -> list[str]:
-    """Each right to the pipeline's schemas that the role lacks, with the statement that an administrator runs."""
+    """One line for each right that the role lacks on the pipeline's schemas, with the statement to grant it."""
     role, database, may_create, may_use_temporary = query(
         connection,
         "SELECT quote_ident(current_user), quote_ident(current_database()),"

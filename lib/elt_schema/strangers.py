@@ -1,11 +1,11 @@
-"""Nobody else's code runs as the pipeline's role.
+"""Prevents that code of other roles runs with the rights of the pipeline's role.
 
-A stranger is a role that can log in and that is none of ours: no superuser, not the database's owner, nobody who can
-become one of them, and no role that ours is a member of. This module asks which search_path scripts get, who owns what
-a run calls, which triggers would fire, and where a stranger could put code of his own.
+A stranger is a role that can log in and that we do not trust. We trust superusers, the database's owner, roles that can
+become one of these, our own role, and the roles that it is a member of. This module decides which search_path scripts
+get. It checks who owns what a run calls, which triggers would fire, and where a stranger could create code.
 
-PostgreSQL: "Schemas", section "Usage Patterns"; "Function Type Resolution": a function of a stranger in the path that
-fits the types better is called in place of PostgreSQL's own.
+PostgreSQL: "Schemas", section "Usage Patterns". "Function Type Resolution": if a schema in the path has a stranger's
+function whose argument types fit better, it is called instead of PostgreSQL's own function.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from lib.postgres.connection import Connection, query
 #: (schema, name) of a table, view or function
 Name = tuple[str, str]
 
-#: Membership is looked up here and not asked of pg_has_role, which says yes to a superuser whatever the role. Since
-#: PostgreSQL 16 a member may be allowed to do no more than to grant the role, which makes nobody one of us.
+#: Membership is read from pg_auth_members, because pg_has_role returns true for a superuser and any role. Since
+#: PostgreSQL 16 a member may only be allowed to grant the role, neither to inherit it nor to SET ROLE; such a member is
+#: not trusted.
 ROLES = """
     members (member, roleid) AS (
         SELECT member, roleid
@@ -56,7 +57,7 @@ ROLES = """
     )
 """
 
-#: who may create in these schemas, and the statement that ends it
+#: which strangers may create objects in these schemas, and the statement that takes away this right
 CREATORS = f"""
     WITH RECURSIVE {ROLES},
 
@@ -81,8 +82,7 @@ CREATORS = f"""
     ORDER BY nspname, statement
 """
 
-#: what can be named without its schema once this one is in the path, and the first thing in it that is code of a
-#: stranger
+#: the names of all objects in a schema, and the first object in it that is code of a stranger
 IN_SCHEMA = f"""
     WITH RECURSIVE {ROLES},
 
@@ -113,7 +113,8 @@ IN_SCHEMA = f"""
     FROM objects
 """
 
-#: Who owns what. pg_shdepend has every kind of object, but none of the first superuser's.
+#: The owner of each object. pg_shdepend has all kinds of objects, except those of the bootstrap superuser, so relations
+#: and functions are added from their own catalogs.
 OWNERS = """
     owners (classid, objid, owner) AS (
         SELECT classid, objid, refobjid
@@ -126,14 +127,14 @@ OWNERS = """
         SELECT 'pg_proc'::regclass, oid, proowner FROM pg_proc
     ),
 
-    -- what is not ours and, with usable, what belongs to somebody whom we trust but whose rights we lack
+    -- roles that we do not trust; with usable also trusted roles whose rights we lack
     foreign_owners (oid) AS (
         SELECT oid FROM pg_roles
         WHERE oid NOT IN (SELECT oid FROM trusted) OR %(usable)s AND NOT pg_has_role(oid, 'USAGE')
     )
 """
 
-#: whose owner is not ours, of these schemas and all that is in them
+#: these schemas, and the objects in them, that belong to a foreign owner
 OWNED_BY_OTHERS = f"""
     WITH RECURSIVE {ROLES}, {OWNERS}
 
@@ -143,10 +144,10 @@ OWNED_BY_OTHERS = f"""
     CROSS JOIN pg_identify_object(classid, objid, 0) AS object
     WHERE objid >= 16384
         AND (object.schema = ANY (%(schemas)s)
-            -- of a schema that an administrator made, rights to it are enough
+            -- a schema may belong to a trusted role: rights on it are enough
             OR object.type = 'schema' AND object.identity = ANY (%(schemas)s)
                 AND owner NOT IN (SELECT oid FROM trusted))
-        -- a sequence of a column goes with its table
+        -- a column's sequence is left out: its owner changes with that of its table
         AND NOT EXISTS (
             SELECT FROM pg_depend AS owning
             WHERE owning.classid = owners.classid AND owning.objid = owners.objid
@@ -155,9 +156,9 @@ OWNED_BY_OTHERS = f"""
     ORDER BY object.type = 'schema' DESC, object.type, object.identity
 """
 
-#: The same for relations, functions, types and operators by name, and for all that lies beneath them: what a view reads
-#: and calls, defaults, constraints, indexes and policies, partitions and children. PostgreSQL's own objects have
-#: numbers below 16384.
+#: The same for relations, functions, types and operators by name, and for everything that they use: what a view reads
+#: and calls, defaults, constraints, indexes and policies, partitions and child tables. PostgreSQL's own objects have
+#: OIDs below 16384.
 NAMED_OF_OTHERS = f"""
     WITH RECURSIVE {ROLES}, {OWNERS},
 
@@ -213,7 +214,8 @@ NAMED_OF_OTHERS = f"""
     ORDER BY object.type, object.identity
 """
 
-#: who may put a trigger on these tables, or a foreign key to them, whose action then fires triggers of its table
+#: Which strangers may put a trigger on these tables, or a foreign key that references them. An action of such a key,
+#: like ON DELETE CASCADE, fires the triggers of the table that has the key.
 TRIGGER_RIGHTS = f"""
     WITH RECURSIVE {ROLES}
 
@@ -231,24 +233,27 @@ TRIGGER_RIGHTS = f"""
     ORDER BY 1, 2
 """
 
-#: what an error's position points at: an operator or a name
+#: the token at an error's position: an operator or a name
 _TOKEN = re.compile(r'"(?:[^"]|"")+"|[\w$]+|[-+*/<>=~!@#%^&|`?]+')
 
 
 @dataclass(frozen=True)
 class ScriptPath:
-    """The search_path of scripts."""
+    """The search_path of scripts, and why schema public is not in it."""
 
-    #: "public" where no stranger may create or owns anything there, else "pg_catalog"
+    #: "public" if no stranger may create objects there or owns code there, else "pg_catalog"
     path: str
-    #: what public holds and scripts do not see
+    #: names of the objects in public that scripts cannot see
     hidden: frozenset[str] = frozenset()
-    #: why, with the statements that end it
+    #: why they are hidden, with the statements that remove the reason; empty if path is "public"
     reason: str = ""
 
     def help(self, error: Exception) -> str:
-        """For a script that failed for a name that public has: why it was not found, and what to do. Else nothing."""
-        # psycopg2's, or whatever else
+        """Text to add to a script's error if it needs an object that is hidden in public: why, and what to do.
+
+        Empty for any other error.
+        """
+        # Any, because only an error of psycopg2 has pgcode and diag
         cause: Any = error.__cause__
         if not self.hidden or getattr(cause, "pgcode", None) not in ("42883", "42P01", "42704"):
             return ""
@@ -269,36 +274,36 @@ class ScriptPath:
 
 
 def script_path(connection: Connection) -> ScriptPath:
-    """The path that scripts get here and now."""
+    """The search_path that scripts get in this database now."""
     names, reason = _danger(connection, "public")
     return ScriptPath("pg_catalog", frozenset(names), reason) if reason else ScriptPath("public")
 
 
 def psql_path(connection: Connection) -> str:
-    """The path of a person's psql: gold and silver, as far as no stranger can put code into them."""
+    """The search_path for interactive psql: gold and silver, each only if no stranger can have code in it."""
     safe = [schema for schema in ("gold", "silver") if not _danger(connection, schema)[1]]
     return ",".join(safe) or "pg_catalog"
 
 
 def _danger(connection: Connection, schema: str) -> tuple[list[str], str]:
-    """What is in a schema, and why it must stay out of a path; empty: it need not."""
+    """The names in a schema, and why it must not be in a search_path. An empty reason: it may be."""
     found = query(connection, CREATORS, ([schema],))
     ((names, code),) = query(connection, IN_SCHEMA, {"schema": schema})
     if found:
         statements = " ".join(dict.fromkeys(statement for _, statement, _ in found))
-        reason = f"role {found[0][2]} may create in it, and what it makes would run as us. {statements}"
+        role = found[0][2]
+        reason = f"role {role} may create functions in it, which would run with the pipeline's rights. {statements}"
     elif code:
-        reason = f"{code} would run as us. Drop it, or give it another owner."
+        reason = f"{code} would run with the pipeline's rights. Drop it, or give it another owner."
     else:
         reason = ""
     return names or [], reason
 
 
 def of_others(connection: Connection, named: Iterable[Name], *, usable: bool = False) -> list[str]:
-    """What must belong to us and does not: a line each, with the statements that an administrator may run.
+    """One line for each object that must belong to us but does not, with the statements for an administrator.
 
-    named: what scripts name in the layers. usable: also what belongs to somebody whom we trust and whose rights we
-    lack.
+    named: what scripts name in the layers. usable: report also objects of trusted roles whose rights we lack.
     """
     given = sorted(set(named))
     found = query(connection, OWNED_BY_OTHERS, {"schemas": ["elt", "elt_staging"], "usable": usable})
@@ -313,34 +318,34 @@ def _belongs(kind: str, identity: str, owner: str, role: str) -> str:
     kind = {"composite type": "type", "statistics object": "statistics"}.get(kind, kind)
     identity = identity.replace("pg_catalog.", "")
     alter = f"ALTER {kind.upper()} {identity} OWNER TO {role};"
-    # what holds code is worth a look before it becomes ours
+    # an object that can contain code should be inspected before we become its owner, so dropping it is suggested too
     holds_rows = kind in ("schema", "table", "sequence", "foreign table")
     drop = "" if holds_rows else f" If it is not yours: DROP {kind.upper()} {identity};"
     return f"{kind} {identity} belongs to {owner}: {alter}{drop}"
 
 
 def creators(connection: Connection, schemas: Sequence[str]) -> list[str]:
-    """Who may create in these schemas, a line each, with the REVOKE."""
+    """One line for each stranger's right to create objects in these schemas, with the statement that removes it."""
     rows = query(connection, CREATORS, ([*schemas],))
     return [f"role {stranger} may create in schema {schema}: {statement}" for schema, statement, stranger in rows]
 
 
 def trigger_rights(connection: Connection, tables: Sequence[str]) -> list[str]:
-    """Who may put a trigger on these tables, or on those of schema elt, a line each, with the REVOKE."""
+    """One line for each stranger's right to put a trigger on these tables or those of schema elt, with the REVOKE."""
     rows = query(connection, TRIGGER_RIGHTS, ([*tables],))
     return [f"role {stranger} may put a trigger on {table}: {statement}" for table, statement, stranger in rows]
 
 
 def refuse_strangers(connection: Connection, named: Iterable[Name] = ()) -> None:
-    """Raises DatabaseError where something that we are about to call could be somebody else's code."""
+    """Raises DatabaseError if something that the run will call could be code of another role."""
     found = of_others(connection, named) + creators(connection, ["elt", "elt_staging"])
     if found:
         ((role,),) = query(connection, "SELECT current_user")
         raise DatabaseError(
             "\n    ".join(
                 [
-                    f"nothing was done, for code of others would run as {role}."
-                    " If the pipeline has another role, connect as that one. Else look at each, and type:",
+                    f"nothing was done, because code of other roles would run as {role}."
+                    " If the pipeline's role is another one, connect as that role. Otherwise look at each, and type:",
                     *found,
                 ]
             )
@@ -350,10 +355,10 @@ def refuse_strangers(connection: Connection, named: Iterable[Name] = ()) -> None
 def refuse_triggers(
     connection: Connection, schemas: Sequence[str], tables: Sequence[str], others: Iterable[Name]
 ) -> None:
-    """Look at the triggers of these tables, and of all tables and views of ours in these schemas but `others`.
+    """Check the triggers of these tables, and of all our tables and views in these schemas except `others`.
 
-    What a statement writes in the end can't be read from a script: it may write through a view, a trigger, a foreign
-    key's action or a text that is put together. Raises psycopg2.Error where a trigger would run a stranger's code.
+    All are checked, because a script's text does not show every table that it writes: it may write through a view, a
+    trigger, a foreign key's action or dynamic SQL. Raises psycopg2.Error if a trigger would run a stranger's code.
     """
     names = [f"{schema}.{name}" for schema, name in others]
     query(

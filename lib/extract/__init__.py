@@ -1,7 +1,7 @@
-"""The border that every source meets: a table is described, its export is started, awaited, and read slice by slice.
+"""The interface of every source: describe a table, start its export, wait for it, and read it slice by slice.
 
-A further kind of source is a further module in this package that offers these four things; nothing else of the
-pipeline knows where rows come from.
+To add a kind of source, add a module to this package that implements `Extractor`. The rest of the pipeline does not
+depend on the source.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ Ticket = TypeVar("Ticket")
 
 @dataclass(frozen=True)
 class SourceTable:
-    """What the source says of one table at one moment."""
+    """What the source reports about one table at one moment."""
 
     id: str
     #: in the order in which an export delivers them
     columns: tuple[str, ...]
-    #: None where the source's count cannot be compared with an export (a filtered alias, an external table)
+    #: None if the source's count cannot be compared with an export (a filtered alias, an external table)
     rows: int | None
-    #: True: an empty unquoted field is NULL; False: the table has no NULLs, it is an empty string (docs/keboola.md 7.5)
+    #: whether an empty unquoted field means NULL (True) or an empty string (False) (docs/keboola.md 7.5)
     has_nulls: bool
-    #: equal texts mean that the content did not change between two looks
+    #: changes whenever the table's content changes; compare for equality only
     version: str
-    #: when the source last imported rows into it; None where the source does not say
+    #: when the source last imported rows into it; None if the source does not say
     imported_at: datetime | None = None
 
 
 class ByteStream(Protocol):
-    """What is read to its end and then closed, as `with` does."""
+    """A readable stream of bytes; `with` closes it."""
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -52,8 +52,8 @@ class Slice:
     number: int
     #: the object's last path segment, for messages; never a URL
     name: str
-    #: gives the decompressed CSV bytes (UTF-8, RFC 4180) from the beginning, each time it is called;
-    #: read(n) raises ExtractError where the bytes are not all there
+    #: each call opens the decompressed CSV bytes (UTF-8, RFC 4180) from the beginning;
+    #: read(n) raises ExtractError if bytes are missing
     open: Callable[[], ByteStream]
 
 
@@ -66,25 +66,25 @@ class Export:
 
 
 class Extractor(Protocol[Ticket]):
-    """A source of tables. Every method raises ExtractError with the table's name and the source's own words.
+    """A source of tables. Every method raises ExtractError with the table's name and the source's error message.
 
-    Ticket is what `start` gives and `finish` takes: each source has a type of its own, and nobody else looks into it.
+    Ticket is what `start` returns and `finish` takes. Each source has its own type; callers only pass it on.
     """
 
     def describe(self) -> str:
-        """One line that says where rows come from, for the first line of a run; asks the source, so it proves access.
+        """One line that says where rows come from, for the first line of a run. It asks the source, which tests access.
 
-        Raises CredentialError where the source refuses the secret."""
+        Raises CredentialError if the source refuses the secret."""
         ...
 
     def table(self, table_id: str) -> SourceTable:
-        """Look at one table now."""
+        """The table as the source describes it now."""
         ...
 
     def start(self, table: SourceTable, columns: Sequence[str]) -> Ticket:
-        """Ask for an export of these columns of the table, in this order; return at once what `finish` needs."""
+        """Request an export of these columns of the table, in this order. Returns at once with what `finish` needs."""
         ...
 
     def finish(self, started: Ticket) -> Export:
-        """Wait for a started export; its slices can be read once this returns."""
+        """Wait for a started export. Its slices can be read when this returns."""
         ...

@@ -1,7 +1,8 @@
-"""HTTP as the extractors need it: finite timeouts, retries with their waits, and errors that hold no URL.
+"""HTTP for the extractors: timeouts, retries with pauses, and error messages without URLs.
 
-Owns when a request is sent again and how a failure of the network is worded; knows no Keboola path and no cloud.
-A URL may be presigned and a header holds a token, so neither is ever part of a message, an exception or a log line.
+This module decides when a request is sent again and how a network failure is worded. It contains no Keboola path and
+nothing about a cloud. A URL may be presigned and a header holds a token, so neither is ever part of a message, an
+exception or a log line.
 """
 
 from __future__ import annotations
@@ -28,32 +29,32 @@ from requests.adapters import HTTPAdapter
 from lib.errors import ExtractError
 from lib.stop import start_thread
 
-#: what a request or the reading of its answer raises; nothing of it may be shown, its text holds whole URLs
+#: what sending a request or reading its answer raises; never show their texts, which contain whole URLs
 NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 #: seconds to connect, and between two bytes of an answer
 TIMEOUT = (10.0, 60.0)
-#: a request is sent this often at most, within this many seconds
+#: the most tries of one request, and the seconds after which it is not tried again
 RETRY_TRIES = 6
 RETRY_SECONDS = 900.0
 #: seconds before the second try; doubles up to the highest
 FIRST_DELAY = 1.0
 HIGHEST_DELAY = 30.0
-#: the longest Retry-After that is obeyed; maintenance is not meant (docs/keboola.md 8.3)
+#: the longest Retry-After that is obeyed, in seconds; announced maintenance has its own limit (docs/keboola.md 8.3)
 LONGEST_RETRY_AFTER = 300.0
 #: the longest announced maintenance that is waited out, in seconds
 LONGEST_MAINTENANCE = 4 * 3600.0
-#: seconds between two looks at whether to stop
+#: seconds between two checks whether a stop was requested
 STOP_EVERY = 0.2
 CUT = "the connection was cut"
-#: a wait from this many seconds on is worth a line
+#: a wait of at least this many seconds is reported
 WORTH_A_LINE = 10.0
 
 _QUERY = re.compile(r"\?\S+=\S*")
 _XML_CODE = re.compile(r"<Code>(\w+)</Code>")
 _LOOPBACK = re.compile(r"localhost|::1|127(\.\d+){3}")
 
-# urllib3 writes whole URLs, presigned ones too, into its warnings and debug lines
+# urllib3 writes whole URLs, including presigned ones, into its warnings and debug lines
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
@@ -61,13 +62,13 @@ Kind = TypeVar("Kind", bound=BaseException)
 
 
 def no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Adds nothing. Given to requests so that it does not look for a netrc entry (docs/keboola.md 6.3)."""
+    """Adds no authentication. Without it, requests would use an entry of ~/.netrc (docs/keboola.md 6.3)."""
     return request
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request, and what it is for in a message."""
+    """One request. `subject` says in messages what it is for."""
 
     subject: str
     url: str = field(repr=False)
@@ -80,7 +81,7 @@ class Call:
 
 
 class Http:
-    """Sends calls; safe to use from several threads."""
+    """Sends calls. May be used from several threads."""
 
     def __init__(
         self,
@@ -95,12 +96,12 @@ class Http:
     ) -> None:
         self.pause, self.clock, self.now, self.report = pause, clock, now, report
         self._secret, self._timeout = secret, timeout
-        # urllib3's pools are thread-safe, a requests.Session is not: one pool, and a session for each call,
-        # which also means that no cookie lives longer than its answer
+        # urllib3's pools are thread-safe, a requests.Session is not. So all calls share one pool, and each has its own
+        # session. As a side effect, no cookie is sent with a later call.
         self._adapter = HTTPAdapter(pool_maxsize=connections)
 
     def send(self, call: Call) -> requests.Response:
-        """The first answer that is not transient, whatever its status; a redirect is such an answer.
+        """Return the first answer without a transient status. It may be an error or a redirect, which is not followed.
 
         Raises ExtractError when the tries or the time are used up.
         """
@@ -117,7 +118,7 @@ class Http:
             retries.wait(failure)
 
     def _send_stoppable(self, call: Call) -> requests.Response:
-        """Send in a thread that can be left behind: a stop does not wait for a silent server."""
+        """Send in a separate thread, so that a stop does not have to wait for a server that does not answer."""
         answer = start_thread(partial(self._send_once, call), call.subject)
         while not wait([answer], timeout=STOP_EVERY).done:
             self.pause(0.0)
@@ -137,20 +138,20 @@ class Http:
             stream=call.stream,
             timeout=self._timeout,
             allow_redirects=False,
-            # a proxy from the environment is what the user wants, except for this very machine
+            # use a proxy from the environment, except for requests to this machine
             proxies={"no_proxy": host} if _LOOPBACK.fullmatch(host) else None,
         )
 
     def reason_of(self, error: BaseException) -> str:
-        """A network error in words of our own."""
+        """Describe a network error in our own words: the error's own text may contain a URL."""
         if isinstance(error, (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)):
             return f"no connection within {self._timeout[0]:g} s"
         if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)) or _cause(error, TimeoutError):
-            return f"nothing came for {self._timeout[1]:g} s"
+            return f"no data came for {self._timeout[1]:g} s"
         if certificate := _cause(error, ssl.SSLCertVerificationError):
             return f"the server's TLS certificate is refused: {certificate.verify_message}"
         if isinstance(error, requests.exceptions.ProxyError):
-            return "the proxy named in the environment does not pass the request on"
+            return "the proxy from the environment variables did not forward the request"
         if (cause := _cause(error, OSError)) and cause.strerror:
             return cause.strerror.lower()
         if isinstance(error, (requests.ConnectionError, urllib3.exceptions.ProtocolError)):
@@ -158,9 +159,9 @@ class Http:
         return f"the request failed ({type(error).__name__})"
 
     def words_of(self, response: requests.Response) -> str:
-        """What a refusal says of itself: Keboola's error, code and exceptionId, or a store's error code.
+        """The error in an answer: Keboola's message, code and exceptionId (docs/keboola.md 8.1), or a store's code.
 
-        See docs/keboola.md 8.1. Of a store's XML the code alone: the rest repeats what was signed.
+        From a store's XML only the code is taken, because the rest may repeat the signed request.
         """
         said = f"HTTP {response.status_code}"
         body = json_of(response)
@@ -172,11 +173,11 @@ class Http:
         return f"{said} {code[1]}" if code else said
 
     def scrub(self, text: str) -> str:
-        """Somebody else's text without our secret and without the query of a URL."""
+        """Text from a server, without our secret and without the query part of URLs."""
         return _QUERY.sub("?...", text.replace(self._secret, "***"))
 
     def _read_failure(self, response: requests.Response) -> Failure:
-        """What a transient status says of itself, and of when to come back."""
+        """The Failure for an answer with a transient status, including when the server wants the next try."""
         body = json_of(response)
         after = retry_after(response.headers.get("Retry-After"), self.now())
         if response.status_code == 503 and body.get("status") == "maintenance":
@@ -192,7 +193,7 @@ class Failure:
     """Why a try failed."""
 
     why: str
-    #: seconds after which the server wants to be asked again
+    #: seconds that the server asks us to wait before the next try
     after: float | None = None
     #: epoch seconds at which an announced maintenance ends
     maintenance: float | None = None
@@ -200,7 +201,7 @@ class Failure:
 
 
 class Retries:
-    """How often and how long one thing is tried again."""
+    """Counts the failed tries of one task and pauses between them, within the limits above."""
 
     def __init__(self, http: Http, subject: str, tries: int = RETRY_TRIES) -> None:
         self._http, self._subject, self._tries = http, subject, tries
@@ -208,11 +209,11 @@ class Retries:
         self.reset()
 
     def reset(self) -> None:
-        """There was progress: the failures before it no longer count."""
+        """Call after progress: earlier failures then no longer count."""
         self._failed = 0
 
     def wait(self, failure: Failure) -> None:
-        """Pause before the next try. Raises ExtractError where there is none, and whatever the pause raises."""
+        """Pause before the next try. Raises ExtractError if no try is left, and whatever the pause raises."""
         if failure.maintenance is not None and failure.maintenance > self._http.now():
             self._wait_out(failure, failure.maintenance)
             return
@@ -232,7 +233,7 @@ class Retries:
         self._http.pause(delay)
 
     def _wait_out(self, failure: Failure, end: float) -> None:
-        """One line and one further try a minute; the server says each time when it expects to be back."""
+        """Announced maintenance: report it and try again every minute, because the announced end may change."""
         left = end - self._http.now()
         until = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M UTC")
         if left + self._http.clock() - self._began > LONGEST_MAINTENANCE:
@@ -243,12 +244,12 @@ class Retries:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed later; a refused certificate, an impossible URL or header will not."""
+    """Whether the same request may succeed later. A refused certificate, an invalid URL or header is permanent."""
     return not isinstance(error, ValueError) and not _cause(error, ssl.SSLCertVerificationError)
 
 
 def _cause(error: BaseException | None, kind: type[Kind]) -> Kind | None:
-    """The innermost exception of a kind among what led to `error`; requests' and urllib3's own do not count."""
+    """The innermost exception of this kind in the chain of causes of `error`; exceptions of requests are skipped."""
     found: Kind | None = None
     while error is not None:
         if isinstance(error, kind) and not isinstance(error, requests.RequestException):
@@ -258,7 +259,7 @@ def _cause(error: BaseException | None, kind: type[Kind]) -> Kind | None:
 
 
 def text_of(response: requests.Response) -> str:
-    """The body, or nothing where it cannot be read."""
+    """The body, or an empty text if it cannot be read."""
     with suppress(*NETWORK_ERRORS):
         return response.text
     return ""
@@ -273,7 +274,7 @@ def json_of(response: requests.Response) -> dict[str, object]:
 
 
 def handle_of(error: Mapping[str, object]) -> str:
-    """What Keboola's support wants to be told: ` (code, exceptionId)`, as far as there is."""
+    """` (code, exceptionId)` as Keboola's support asks for, or what there is of it."""
     code, exception_id = error.get("code"), error.get("exceptionId")
     details = [str(code)] if code else []
     details += [f"exceptionId {exception_id}"] if exception_id else []
@@ -281,7 +282,7 @@ def handle_of(error: Mapping[str, object]) -> str:
 
 
 def retry_after(header: str | None, now: float) -> float | None:
-    """Seconds that a Retry-After header asks for, given as seconds or as a date (RFC 9110, 10.2.3)."""
+    """The seconds to wait according to a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3)."""
     if header is None:
         return None
     if header.strip().isdigit():
@@ -292,7 +293,7 @@ def retry_after(header: str | None, now: float) -> float | None:
 
 
 def parse_time(text: object) -> float | None:
-    """Epoch seconds of a time in any of Keboola's spellings (docs/keboola.md 2.1); one without offset is UTC."""
+    """Epoch seconds of a time in any of Keboola's formats (docs/keboola.md 2.1). Without an offset it is UTC."""
     if not isinstance(text, str):
         return None
     with suppress(ValueError):

@@ -1,6 +1,6 @@
 """Keboola's Storage API: table detail -> export -> poll -> file detail -> manifest -> slices (docs/keboola.md 0).
 
-Owns the API's calls and what its refusals mean to a person. The API token goes to the API's host alone.
+Makes the API's calls and turns its errors into messages for the user. The API token is sent only to the API's host.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lib.extract.object_stream import open_object
 FIRST_POLL = 1.0
 POLL_GROWTH = 1.5
 HIGHEST_POLL = 10.0
-#: an export is asked for this often at most; Keboola answers an identical one from its cache (docs/keboola.md 8.3)
+#: tries to start an export; a second request does no harm: Keboola answers it from its cache (docs/keboola.md 8.3)
 EXPORT_RETRY_TRIES = 4
 #: seconds that an export may take
 DEADLINE = 3600.0
@@ -42,7 +42,7 @@ class Token(Protocol):
 
 @dataclass(frozen=True)
 class StartedExport:
-    """An export that was asked for."""
+    """An export that was requested and may still be running."""
 
     table: SourceTable
     columns: tuple[str, ...]
@@ -51,15 +51,17 @@ class StartedExport:
 
 
 class FileGone(ExtractError):
-    """An exported file, which Keboola keeps for two days, does not exist any more."""
+    """An exported file no longer exists: Keboola keeps it for two days."""
 
 
 class KeboolaExtractor:
-    """Tables of one Keboola project; implements `lib.extract.Extractor` and may be used from several threads.
+    """Tables of one Keboola project. Implements `lib.extract.Extractor`; may be used from several threads.
 
-    `pause` waits for a number of seconds and may raise to stop everything; every wait goes through it. `report` says
-    one line to the user. `parallel` is how many slices are read at once. `deadline` is in seconds, for one export;
-    `timeout` for a connection, and for silence on one.
+    parallel: number of slices that are read at the same time.
+    pause: waits for a number of seconds and raises to stop everything; every wait uses it.
+    report: prints one line for the user.
+    deadline: seconds that one export may take.
+    timeout: seconds to connect, and seconds without data on a connection.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class KeboolaExtractor:
         )
 
     def describe(self) -> str:
-        """The project's name, at which stack, and whose token: `GET tokens/verify`."""
+        """The project's name and id, the stack's host, and the token's id and description (`GET tokens/verify`)."""
         token = self.get("tokens/verify", f"Keboola at {self._host}")
         owner = token.get("owner")
         owner = owner if isinstance(owner, dict) else {}
@@ -102,11 +104,11 @@ class KeboolaExtractor:
         )
 
     def table(self, table_id: str) -> SourceTable:
-        """The table's detail. Raises ExtractError where it is missing (with near names) or may not be read."""
+        """The table's detail. Raises ExtractError if it does not exist (with similar names) or may not be read."""
         detail = self.get(f"tables/{quote(table_id, safe='')}", f"table {table_id}", table_id)
         columns = detail.get("columns")
         if not isinstance(columns, list) or not columns or not all(isinstance(name, str) for name in columns):
-            raise ExtractError(f"table {table_id}: Keboola names no columns")
+            raise ExtractError(f"table {table_id}: Keboola lists no columns")
         imported = parse_time(detail.get("lastImportDate"))
         stamps = [detail.get(name) for name in ("id", "lastImportDate", "lastChangeDate", "rowsCount")]
         return SourceTable(
@@ -119,7 +121,7 @@ class KeboolaExtractor:
         )
 
     def start(self, table: SourceTable, columns: Sequence[str]) -> StartedExport:
-        """Ask for all rows of these columns, which come in this order (docs/keboola.md 4.1)."""
+        """Request all rows of these columns. The export has the columns in this order (docs/keboola.md 4.1)."""
         subject = f"export of {table.id}"
         body = {"columns": ",".join(columns), "gzip": True}
         path = f"tables/{quote(table.id, safe='')}/export-async"
@@ -127,13 +129,13 @@ class KeboolaExtractor:
         return StartedExport(table, tuple(columns), self._answer(response, subject, table.id))
 
     def finish(self, started: StartedExport) -> Export:
-        """Wait for the export's job, then read its manifest. A file that is gone is exported again, once.
+        """Wait for the export's job, then read its manifest. If the file no longer exists, export again, once.
 
-        Raises ExtractError with the job's id where the job fails, is cancelled or does not end before the deadline."""
+        Raises ExtractError with the job's id if the job fails, is cancelled or does not end before the deadline."""
         try:
             return self._finish(started)
         except FileGone as error:
-            # Keboola may answer from its cache with a file at the end of its two days (docs/keboola.md 4.3)
+            # Keboola's cache may have named a file whose two days have just ended (docs/keboola.md 4.3)
             self.http.report(f"{error}; exporting again")
         return self._finish(self.start(started.table, started.columns))
 
@@ -145,7 +147,7 @@ class KeboolaExtractor:
         except (KeyError, TypeError, ValueError):
             file_id = None
         if file_id is None:
-            raise ExtractError(f"{subject}: succeeded, but names no file")
+            raise ExtractError(f"{subject}: succeeded, but its result has no file")
         return Export(started.table, ExportedFile(self, file_id, subject).slices(started.columns))
 
     def _finished(self, job: Mapping[str, object], table: SourceTable) -> Mapping[str, object]:
@@ -156,7 +158,7 @@ class KeboolaExtractor:
             if status in ("error", "cancelled", "terminated"):
                 ended = "failed" if status == "error" else f"was {status} in Keboola"
                 raise ExtractError(f"{subject} {ended}: {self.http.scrub(_job_error(job))}")
-            # whatever else the API calls it, it has not ended (docs/keboola.md 5)
+            # any other status means that the job has not ended (docs/keboola.md 5)
             waited = self.http.clock() - began
             if waited > self._deadline:
                 raise ExtractError(
@@ -168,7 +170,7 @@ class KeboolaExtractor:
         return job
 
     def get(self, path: str, subject: str, table_id: str = "") -> Mapping[str, object]:
-        """The API's answer to a GET; the table, where one is asked for, is named in refusals."""
+        """The API's answer to a GET. If the request is about a table, errors name table_id."""
         return self._answer(self._send(path, subject), subject, table_id)
 
     def _send(
@@ -178,13 +180,14 @@ class KeboolaExtractor:
         return self.http.send(Call(subject, self._api + path, method, headers, body=body, tries=tries))
 
     def _answer(self, response: requests.Response, subject: str, table_id: str) -> Mapping[str, object]:
-        """The JSON object of a good answer; raises what a refusal means."""
+        """The JSON object in a successful answer. Raises CredentialError, FileGone or ExtractError for any other."""
         said = self.http.words_of(response) if not response.ok else ""
         status = response.status_code
         if status == 401:
             raise CredentialError(
                 f"{subject}: the token was refused: {said}. It is wrong, expired, or belongs to another stack than"
-                f" {self._host}: set another one with `python main.py credentials set keboola`, or [keboola] url"
+                f" {self._host}: set another one with `python main.py credentials set keboola`, or correct"
+                " [keboola] url"
             )
         if status == 403:
             bucket = f"bucket {table_id.rpartition('.')[0]}" if table_id else "the table's bucket"
@@ -203,18 +206,18 @@ class KeboolaExtractor:
         return body
 
     def _near(self, table_id: str) -> str:
-        """What the bucket, or else the whole project, has under a similar name."""
+        """A hint with similar table names in the bucket, or in the whole project if the bucket has no tables."""
         bucket = table_id.rpartition(".")[0]
         for path in (f"buckets/{quote(bucket, safe='')}/tables", "tables"):
             names = _ids(self._send(path, f"tables like {table_id}"))
             if names:
                 near = difflib.get_close_matches(table_id, names, n=3)
-                return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(names[:5])}"
-        return "The token sees no tables at all"
+                return f"Did you mean {' or '.join(near)}?" if near else f"Tables there: {', '.join(names[:5])}"
+        return "The token can see no tables at all"
 
 
 class ExportedFile:
-    """Where an export's objects are, with credentials renewed in time; shared by the readers of its slices."""
+    """Location and credentials of an export's objects, shared by the readers of its slices. Implements `Access`."""
 
     def __init__(self, extractor: KeboolaExtractor, file_id: int, subject: str) -> None:
         self._extractor, self._id, self._subject = extractor, file_id, subject
@@ -240,10 +243,10 @@ class ExportedFile:
         if not self._detail.get("isSliced"):
             return (self._slice(1, self._location.key, columns),)
         keys = [self._location.key_of(url, self._subject) for url in self._entries()]
-        # BigQuery's manifest lists whatever lies below the key, perhaps itself (docs/keboola.md 7.8)
+        # BigQuery's manifest lists everything below the key, which may include the manifest (docs/keboola.md 7.8)
         keys = [key for key in keys if not key.endswith("manifest")]
         if len(set(keys)) < len(keys):
-            raise ExtractError(f"{self._subject}: the manifest names an object twice")
+            raise ExtractError(f"{self._subject}: the manifest lists an object twice")
         return tuple(self._slice(number, key, None) for number, key in enumerate(keys, 1))
 
     def _slice(self, number: int, key: str, header: tuple[str, ...] | None) -> Slice:
@@ -255,7 +258,7 @@ class ExportedFile:
         return Slice(number, name, lambda: open_object(self._http, self, key, subject, is_gzip=is_gzip, header=header))
 
     def _entries(self) -> list[str]:
-        """The URLs in the manifest, which is fetched by its presigned URL alone."""
+        """The URLs in the manifest. It is fetched with its presigned URL, without the API token."""
         response = self._manifest()
         if response.status_code in (400, 401, 403):
             self._http.pause(1.0)
@@ -284,17 +287,17 @@ def _name_of(job: Mapping[str, object], table: SourceTable) -> str:
 
 
 def _ids(response: requests.Response) -> list[str]:
-    """The `id` of each object in a list, or nothing where the answer is something else."""
+    """The `id` of each object in a JSON list, sorted; an empty list if the answer is something else."""
     with suppress(ValueError, TypeError, KeyError, RecursionError):
         return sorted(item["id"] for item in json.loads(text_of(response)))
     return []
 
 
 def _comparable_rows(detail: Mapping[str, object]) -> int | None:
-    """rowsCount where an export must have as many rows.
+    """rowsCount if an export must have exactly this many rows, else None.
 
-    Not for filtered aliases, views and external tables (docs/keboola.md 2.2), nor in buckets of somebody else's schema,
-    where the count lags behind (docs/keboola.md 13.1).
+    None for filtered aliases, views and external tables (docs/keboola.md 2.2), and for buckets on an external schema,
+    whose count lags behind (docs/keboola.md 13.1).
     """
     rows, bucket = detail.get("rowsCount"), detail.get("bucket")
     is_external = isinstance(bucket, dict) and bucket.get("hasExternalSchema")

@@ -1,7 +1,7 @@
-"""Where a Keboola file lies and how its objects are asked for: S3, Azure Blob Storage or Google Cloud Storage.
+"""Where a Keboola file is stored and how to request its objects: S3, Azure Blob Storage or Google Cloud Storage.
 
-Owns what differs between the clouds: places, credentials, URLs, and which manifest entries belong to a file
-(docs/keboola.md 6). What is the same for all of them, the bytes, is in `object_stream`.
+Contains what differs between the clouds: locations, credentials, URLs, and which manifest entries belong to a file
+(docs/keboola.md 6). Reading the bytes is the same for all clouds and is in `object_stream`.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from requests_aws4auth import AWS4Auth  # type: ignore[import-untyped]  # it comes without types
+from requests_aws4auth import AWS4Auth  # type: ignore[import-untyped]  # the package has no types
 
 from lib.errors import ExtractError
 from lib.extract.http import Auth, Call, no_auth, parse_time
 
-#: credentials are replaced after this part of their life: of Google's hour that is 45 minutes (docs/keboola.md 6.1)
+#: credentials are replaced after this part of their lifetime: 45 minutes of Google's hour (docs/keboola.md 6.1)
 RENEW_AT = 0.75
 AZURE = ".blob.core.windows.net"
 
 
 @dataclass(frozen=True)
 class Location:
-    """A file's place in its store, with credentials for it: as one file detail tells."""
+    """Where a file is stored, with credentials to read it. Made from one file detail of Keboola's API."""
 
     #: bucket or container
     bucket: str
-    #: the object's key; of a sliced file the beginning of all its objects' keys
+    #: the object's key; for a sliced file, the common prefix of its objects' keys
     key: str
-    #: matches the beginning of a manifest entry of this place, up to the key
+    #: matches the beginning of a manifest entry in this bucket, up to the key
     entry: re.Pattern[str]
-    #: epoch seconds from which on fresh credentials should be asked for
+    #: epoch seconds after which new credentials should be fetched
     renew_at: float
-    #: the URL of a key and, for the second and further requests, of the generation seen at the first one
+    #: (key, generation) -> URL; generation is None in the first request, later the one that its answer named
     url: Callable[[str, str | None], str] = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     auth: Callable[[], Auth] = field(default=lambda: no_auth, repr=False)
@@ -45,10 +45,10 @@ class Location:
         return Call(subject, url, headers=headers, auth=self.auth(), stream=True)
 
     def key_of(self, entry_url: str, subject: str) -> str:
-        """The key that a manifest entry names. Raises ExtractError, about `subject`, where it is not of this file."""
+        """The key that a manifest entry names. Raises ExtractError, about `subject`, if it is not part of this file."""
         match = self.entry.match(entry_url)
         key = entry_url[match.end() :] if match else ""
-        # a URL's dot segments would lead elsewhere
+        # "." and ".." in a URL path would lead to another object
         if not match or not key.startswith(self.key) or {".", ".."} & set(key.split("/")):
             shown = entry_url.partition("?")[0]
             raise ExtractError(
@@ -58,16 +58,16 @@ class Location:
 
 
 def locate(detail: Mapping[str, object], now: float, environ: Mapping[str, str], subject: str) -> Location:
-    """The location in a file detail that was asked for with federationToken.
+    """The location in a file detail that was requested with federationToken.
 
-    `now` is the time of the request, in epoch seconds. `environ` may hold the ecosystem's own variables for another
-    endpoint: AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL), STORAGE_EMULATOR_HOST. Azure's is in the SAS string.
-    Raises ExtractError, about `subject`, for a provider or a detail that is not understood.
+    `now` is the time of the request, in epoch seconds. `environ` may set another endpoint with the clouds' usual
+    variables: AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL), STORAGE_EMULATOR_HOST. Azure's endpoint is in the SAS string.
+    Raises ExtractError, about `subject`, for an unknown provider or an incomplete detail.
     """
     providers = {"aws": _amazon, "azure": _azure, "gcp": _google}
     provider = str(detail.get("provider"))
     if provider not in providers:
-        raise ExtractError(f"{subject}: the file lies at {provider!r}; only {', '.join(providers)} are known")
+        raise ExtractError(f"{subject}: the file is stored at {provider!r}; only {', '.join(providers)} are known")
     try:
         return providers[provider](detail, now, environ)
     except (KeyError, TypeError, AttributeError, ValueError):
@@ -102,7 +102,7 @@ def _amazon(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -
     if endpoint:
         base = f"{endpoint.rstrip('/')}/{bucket}"
     elif "." in bucket:
-        # the certificate of *.s3.REGION.amazonaws.com does not cover a further dot
+        # the TLS certificate for *.s3.REGION.amazonaws.com does not cover a bucket name with a dot
         base = f"https://s3.{region}.amazonaws.com/{bucket}"
     else:
         base = f"https://{bucket}.s3.{region}.amazonaws.com"
@@ -123,7 +123,7 @@ def _amazon(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -
         place["key"],
         re.compile(re.escape(f"s3://{bucket}/")),
         _renew_at(credentials["Expiration"], now),
-        # exactly the bytes that AWS4Auth signs
+        # quoted exactly as AWS4Auth quotes it, because the signature covers these bytes
         lambda key, _generation: f"{base}/{quote(key, safe='/~')}",
         auth=auth,
     )
@@ -131,11 +131,11 @@ def _amazon(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -
 
 def _azure(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -> Location:
     place, credentials = detail["absPath"], detail["absCredentials"]
-    # the SAS holds "=" itself: the first one ends the name
+    # the SAS contains "=" itself, so split at the first one only
     parts = dict(part.split("=", 1) for part in credentials["SASConnectionString"].split(";") if part)
     endpoint, sas = parts["BlobEndpoint"].rstrip("/"), parts["SharedAccessSignature"].lstrip("?")
     container, host = place["container"], urlsplit(endpoint).hostname
-    # an emulator's address says nothing about the account
+    # the address of an emulator does not contain the account's name
     account = re.escape(host) if host.endswith(AZURE) else rf"[^/]+{re.escape(AZURE)}"
     return Location(
         container,

@@ -1,8 +1,8 @@
-"""One object of an export as a stream of CSV bytes that survives a cut connection.
+"""Reads one object of an export as a stream of CSV bytes and resumes after a cut connection.
 
-Owns the bytes between a store and COPY: resuming, counting, gunzipping, the header line of a file that is not sliced.
-Knows no cloud by name (that is `object_stores`) and no Keboola call: `access` gives fresh credentials.
-Memory does not depend on the size of the object.
+Between a store and COPY it resumes, counts and gunzips the bytes, and checks the header line of a file that is not
+sliced. It contains nothing about a particular cloud (see `object_stores`) and calls no Keboola API: `access` supplies
+credentials. Memory use does not depend on the size of the object.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from lib.extract.object_stores import Location
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-#: bytes asked from the connection, and the most that one step of gunzip gives
+#: bytes per read from the connection, and the most bytes that one step of gunzip returns
 RAW_BLOCK = 256 * 1024
 CSV_BLOCK = 1024 * 1024
-#: this much progress makes up for the failures before it
+#: after this many bytes, earlier failures no longer count
 PROGRESS = 1024 * 1024
-#: a header line of a table's 64-character column names stays far below
+#: in bytes; header lines are much shorter, because column names have at most 64 characters
 LONGEST_HEADER = 1024 * 1024
 
 _GZIP = b"\x1f\x8b"
@@ -39,19 +39,19 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
 class Access(Protocol):
-    """Credentials of one file, shared by all readers of its objects."""
+    """Location and credentials of one file, shared by all readers of its objects."""
 
     def location(self) -> Location:
-        """The location with credentials that are not about to expire."""
+        """The location, with credentials that are not about to expire."""
 
     def renew(self, refused: Location) -> None:
-        """Fetch fresh credentials, unless somebody did so since `refused` was handed out."""
+        """Fetch new credentials, unless another reader has already replaced those of `refused`."""
 
 
 class ObjectBytes:
-    """The stored bytes of one object, in order and all of them, whatever happens to the connection.
+    """All stored bytes of one object, in order, with retries if the connection breaks.
 
-    `may_be_empty` False: an object of 0 bytes is a failed download, as any other that breaks off.
+    `may_be_empty` False: an object of 0 bytes counts as a failed download and is tried again.
     """
 
     def __init__(self, http: Http, access: Access, key: str, subject: str, may_be_empty: bool = True) -> None:
@@ -66,9 +66,9 @@ class ObjectBytes:
         self._generation: str | None = None
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; b"" only after the very last one.
+        """Up to `size` bytes; b"" only at the end of the object.
 
-        Raises ExtractError where the bytes cannot be had or are no longer those of the beginning."""
+        Raises ExtractError if the bytes cannot be read, or if the object was replaced since the first read."""
         while self._total is None or self._position < self._total:
             try:
                 if self._response is None:
@@ -81,9 +81,9 @@ class ObjectBytes:
                     return self._count(data)
                 total = self._position if self._total is None else self._total
                 if total == 0 and not self._may_be_empty:
-                    # nothing is known of the object yet, so the next try starts again
+                    # the size and ETag belong to a failed download, so the next try must not rely on them
                     self._total = self._etag = None
-                    failure = Failure("the object has 0 bytes, and a gzip stream of nothing has 20")
+                    failure = Failure("the object has 0 bytes, but even an empty gzip stream has 20")
                 elif total == self._position:
                     self._total = total
                     break
@@ -110,7 +110,7 @@ class ObjectBytes:
         return f"{why} after {self._position} of {'?' if self._total is None else self._total} bytes"
 
     def _open(self) -> requests.Response:
-        """The answer that continues at the position."""
+        """The store's answer, ready to be read from the current position on."""
         response = self._ask()
         if response.status_code == 412:
             raise self._refused(response, "the object was replaced while it was read; run again")
@@ -131,7 +131,7 @@ class ObjectBytes:
         return response
 
     def _ask(self) -> requests.Response:
-        """The store's answer; a refused credential is renewed once."""
+        """The store's answer. If it refuses the credentials, they are renewed once."""
         headers = {}
         if self._position:
             headers["Range"] = f"bytes={self._position}-"
@@ -153,7 +153,7 @@ class ObjectBytes:
         if response.status_code == 206:
             match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
             if not match or int(match[1]) != self._position:
-                raise self._refused(response, "the store sent another range than was asked for")
+                raise self._refused(response, "the store sent another byte range than was requested")
             return int(match[1]), int(match[2])
         length = response.headers.get("Content-Length", "")
         if length.isdigit():
@@ -163,7 +163,7 @@ class ObjectBytes:
         return 0, None
 
     def _skip(self, response: requests.Response, count: int) -> None:
-        """Read again what was read before: the store ignored the range."""
+        """Read and discard `count` bytes that were read before, because the store ignored the Range header."""
         while count:
             data = response.raw.read(min(count, RAW_BLOCK), decode_content=False)
             if not data:
@@ -177,21 +177,21 @@ class ObjectBytes:
 
 
 def _differ(now: object, before: object) -> bool:
-    """Whether both are known and not the same."""
+    """Whether both are known and different."""
     return None not in (now, before) and now != before
 
 
 def _refuses_credential(response: requests.Response) -> bool:
-    """Whether the store refuses the credential, perhaps because it has expired: S3 says that with 400."""
+    """Whether the store refuses the credentials, perhaps because they have expired (S3 then answers 400)."""
     if response.status_code == 400:
         return bool(_S3_TOKEN.search(text_of(response)[:2000]))
     return response.status_code in (401, 403)
 
 
 class SliceStream(io.RawIOBase):
-    """The CSV bytes of one object: gunzipped where they are gzip (by content, any number of members).
+    """The CSV bytes of one object. Gzip is recognised by content and unpacked; it may have several members.
 
-    `header` is the column names that the first line must hold; the line is left out then.
+    `header`: the column names that the first line must hold; that line is then left out. None: there is no header.
     """
 
     def __init__(self, source: ObjectBytes, subject: str, header: tuple[str, ...] | None = None) -> None:
@@ -208,7 +208,7 @@ class SliceStream(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, b"" at the verified end. Raises ExtractError where bytes are missing or damaged."""
+        """Up to `size` bytes; b"" at the end. Raises ExtractError if bytes are missing or damaged."""
         if size is None or size < 0:
             return b"".join(iter(lambda: self.read(CSV_BLOCK), b""))
         if self._header is not None:
@@ -231,7 +231,7 @@ class SliceStream(io.RawIOBase):
         super().close()
 
     def _next(self) -> bytes:
-        """The next block of CSV."""
+        """The next block of CSV bytes; b"" at the end."""
         if self._plain is None:
             while len(self._pending) < len(_PARQUET) and self._refill():
                 pass
@@ -250,7 +250,7 @@ class SliceStream(io.RawIOBase):
                     raise ExtractError(f"{self._subject}: the gzip data end early")
                 return b""
             if self._member is None:
-                # RFC 1952: members follow each other; zero bytes may fill up the end
+                # RFC 1952: members follow each other, and zero bytes may pad the end
                 self._pending = self._pending.lstrip(b"\0")
                 if not self._pending or (len(self._pending) < len(_GZIP) and self._refill()):
                     continue
@@ -266,22 +266,22 @@ class SliceStream(io.RawIOBase):
                 return data
 
     def _unpack(self, member: isal_zlib.Decompress) -> bytes:
-        """What one step makes of the pending bytes."""
+        """Unpack pending bytes, at most CSV_BLOCK bytes of output."""
         try:
             return member.decompress(self._pending, CSV_BLOCK)
-        # the stub calls it an exception, where it is a class of exceptions
+        # isal's type stub declares `error` as an exception, but it is an exception class
         except (isal_zlib.error, zlib.error):  # type: ignore[misc]
             pass
         raise ExtractError(f"{self._subject}: the gzip data are damaged")
 
     def _refill(self) -> bool:
-        """More stored bytes behind the pending ones; False at the end of the object."""
+        """Append stored bytes to the pending ones. Returns False at the end of the object."""
         more = self._source.read(RAW_BLOCK)
         self._pending += more
         return bool(more)
 
     def _after_header(self, columns: tuple[str, ...]) -> bytes:
-        """Whatever follows the first record, which must name the columns (docs/keboola.md 7.3)."""
+        """The bytes read so far after the first record, which must name the columns (docs/keboola.md 7.3)."""
         head = b""
         while not (match := _RECORD.match(head)):
             block = self._next()
@@ -304,9 +304,9 @@ class SliceStream(io.RawIOBase):
 def open_object(
     http: Http, access: Access, key: str, subject: str, *, is_gzip: bool, header: tuple[str, ...] | None = None
 ) -> SliceStream:
-    """One object from its beginning; nothing is asked for before the first read.
+    """One object, read from its beginning. The first request is sent at the first read.
 
-    is_gzip: it was announced as gzip, so it can't have 0 bytes. Its content decides how it is read: a store may have
-    unpacked it.
+    is_gzip: the object was announced as gzip, so it cannot have 0 bytes. Whether it is unpacked depends on its content,
+    because a store may already have unpacked it.
     """
     return SliceStream(ObjectBytes(http, access, key, subject, may_be_empty=not is_gzip), subject, header)

@@ -1,4 +1,4 @@
-"""Rows of an export into bronze: the columns that a table asks for, guards, COPY into staging, staging into bronze.
+"""Loads an export into bronze: which columns, the guards, COPY into staging tables, then staging into bronze.
 
-It knows the border of `extract`, but no kind of source; it runs no SQL script.
+Uses the interface in `lib.extract`, but no particular source. Runs no SQL script.
 """

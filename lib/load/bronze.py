@@ -1,4 +1,4 @@
-"""Staged rows into a bronze table by DELETE and INSERT: never TRUNCATE, which readers notice."""
+"""Moves staged rows into a bronze table with DELETE and INSERT. TRUNCATE would make readers wait or see no rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lib.postgres.maintenance import has_statistics
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of a bronze table."""
+    """Number of rows of a bronze table after and before the load."""
 
     rows: int
     rows_before: int
@@ -28,14 +28,14 @@ class Loaded:
 def publish_bronze(
     connection: Connection, load: Load, contract: Contract, staging: Staging, rows_staged: int, accepted: Accepted
 ) -> Loaded:
-    """Replace the rows of a bronze table by the staged ones, columns matched by name, inside the caller's transaction.
+    """Replace the rows of a bronze table by the staged ones, inside the caller's transaction. Columns match by name.
 
-    Raises LoadError where a guard of the registry speaks up, where the table is no longer what the contract says, or
-    where staging no longer holds what COPY counted.
+    Raises LoadError if a guard refuses the load, if the table's columns no longer match the contract, or if the number
+    of rows inserted differs from the number that COPY counted.
     """
     if read_contract(connection, load) != contract:
         raise LoadError(
-            f"{load.table}: its columns were changed while its rows were exported. Nothing was changed; run again."
+            f"{load.table}: its columns were changed during the export. The rows loaded before stay; run again."
         )
     target = sql.Identifier(load.schema, load.name)
     names = sql.SQL(", ").join(map(sql.Identifier, staging.columns))
@@ -43,14 +43,14 @@ def publish_bronze(
         rows_before = execute(connection, sql.SQL("DELETE FROM {}").format(target))
         if _holds_rows_back(connection, load):
             raise LoadError(
-                f"{load.table}: a trigger or rule keeps its rows from being replaced: drop it, or load another table"
+                f"{load.table}: a trigger or rule prevents DELETE of its rows: drop it, or load another table"
             )
         check_size(load, rows_before, rows_staged, accepted)
         rows = execute(
             connection,
             sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, names, names, staging.identifier),
         )
-        # about as many rows as yesterday: its statistics serve the scripts, until autovacuum makes today's
+        # if the number of rows is similar, the old statistics are good enough until autovacuum makes new ones
         if abs(rows - rows_before) > rows_before / 10 or not has_statistics(connection, load.schema, load.name):
             execute(connection, sql.SQL("ANALYZE {}").format(target))
     except psycopg2.Error as error:
@@ -58,13 +58,16 @@ def publish_bronze(
     if rows != rows_staged:
         raise LoadError(
             f"{load.table}: {rows_staged:,} rows were staged, {rows:,} arrived;"
-            " the server was restarted meanwhile, or a trigger drops rows. Nothing was changed; run again."
+            " the server was restarted meanwhile, or a trigger drops rows. The rows loaded before stay; run again."
         )
     return Loaded(rows, rows_before)
 
 
 def _holds_rows_back(connection: Connection, load: Load) -> bool:
-    """Whether rows are left after the DELETE; looked for only where something could have kept them, for it is slow."""
+    """Whether rows are left after the DELETE.
+
+    This scan is slow, so it runs only if the table has triggers, rules or child tables, which could keep rows.
+    """
     target = sql.Identifier(load.schema, load.name)
     ((holds,),) = query(
         connection,

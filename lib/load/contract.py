@@ -1,8 +1,8 @@
-"""The columns of a bronze table are a contract: they alone are exported, staged and loaded.
+"""The columns of a bronze table are a contract: only these columns are exported, staged and loaded.
 
-Owns which columns an export must fill, and which column of the source fills which.
-Columns that fill themselves (DEFAULT, identity, generated) are no part of the contract. Knows no staging and no COPY;
-`guards` decides what a missing column means.
+This module decides which columns an export must fill, and which source column fills which bronze column.
+Columns that PostgreSQL fills itself (DEFAULT, identity, generated) do not belong to the contract.
+`guards` decides whether a missing column stops the load.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Contract:
     table: str
     #: in the table's order
     columns: tuple[str, ...]
-    #: columns that fill themselves: nothing of the source is loaded into them
+    #: columns that PostgreSQL fills itself (DEFAULT, identity, generated); nothing is loaded into them
     self_filling: frozenset[str]
     #: columns that the bronze script names and the table does not have yet
     not_yet_made: frozenset[str] = field(default=frozenset(), compare=False)
@@ -33,33 +33,36 @@ class Contract:
 
 @dataclass(frozen=True)
 class Match:
-    """A contract held against a source table."""
+    """The result of comparing a contract with a source table."""
 
-    #: bronze column -> column of the source, in the source's order, which is that of an export
+    #: bronze column -> source column, in the source's order; an export has the same order
     found: Mapping[str, str]
     #: bronze columns that the source lacks
     missing: tuple[str, ...]
-    #: columns of the source that no bronze column asks for, in the source's order
+    #: source columns that no bronze column takes, in the source's order
     unused: tuple[str, ...]
     #: those of the missing ones that the table itself does not have yet
     not_yet_made: frozenset[str] = frozenset()
 
 
 def landing_name(column: str) -> str:
-    """A source column's name in bronze: lower case, everything but a-z, 0-9 and _ replaced by _."""
+    """A source column's name in bronze: in lower case, with every character except a-z, 0-9 and _ replaced by _."""
     return re.sub(r"[^a-z0-9_]", "_", column.lower())
 
 
 def may_be_column(name: str) -> bool:
-    """Whether PostgreSQL takes this name for a column whole (manual: "Identifiers and Key Words", "System Columns")."""
+    """Whether PostgreSQL accepts this column name without cutting it.
+
+    PostgreSQL: "Identifiers and Key Words", "System Columns".
+    """
     return 0 < len(name.encode()) < 64 and name not in ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
 
 
 def match(contract: Contract, source: SourceTable) -> Match:
     """Find the source's column for each column of the contract, by its landing name.
 
-    Raises LoadError where two columns of the source land under one name that the contract asks for. Two that meet under
-    any other name do no harm.
+    Raises LoadError if two source columns have the same landing name and the contract needs that name. For names that
+    the contract does not need, this is no problem.
     """
     landed: dict[str, list[str]] = {}
     for column in source.columns:
@@ -81,7 +84,10 @@ def match(contract: Contract, source: SourceTable) -> Match:
 
 
 def read_contract(connection: Connection, load: Load) -> Contract:
-    """The contract as the database has it now. Raises LoadError where there is no such table."""
+    """The contract as the database has it now.
+
+    Raises LoadError if the table does not exist, cannot be loaded, or lacks a column that optional_columns names.
+    """
     with translated(f"cannot look at {load.table}", LoadError):
         columns = query(
             connection,
@@ -91,18 +97,16 @@ def read_contract(connection: Connection, load: Load) -> Contract:
             (f'"{load.schema}"."{load.name}"',),
         )
     if not columns:
-        raise LoadError(
-            f"{load.table} does not exist: let {load.script} create it, and name that script in `transform`"
-        )
+        raise LoadError(f"{load.table} does not exist: create it in {load.script}, and name that script in `transform`")
     if not columns[0][2]:
-        raise LoadError(f"{load.table} is no table: rows can only be loaded into a table")
+        raise LoadError(f"{load.table} is not a table: rows can only be loaded into a table")
     contract = Contract(
         load.table,
         tuple(name for name, fills_itself, _ in columns if not fills_itself),
         frozenset(name for name, fills_itself, _ in columns if fills_itself),
     )
     if not contract.columns:
-        raise LoadError(f"{load.table} has no column that a load could fill: each has a DEFAULT or fills itself")
+        raise LoadError(f"{load.table} has no column to load: each has a DEFAULT, or is an identity or generated one")
     if unknown := [name for name in load.optional_columns if name not in {name for name, *_ in columns}]:
         raise LoadError(
             f"{load.table} has no column {unknown[0]!r}, which optional_columns names; correct elt_jobs.json"

@@ -1,7 +1,7 @@
-"""Exports into staging: all are asked for at once, and the slices of all flow through one pool of connections.
+"""Stages exports: requests all of them at once and copies their slices through one pool of connections.
 
-Tables of one group must form a consistent snapshot: each is looked at before the first export is asked for and after
-the last row is staged. If one changed meanwhile, the group is exported again.
+Tables of one group must form a consistent snapshot. The version of each is read before the first export is requested
+and again after the last row is staged. If one changed in between, the group is exported again.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from lib.load.staging_table import Staging, copy_slice, create_staging
 from lib.postgres.connection import Connection, Database, keep_alive
 from lib.stop import start_thread
 
-#: how often a group is exported again whose tables move meanwhile
+#: how often a group is exported again because its source tables changed during the export
 EXPORT_RETRIES = 2
-#: seconds between two signs of life on the connection that holds the run lock
+#: seconds between two queries that keep the connection with the run lock alive
 KEEP_ALIVE = 30.0
 
 
 @dataclass(frozen=True)
 class Staged:
-    """One job's export, whole in its staging table."""
+    """One job's export, complete in its staging table."""
 
     staging: Staging
     source: SourceTable
@@ -45,24 +45,24 @@ class Staged:
 
 
 class StagingProgress(Protocol):
-    """Who is told what happens while staging; called from several threads."""
+    """Receives progress while exports are staged. Its methods are called from several threads."""
 
     def exported(self, job: str, slices: int, rows: int | None) -> None:
-        """The export is ready to be read; rows is what the source counts, None where it does not say."""
+        """The export is ready to be read. rows: the source's own count, None if it gives none."""
 
     def copied(self, job: str, rows: int) -> None:
-        """One more slice is in staging."""
+        """One slice with this many rows is staged."""
 
     def staged(self, job: str, rows: int, seconds: float) -> None:
-        """The last slice is in."""
+        """The last slice is staged. rows and seconds are those of the whole export."""
 
     def note(self, job: str, text: str) -> None:
-        """Something that a person should know."""
+        """A message for the user."""
 
 
 @dataclass
 class _Export(Generic[Ticket]):
-    """An export on its way; `rows` grows under the stager's lock."""
+    """An export that is being staged. The stager's lock protects `rows` and `slices_left`."""
 
     load: Load
     staging: Staging
@@ -79,7 +79,7 @@ class _Export(Generic[Ticket]):
 
 @dataclass
 class Stager(Generic[Ticket]):
-    """Stages the jobs of some groups. `connection` holds the run lock and is kept alive meanwhile."""
+    """Stages the jobs of some groups. `connection` holds the run lock and is kept alive during staging."""
 
     database: Database
     extractor: Extractor[Ticket]
@@ -89,7 +89,7 @@ class Stager(Generic[Ticket]):
     #: by job: the columns to export
     contracts: Mapping[str, Contract]
     accepted: Accepted
-    #: by job: columns beyond the contract that a person has been told of
+    #: by job: source columns beyond the contract that an earlier run has already reported
     known_unused: Mapping[str, Collection[str]]
     progress: StagingProgress
 
@@ -102,11 +102,11 @@ class Stager(Generic[Ticket]):
     def stage(
         self, groups: Sequence[Sequence[Load]], watched: Mapping[str, Sequence[SourceTable]]
     ) -> tuple[dict[str, Staged], dict[str, EltError]]:
-        """Stage all jobs of all groups; returns what is staged and what failed, by job.
+        """Stage all jobs of all groups. Returns what was staged and what failed, both by job.
 
-        watched: by the first job of a group, further source tables that must not move meanwhile.
-        A group with a failed job is not exported again; the others go on. Raises what ends the whole run: a refused
-        token, a database that went away, a stop.
+        watched: by the first job of a group, further source tables that must not change during the export.
+        A group with a failed job is not exported again; the other groups continue. Raises only what ends the whole
+        run: a refused token, a lost database connection, a stop.
         """
         staged: dict[str, Staged] = {}
         pending = list(groups)
@@ -123,8 +123,8 @@ class Stager(Generic[Ticket]):
                     self.progress.note(group[0].job, f"{text}: exporting the group again")
                 else:
                     self._failed[group[0].job] = ExtractError(
-                        f"{text}, {EXPORT_RETRIES + 1} times. Run again when the source is at rest;"
-                        " the rows loaded before stay."
+                        f"{text}, {EXPORT_RETRIES + 1} times. The rows loaded before stay."
+                        " Run again when the source no longer changes."
                     )
             if not pending:
                 break
@@ -136,7 +136,7 @@ class Stager(Generic[Ticket]):
     def _moved(
         self, group: Sequence[Load], staged: Mapping[str, Staged], watched: Mapping[str, Sequence[SourceTable]]
     ) -> list[str]:
-        """Source tables of a group that are no longer what they were when its first export was asked for."""
+        """Ids of the group's source tables that changed since they were looked at before its first export."""
         before = [staged[load.job].source for load in group] + list(watched.get(group[0].job, ()))
         with self._blame(group[0]):
             return [table.id for table in before if self.extractor.table(table.id).version != table.version]
@@ -144,7 +144,7 @@ class Stager(Generic[Ticket]):
 
     @contextmanager
     def _blame(self, load: Load) -> Iterator[None]:
-        """A failure to extract or load is this job's, and the run goes on; the first one counts."""
+        """Record an ExtractError or LoadError as this job's failure and go on. Only the first error is kept."""
         try:
             yield
         except (ExtractError, LoadError) as error:
@@ -174,7 +174,7 @@ class Stager(Generic[Ticket]):
         }
 
     def _start_group(self, group: Sequence[Load]) -> list[_Export[Ticket]]:
-        """Look at every table of the group and hold it against its contract, then ask for every export."""
+        """Compare every source table of the group with its contract, then request every export."""
         began = time.monotonic()
         ready: dict[str, tuple[SourceTable, Match]] = {}
         exports: list[_Export[Ticket]] = []
@@ -195,7 +195,7 @@ class Stager(Generic[Ticket]):
         return exports
 
     def _tell_columns(self, load: Load, source: SourceTable, found: Match) -> None:
-        """What a person should know of columns, also where the group then fails; each is told once in a run."""
+        """Report columns that are new, not loaded, or missing. Each message is printed once per run."""
         contract = self.contracts[load.job]
         new = [column for column in found.unused if column not in self.known_unused.get(load.job, ())]
         shadowed = [column for column in new if landing_name(column) in contract.self_filling]
@@ -203,7 +203,7 @@ class Stager(Generic[Ticket]):
         if new:
             text = f"{source.id} has columns that {contract.table} lacks; they are not loaded: {named(new)}"
             loadable = [name for name in map(landing_name, new) if may_be_column(name)]
-            # where a column is missing, too, one of these is more likely its new name
+            # no advice to add a column if another one is missing: the new one is more likely the missing one, renamed
             if loadable and not found.missing:
                 text += (
                     f"\n    To load one, add to {load.script}:"
@@ -214,7 +214,7 @@ class Stager(Generic[Ticket]):
             self._note_once(
                 load,
                 f"{source.id} has a column {column!r}, but {contract.table} fills {landing_name(column)!r} itself,"
-                f" so it is not loaded\n    To load it, take its DEFAULT away in {load.script} and in the table",
+                f" so it is not loaded\n    To load it, remove its DEFAULT in {load.script} and in the table",
             )
         if found.missing and found.found and self.accepted.has(load.job, "missing"):
             self._note_once(
@@ -227,7 +227,7 @@ class Stager(Generic[Ticket]):
             self.progress.note(load.job, text)
 
     def _finish(self, export: _Export[Ticket]) -> None:
-        """Wait for one export and hand its slices to the pool."""
+        """Wait for one export, then queue its slices for the pool."""
         with self._blame(export.load):
             slices = self.extractor.finish(export.ticket).slices
             export.slices = export.slices_left = len(slices)
@@ -238,7 +238,7 @@ class Stager(Generic[Ticket]):
                 self._report(export)
 
     def _copy_slices(self) -> None:
-        """One connection of the pool: copy slices until there are no more."""
+        """One thread of the pool, with its own connection: copy queued slices until there are no more."""
         connection = self.database.connect(f"elt run {self.run_id} copy")
         try:
             while (item := self._queue.get()) is not None:
@@ -265,25 +265,28 @@ class Stager(Generic[Ticket]):
         self.progress.staged(export.load.job, export.rows, export.seconds)
 
     def _compare_counts(self, export: _Export[Ticket]) -> None:
-        """Rows staged against the source's own count, where it can be compared."""
+        """Compare the number of staged rows with the source's own count, if it has a comparable one."""
         load, source = export.load, export.source
         if load.job in self._failed:
             return
         if export.slices == 0 and source.rows is None:
             self._note_once(
-                load, f"{source.id}: the export names no file, and the source has no count: taken as 0 rows"
+                load, f"{source.id}: the export lists no files, and the source has no row count: taken as 0 rows"
             )
         if source.rows in (None, export.rows) or self.extractor.table(source.id).version != source.version:
-            return  # where it moved it is exported again, or given up, as a group
+            return  # the source changed: `stage` then exports the whole group again, or gives up
         if export.slices == 0:
             raise ExtractError(
-                f"{source.id}: the source counts {source.rows:,} rows, but its export names no file."
-                " The rows loaded before stay; run again, and tell Keboola's support if it stays so."
+                f"{source.id}: the source counts {source.rows:,} rows, but its export lists no files."
+                " The rows loaded before stay. Run again; if it happens again, tell Keboola's support."
             )
         check_count(load, source, export.rows, self.accepted)
 
     def _await(self, finishing: list[Future[None]], copying: list[Future[None]]) -> None:
-        """Wait for threads, keep the lock's connection alive, and let what ends the run end it."""
+        """Wait for all threads and keep the connection with the run lock alive.
+
+        Raises what a thread raised, and Cancelled on a stop.
+        """
         pending = {*finishing, *copying}
         last_sign = time.monotonic()
         ended = False

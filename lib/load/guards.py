@@ -1,6 +1,6 @@
-"""What holds a load back until the registry changes, or until a person accepts it once.
+"""Guards: conditions that refuse a load until the registry is changed, or until the user accepts it once.
 
-Each guard has a name, by which a person accepts it: --accept JOB:GUARD. Each message says what to do.
+The user accepts a guard by its name: --accept JOB:GUARD. Each message says what to do.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ GUARDS = {
     "missing": "the source lacks a column that the bronze table has",
     "shrink": "the export is much smaller than the table",
     "empty": "the export has fewer rows than min_rows",
-    "count": "the export has another number of rows than the source counts",
+    "count": "the export's number of rows differs from the source's own count",
 }
-#: columns that a message names, and characters of each
+#: how many columns a message lists, and how many characters of each name
 SHOWN = 10
 SHOWN_CHARACTERS = 70
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """What a person accepts in this run, as (job, guard), and the command that would accept more."""
+    """What the user accepts in this run, and the command for messages that suggest accepting more."""
 
+    #: (job, guard)
     given: frozenset[tuple[str, str]] = frozenset()
     command: str = "python main.py run"
 
     @classmethod
     def parse(cls, texts: Iterable[str], shrinking: Iterable[str], command: str) -> Accepted:
-        """From the JOB:GUARD of --accept and the jobs of --accept-shrink, which means shrink and empty.
+        """From the JOB:GUARD values of --accept and the jobs of --accept-shrink (which means shrink and empty).
 
-        Raises SettingsError for a guard that there is not.
+        Raises SettingsError for an unknown guard.
         """
         given = {(job, guard) for job in shrinking for guard in ("shrink", "empty")}
         for text in texts:
@@ -46,7 +47,7 @@ class Accepted:
             if not colon or not job or guard not in GUARDS:
                 hint = did_you_mean(guard, GUARDS) if job and guard not in GUARDS else ""
                 known = "".join(f"\n    {name:<8} {meaning}" for name, meaning in GUARDS.items())
-                raise SettingsError(f"--accept wants JOB:GUARD, not {text!r}{hint}; guards:{known}")
+                raise SettingsError(f"--accept needs JOB:GUARD, not {text!r}{hint}; guards:{known}")
             given.add((job, guard))
         return cls(frozenset(given), command)
 
@@ -58,7 +59,7 @@ class Accepted:
         """Raises SettingsError for a job that this run does not load."""
         if idle := [job for job in self.jobs if job not in loaded]:
             raise SettingsError(
-                f"--accept names {idle[0]}, which this run does not load: {', '.join(loaded) or 'nothing'}"
+                f"--accept names {idle[0]}, which this run does not load; it loads {', '.join(loaded) or 'nothing'}"
             )
 
     def has(self, job: str, guard: str) -> bool:
@@ -69,20 +70,23 @@ class Accepted:
         return tuple(sorted(guard for name, guard in self.given if name == job))
 
     def once(self, job: str, guard: str) -> str:
-        """The command that accepts this, too."""
+        """The command that accepts this guard in addition to what is accepted already."""
         given = sorted(self.given | {(job, guard)})
         return f"{self.command} {' '.join(f'--accept {name}:{accepted}' for name, accepted in given)}"
 
 
 def named(columns: Sequence[str]) -> str:
-    """Columns for a message: the first ones, in quotes."""
+    """Column names for a message: the first SHOWN in quotes, and how many more there are."""
     more = f" and {len(columns) - SHOWN:,} more" if len(columns) > SHOWN else ""
     shown = [name if len(name) <= SHOWN_CHARACTERS else name[:SHOWN_CHARACTERS] + "..." for name in columns[:SHOWN]]
     return ", ".join(map(repr, shown)) + more
 
 
 def nearest_column(missing: str, candidates: Sequence[str]) -> str:
-    """The candidate that a missing column most likely became, or nothing: a rename often adds or drops a word."""
+    """The candidate that is most likely the missing column's new name, or an empty text.
+
+    A rename often adds or removes a word, so a name that contains the other one counts as near.
+    """
     by_name = {name.lower(): name for name in candidates}
     near = difflib.get_close_matches(missing, by_name, n=1, cutoff=0.5)
     near = near or [name for name in by_name if missing in name or (len(name) > 2 and name in missing)]
@@ -94,7 +98,10 @@ def _quoted(name: str) -> str:
 
 
 def missing_columns(load: Load, source: SourceTable, found: Match) -> str:
-    """What is missing that may not be, with the nearest names and the ways out but for --accept; empty: nothing."""
+    """The message about missing columns that are not optional, with the nearest names and what to do.
+
+    Empty if no such column is missing. The caller adds the advice about --accept.
+    """
     missing = [name for name in found.missing if name not in load.optional_columns]
     if not missing:
         return ""
@@ -108,7 +115,7 @@ def missing_columns(load: Load, source: SourceTable, found: Match) -> str:
     elif found.unused and not any(near.values()):
         lacks.append(f"but {named(found.unused)}")
     renamed = [
-        # quoted, for a source may well call a column order
+        # quoted, because a column may be called like an SQL keyword, such as order
         f"ALTER TABLE {load.table} RENAME COLUMN {_quoted(name)} TO {_quoted(landing_name(new))};"
         for name, new in near.items()
         if new and name not in found.not_yet_made
@@ -116,9 +123,12 @@ def missing_columns(load: Load, source: SourceTable, found: Match) -> str:
     if found.not_yet_made.issuperset(near):
         way_out = f"Only {load.script} names {named([*near])} so far: correct it there, and run again."
     elif renamed:
-        way_out = f"If it was renamed, rename it in {load.script}, in what reads it, and in psql: {' '.join(renamed)}"
+        way_out = (
+            f"If it was renamed, rename it in {load.script}, in the scripts that read it,"
+            f" and in psql: {' '.join(renamed)}"
+        )
     else:
-        way_out = f"Correct it in {load.script}, in what reads it, and in {load.table}."
+        way_out = f"Correct it in {load.script}, in the scripts that read it, and in {load.table}."
     optional = json.dumps([*near])
     return (
         f"{source.id} has {', '.join(lacks)}\n    The rows loaded before stay. {way_out}"
@@ -128,31 +138,31 @@ def missing_columns(load: Load, source: SourceTable, found: Match) -> str:
 
 
 def check_columns(load: Load, source: SourceTable, found: Match, accepted: Accepted) -> None:
-    """Guard `missing`: every column of the contract is there. Raises LoadError."""
+    """Guard `missing`: the source must have every column of the contract. Raises LoadError."""
     if not found.found:
         raise LoadError(f"{load.table} and {source.id} have no column in common: is it the right table?")
     if (text := missing_columns(load, source, found)) and not accepted.has(load.job, "missing"):
         raise LoadError(
-            f"{text}\n    To load without it once (each number made of it is 0 or unknown):"
+            f"{text}\n    To load without it once (each number calculated from it is 0 or unknown):"
             f" {accepted.once(load.job, 'missing')}"
         )
 
 
 def check_count(load: Load, source: SourceTable, rows: int, accepted: Accepted) -> None:
-    """Guard `count`: as many rows were staged as the source counts, where that can be compared. Raises LoadError."""
+    """Guard `count`: the number of staged rows must equal the source's own count, if it has one. Raises LoadError."""
     if source.rows in (None, rows) or accepted.has(load.job, "count"):
         return
     raise LoadError(
         f"{source.id}: the source counts {source.rows:,} rows, its export held {rows:,}"
-        "\n    The rows loaded before stay. Run again; if it stays so, tell Keboola's support."
+        "\n    The rows loaded before stay. Run again; if it happens again, tell Keboola's support."
         f"\n    If the export is right, accept it once: {accepted.once(load.job, 'count')}"
     )
 
 
 def check_size(load: Load, rows_before: int, rows: int, accepted: Accepted) -> None:
-    """Guards `empty` and `shrink`: the export is not much smaller than the table. Raises LoadError.
+    """Guards `empty` and `shrink`: the export must not be much smaller than the table. Raises LoadError.
 
-    Who accepts an export below min_rows accepts its shrinking, too.
+    `empty` applies below min_rows. Accepting it also accepts that the table shrinks.
     """
     if rows < load.min_rows:
         if not accepted.has(load.job, "empty"):
@@ -162,7 +172,7 @@ def check_size(load: Load, rows_before: int, rows: int, accepted: Accepted) -> N
                 f"\n    If so, accept it once: {accepted.once(load.job, 'empty')}"
             )
         return
-    # rounded, since 33.3 is no binary number
+    # rounded, because a float cannot hold a percentage such as 33.3 exactly
     shrunk = 100 * (rows_before - rows) > round(rows_before * load.max_shrink_percent, 6)
     if shrunk and not accepted.has(load.job, "shrink"):
         raise LoadError(

@@ -1,4 +1,4 @@
-"""Slices of an export into a staging table by COPY.
+"""Copies the slices of an export into a staging table with COPY.
 
 PostgreSQL: COPY, section "CSV Format".
 """
@@ -19,7 +19,7 @@ from lib.load.contract import Contract
 from lib.postgres.connection import Connection, execute, query
 from lib.postgres.driver_errors import translate
 
-#: takes every right on a table from all but its owner
+#: revokes every right on a table from everybody except its owner
 REVOKE = """
 DO $revoke$
 DECLARE
@@ -35,16 +35,16 @@ BEGIN
 END
 $revoke$
 """
-#: bytes that one read of a COPY asks for
+#: bytes per read of a COPY
 BLOCK = 256 * 1024
 
 
 @dataclass(frozen=True)
 class Staging:
-    """A table that only this run reads: all text, unlogged, named after run and job."""
+    """A table that only this run reads: all columns text, unlogged, named after run and job."""
 
     name: str
-    #: bronze columns that the export fills, in the export's order; the table itself has them in bronze's
+    #: bronze columns that the export fills, in the export's order (the table itself has bronze's order)
     columns: tuple[str, ...]
     has_nulls: bool
 
@@ -54,13 +54,14 @@ class Staging:
 
 
 def sweep_staging(connection: Connection) -> None:
-    """Drop what runs before this one left behind; called under the run lock, so nobody needs it."""
+    """Drop all staging tables. Called under the run lock, so no other run uses them."""
     for (name,) in query(connection, "SELECT tablename FROM pg_tables WHERE schemaname = 'elt_staging'"):
         drop_staging(connection, name)
 
 
 def drop_staging(connection: Connection, name: str, *, seconds: float = 2.0) -> None:
-    """Drop one staging table; one that a dying COPY holds for longer than `seconds` is for the next sweep."""
+    """Drop one staging table. If a COPY that is being ended locks it for longer than `seconds`, leave it to the next
+    sweep."""
     drop = sql.SQL("SET LOCAL lock_timeout = {}; DROP TABLE IF EXISTS {}")
     with suppress(psycopg2.errors.LockNotAvailable):
         execute(connection, drop.format(sql.Literal(round(seconds * 1000)), sql.Identifier("elt_staging", name)))
@@ -69,10 +70,11 @@ def drop_staging(connection: Connection, name: str, *, seconds: float = 2.0) -> 
 def create_staging(
     connection: Connection, name: str, contract: Contract, found: Iterable[str], source: SourceTable
 ) -> Staging:
-    """An empty staging table for one export; an earlier try's is replaced. found: bronze columns in the export's order.
+    """Make an empty staging table for one export; replaces the one of an earlier try.
 
-    Its columns stand in bronze's order: INSERT then takes each row as it is, which is a quarter faster. Nobody else
-    gets a right on it, whatever the role's default privileges are: a trigger on it would run as us.
+    found: bronze columns in the export's order. The table has bronze's order: INSERT then need not rearrange each row,
+    which is a quarter faster. All rights of other roles on the table are revoked, whatever the default privileges are,
+    because a trigger that another role puts on it would run with our rights. Raises LoadError.
     """
     staging = Staging(name, tuple(found), source.has_nulls)
     drop_staging(connection, name)
@@ -82,7 +84,7 @@ def create_staging(
             for column in contract.columns
             if column in staging.columns
         )
-        # one query, which is one transaction: nobody sees the table before the rights are gone
+        # sent as one query, so it is one transaction: no role sees the table before its rights are revoked
         execute(
             connection,
             sql.SQL("CREATE UNLOGGED TABLE {table} ({columns}); {revoke}").format(
@@ -97,11 +99,11 @@ def create_staging(
 
 
 def copy_slice(connection: Connection, staging: Staging, csv_slice: Slice, table: str) -> int:
-    """COPY one slice into staging, whole or not at all; returns the rows that PostgreSQL counted.
+    """COPY one slice into staging, completely or not at all. Returns the number of rows that PostgreSQL counted.
 
     table: the source table, for messages.
-    In tables without NULLs an empty unquoted field is an empty string, hence FORCE_NOT_NULL (docs/keboola.md 7.5).
-    Raises LoadError with slice and line, or whatever reading the slice raised.
+    In a table without NULLs an empty unquoted field means an empty string, hence FORCE_NOT_NULL (docs/keboola.md 7.5).
+    Raises LoadError with slice and line, or the error that reading the slice raised.
     """
     columns = sql.SQL(", ").join(map(sql.Identifier, staging.columns))
     never_null = sql.SQL("") if staging.has_nulls else sql.SQL(", FORCE_NOT_NULL ({})").format(columns)
@@ -110,7 +112,7 @@ def copy_slice(connection: Connection, staging: Staging, csv_slice: Slice, table
         source = _CopySource(QuotedEndMarkers(stream) if len(staging.columns) == 1 else stream)
         try:
             with connection.cursor() as cursor:
-                # COPY FROM calls read() alone; the stub wants readline(), too
+                # COPY FROM only calls read(); the type stub also requires readline()
                 cursor.copy_expert(statement.as_string(connection), source, BLOCK)  # type: ignore[arg-type]
                 return cursor.rowcount
         except psycopg2.Error as error:
@@ -121,7 +123,7 @@ def copy_slice(connection: Connection, staging: Staging, csv_slice: Slice, table
 
 
 class _CopySource:
-    """What COPY reads from. The driver turns an exception of read() into its own error; here the first is kept."""
+    """The stream that COPY reads. The driver replaces an exception of read() by its own; `error` keeps the original."""
 
     def __init__(self, stream: ByteStream | QuotedEndMarkers) -> None:
         self._stream = stream
@@ -136,25 +138,25 @@ class _CopySource:
 
 
 class QuotedEndMarkers:
-    """A one-column CSV stream in which a bare `\\.` line is data.
+    """A one-column CSV stream in which each unquoted line `\\.` is put in quotes, so that COPY reads it as data.
 
-    Up to PostgreSQL 17, COPY takes an unquoted line of just these two characters for the end of the data, and what
-    follows is lost (PostgreSQL 17: COPY, "CSV Format"). With more columns such a line cannot occur.
+    Up to PostgreSQL 17, COPY takes an unquoted line of just these two characters as the end of the data and ignores
+    what follows (PostgreSQL 17: COPY, "CSV Format"). With more than one column such a line cannot occur.
     """
 
     _MARKER = re.compile(rb"\n\\\.(?=\r?\n)")
-    #: the end of a block that may turn out to be a marker, with the newline before it
+    #: a possible beginning of a marker at the end of a block, with the newline before it
     _UNFINISHED = re.compile(rb"\n(?:\\(?:\.\r?)?)?\Z")
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._inside_quotes = False
-        # a newline of ours before the first line, and one after the last, make every marker look the same
+        # we add a newline before the first line and one after the last, so that one pattern matches every marker
         self._held: bytes | None = b"\n"
         self._ours = 1
 
     def read(self, size: int) -> bytes:
-        """About `size` bytes, a little more where markers were quoted; b"" at the end."""
+        """About `size` bytes, slightly more if markers were quoted; b"" at the end."""
         ready = b""
         while not ready and self._held is not None:
             block = self._stream.read(size)
@@ -168,7 +170,7 @@ class QuotedEndMarkers:
         return ready
 
     def _quote(self, data: bytes, end: int) -> bytes:
-        """data up to `end`, with quotes around each bare marker; text between quotes is left as it is."""
+        """`data` up to `end`, with each unquoted marker put in quotes. Text that is already in quotes is unchanged."""
         fragments: list[bytes] = []
         start = 0
         for marker in self._MARKER.finditer(data) if b"\n\\." in data else ():
@@ -183,7 +185,7 @@ class QuotedEndMarkers:
 
 
 def _place(error: psycopg2.Error) -> str:
-    """Line and column that COPY was at. The context's copy of the row stays out: it can be megabytes."""
+    """Line and column at which COPY failed. The context also repeats the row; it is left out, it can be megabytes."""
     found = re.search(r"line (\d+)(?:, column ([^:]+))?", error.diag.context or "")
     if not found:
         return ""
@@ -194,5 +196,5 @@ def _remedy(error: psycopg2.Error) -> str:
     if error.pgcode != "22021":
         return ""
     is_nul = (error.diag.message_primary or "").endswith(": 0x00")
-    cause = "PostgreSQL's text holds no NUL byte" if is_nul else "these bytes are no UTF-8"
+    cause = "PostgreSQL's text cannot hold a NUL byte" if is_nul else "these bytes are not UTF-8"
     return f"{cause}: fix the value in Keboola. The rows loaded before stay."

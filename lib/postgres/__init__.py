@@ -1,4 +1,4 @@
-"""PostgreSQL as any program needs it: connections, transactions, the run lock, who blocks whom, an embedded server.
+"""General PostgreSQL functions: connections, transactions, the run lock, blocking sessions, an embedded server.
 
-It knows settings and secrets, but no job, no script and no table of ours.
+Depends on settings and secrets, but on no job, script or table of the pipeline.
 """

@@ -1,4 +1,4 @@
-"""Who is in the way of a session that waits for a lock: asked while it waits, for afterwards nobody knows."""
+"""Finds which sessions block a session that waits for a lock. PostgreSQL can tell this only during the wait."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCKERS = """
 
 
 class BlockerWatch:
-    """Asks on a connection of its own who blocks a session, while it waits; afterwards nobody knows."""
+    """Asks every `every` seconds, in a thread and on a separate connection, which sessions block the session `pid`."""
 
     def __init__(self, connection: Connection, pid: int, *, every: float = 0.5) -> None:
         self._connection = connection
@@ -37,7 +37,7 @@ class BlockerWatch:
         self._thread.exception(timeout=10)
 
     def last_seen(self) -> str:
-        """Who was in the way last, as a sentence; empty when nobody was seen."""
+        """The sessions that were last seen blocking, for a message; empty if none was seen."""
         return self._found
 
     def _watch(self) -> None:

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: how a run connects, what each session sets, statements and their rows.
+"""Connects to PostgreSQL, sets up each session, and runs single statements.
 
 PostgreSQL: chapters "libpq" and "Client Connection Defaults".
 """
@@ -20,9 +20,8 @@ from lib.errors import DatabaseError, EltError, SettingsError
 from lib.postgres.driver_errors import translated
 from lib.stop import StopSignal
 
-#: a session
 Connection = psycopg2.extensions.connection
-#: a statement as text, or put together of names and values
+#: a statement as text, or composed by psycopg2.sql
 Statement = str | sql.Composable
 Arguments = tuple[object, ...] | dict[str, object] | None
 
@@ -34,9 +33,9 @@ KEEPALIVES: dict[str, Any] = {
     "keepalives_count": "6",
 }
 
-#: What every session of a run sets, whatever the role's or the server's defaults are. A pooler refuses `options=`,
-#: hence SET. The path comes first: under another one, a function that somebody made could be called in place of
-#: PostgreSQL's own.
+#: What every session of a run sets, so that defaults of the role or the server have no effect. SET is used because a
+#: pooler refuses the connection option `options=`. search_path comes first: with another path, a function that another
+#: role made could be called instead of PostgreSQL's own.
 SESSION = """
     SET search_path = pg_catalog;
     SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0;
@@ -48,19 +47,19 @@ SESSION = """
 
 @dataclass(frozen=True)
 class Database:
-    """The one database that the settings name."""
+    """The database that the settings name."""
 
     settings: Settings
     stop: StopSignal = field(default_factory=StopSignal)
-    #: libpq keywords that win over the settings
+    #: libpq keywords that take precedence over the settings
     keywords: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def address(self) -> dict[str, str | int]:
-        """libpq keywords, without a password; libpq adds the rest from its environment.
+        """libpq keywords, without a password. libpq adds the rest from its environment.
 
-        Starts the embedded server where that is meant and it does not run. Raises SettingsError where the settings name
-        no database, DatabaseError where the embedded server does not start.
+        Starts the embedded server if the settings ask for it and it is not running. Raises SettingsError if the
+        settings name no database, DatabaseError if the embedded server does not start.
         """
         named = {**postgres_keywords(self.settings), **self.keywords}
         if self.keywords:
@@ -75,8 +74,11 @@ class Database:
     def connect(self, purpose: str, *, stoppable: bool = True) -> Connection:
         """An autocommit session with every setting that a run relies on.
 
-        purpose is shown in pg_stat_activity. A stop cancels what the session runs, unless `stoppable` is off.
-        Raises DatabaseError where the server cannot be reached, SettingsError where it cannot serve.
+        purpose: the application_name in pg_stat_activity.
+        stoppable: a stop cancels the session's running statement. If False it does not, and waiting for a lock fails
+        after 5 s.
+        Raises DatabaseError if the server cannot be reached, SettingsError if it is unsuitable (version, encoding,
+        standby, pooler).
         """
         keywords = self.address
         password = postgres_password(self.settings, self.settings.postgres.user)
@@ -97,8 +99,9 @@ class Database:
                 _refuse_unfit(connection)
                 if connection.server_version >= 170000:
                     cursor.execute("SET transaction_timeout = 0")
-                # a script reads its temporary table several times, with PostgreSQL's 8MB each time from a file; it is
-                # too late where an event trigger ON login had a temporary table already
+                # A script reads its temporary table several times. With PostgreSQL's default of 8MB, a larger table
+                # would be read from a file each time. The SET fails if an event trigger ON login has already used a
+                # temporary table; then the default remains.
                 with suppress(psycopg2.errors.InvalidParameterValue):
                     cursor.execute("SET temp_buffers = '128MB'")
             _notice_dead_clients(connection)
@@ -136,7 +139,7 @@ def _refuse_unfit(connection: Connection) -> None:
     )
     if pid != connection.info.backend_pid:
         raise SettingsError(
-            "a connection pooler in transaction mode stands between us and PostgreSQL, where a run lock means nothing:"
+            "this connection goes through a pooler in transaction mode, where the run lock does not work:"
             " connect to PostgreSQL itself (host and port in elt_settings.toml)"
         )
     if encoding != "UTF8":
@@ -149,7 +152,10 @@ def _refuse_unfit(connection: Connection) -> None:
 
 
 def _notice_dead_clients(connection: Connection) -> None:
-    """Without this a killed run keeps its lock until its statement ends. Not every server platform can do it."""
+    """Let the server check during a statement whether the client still exists.
+
+    Otherwise the session of a killed run keeps the run lock until its statement ends. Some platforms do not support it.
+    """
     with suppress(psycopg2.errors.InvalidParameterValue):
         execute(connection, "SET client_connection_check_interval = '1s'")
 
@@ -162,20 +168,20 @@ def query(connection: Connection, statement: Statement, arguments: Arguments = N
 
 
 def execute(connection: Connection, statement: Statement, arguments: Arguments = None) -> int:
-    """Run one statement and return the number of rows that it touched."""
+    """Run one statement and return the number of rows that it affected."""
     with connection.cursor() as cursor:
         cursor.execute(statement, arguments)
         return cursor.rowcount
 
 
 def keep_alive(connection: Connection) -> None:
-    """A sign of life on an idle session, for firewalls; raises ConnectionLost early where it is gone."""
+    """Send a query on an idle session, so that no firewall closes it. Raises ConnectionLost if it is closed already."""
     with translated("the connection that holds the run lock"):
         query(connection, "SELECT 1")
 
 
 def address(connection: Connection) -> str:
-    """Which database this is, for people: never with a secret."""
+    """The database's version, name, host and user, for messages. Contains no secret."""
     info = connection.info
     place = info.host if (info.host or "").startswith("/") else f"{info.host or 'localhost'}:{info.port}"
     major, minor = divmod(info.server_version, 10000)

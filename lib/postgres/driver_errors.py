@@ -1,4 +1,4 @@
-"""The driver's errors become ours: what was being done, PostgreSQL's own words, and whether a retry may help."""
+"""Turns errors of the driver into ours: what was being done, PostgreSQL's message, and whether a retry may help."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from lib.errors import ConnectionLost, DatabaseError, EltError, LockTimeout
 
 
 def message_of(error: psycopg2.Error) -> str:
-    """PostgreSQL's message with its detail and hint, a line each; without the statement, which the caller knows."""
+    """PostgreSQL's message, detail and hint, each on its own line. Without the statement, which the caller knows."""
     lines = [error.diag.message_primary or str(error).strip().splitlines()[0] if str(error).strip() else "no message"]
     lines += [text for text in (error.diag.message_detail, error.diag.message_hint) if text]
     return "\n    ".join(lines)
 
 
 def translate(error: psycopg2.Error, subject: str, kind: type[EltError] = DatabaseError, remedy: str = "") -> EltError:
-    """Our error for the driver's: `kind`, unless waiting or the connection is the cause."""
+    """The driver's error as `kind`; as LockTimeout or ConnectionLost if a lock or the connection is the cause."""
     message = f"{subject}: {message_of(error)}" + (f"\n    {remedy}" if remedy else "")
     if error.pgcode in ("55P03", "40P01", "40001"):
         return LockTimeout(message)
-    # where the connection breaks off the server says nothing, and the driver raises any of its general errors
+    # when the connection breaks there is no SQLSTATE, and the driver raises one of these general errors
     lost = type(error) in (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.DatabaseError)
     if error.pgcode in ("57P01", "57P02", "57P03") or (error.pgcode is None and lost):
-        return ConnectionLost(f"{message}\n    PostgreSQL went away; run again once it is up.")
+        return ConnectionLost(f"{message}\n    The connection to PostgreSQL was lost; run again once it is up.")
     return kind(message)
 
 
 @contextmanager
 def translated(subject: str, kind: type[EltError] = DatabaseError) -> Iterator[None]:
-    """Let no error of the driver out: ours says what was being done."""
+    """Raise an error of the driver as ours; `subject` says what was being done."""
     try:
         yield
     except psycopg2.Error as error:

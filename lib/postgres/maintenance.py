@@ -1,4 +1,4 @@
-"""What keeps a table fast to read: VACUUM after a commit, statistics before the next script.
+"""Keeps tables fast to read: VACUUM after the commit, ANALYZE before the next script.
 
 PostgreSQL: "Routine Vacuuming".
 """
@@ -11,14 +11,17 @@ from lib.postgres.connection import Connection, execute, query
 
 
 def analyze_if_changed(connection: Connection, table: str, rows_changed: int) -> None:
-    """Fresh statistics for a table of which more than a tenth was changed: autovacuum's rule, which comes too late."""
+    """ANALYZE a table if more than a tenth of its rows changed.
+
+    Autovacuum has the same rule, but it runs only after the commit. The next script needs the statistics before that.
+    """
     ((estimated,),) = query(connection, "SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (table,))
     if rows_changed > max(estimated, 0) / 10:
         execute(connection, f"ANALYZE {table}")
 
 
 def has_statistics(connection: Connection, schema: str, name: str) -> bool:
-    """They are gone after a restore, and after an upgrade of PostgreSQL to 17 or older."""
+    """Whether the table has statistics. They are lost by a restore, and by an upgrade to PostgreSQL 17 or older."""
     ((has,),) = query(
         connection, "SELECT EXISTS (SELECT FROM pg_stats WHERE schemaname = %s AND tablename = %s)", (schema, name)
     )
@@ -26,11 +29,11 @@ def has_statistics(connection: Connection, schema: str, name: str) -> bool:
 
 
 def vacuum(connection: Connection, tables: Sequence[str]) -> list[str]:
-    """VACUUM tables after the commit; returns what PostgreSQL had to say.
+    """VACUUM tables after the commit. Returns PostgreSQL's warnings.
 
-    Without ANALYZE: where rows became many more or fewer, the publish transaction had to do that already.
-
-    TRUNCATE false: a truncating VACUUM makes readers wait. SKIP_LOCKED: somebody else's lock is no reason to wait.
+    ANALYZE is not needed: the publish transaction has already done it for tables that changed much.
+    TRUNCATE false: otherwise VACUUM may lock out readers while it truncates. SKIP_LOCKED: do not wait for a table that
+    another session has locked.
     """
     del connection.notices[:]
     for table in tables:

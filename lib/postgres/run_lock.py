@@ -1,4 +1,4 @@
-"""The run lock: one run in a database at a time. A session holds it, so it is free as soon as that session ends.
+"""The run lock: only one run at a time in a database. A session holds it, so it is released when the session ends.
 
 PostgreSQL: "Explicit Locking", section "Advisory Locks".
 """
@@ -21,7 +21,7 @@ LOCK = (0x656C74, 1)
 
 
 def run_name(now: datetime) -> str:
-    """The application_name of the session that holds the lock: all that other roles may see of it, 63 bytes at most."""
+    """The application_name of the session that holds the lock: all that other roles can see of it. At most 63 bytes."""
     host = socket.gethostname().split(".")[0].encode("ascii", "replace").decode()[:20]
     return f"elt pid {os.getpid()} on {host} since {now:%Y-%m-%d %H:%M:%SZ}"
 
@@ -29,25 +29,29 @@ def run_name(now: datetime) -> str:
 def take_run_lock(connection: Connection, wait: Callable[[float], None] | None = None) -> None:
     """Take the session lock that makes this the only run in this database.
 
-    Without `wait` a held lock raises BusyError that says who holds it; with it (a pause in seconds) the lock is asked
-    for once a second. A blocking pg_advisory_lock() would hold a snapshot and keep VACUUM from its work.
+    wait None: raises BusyError, which names the holder, if another run holds the lock. Otherwise `wait` is called with
+    the seconds to pause, and the lock is tried once a second. A blocking pg_advisory_lock() is not used, because it
+    would hold a snapshot and so keep VACUUM from removing old rows.
     """
     while not try_run_lock(connection):
         if wait is None:
             raise BusyError(
                 f"another run is at work here: {_holder_in_words(connection)}. Nothing was done."
-                " Wait for it, or queue behind it with --wait."
+                " Run again later, or wait for it with --wait."
             )
         wait(1.0)
 
 
 def try_run_lock(connection: Connection) -> bool:
-    """Take the run lock if nobody holds it; says whether it is ours now."""
+    """Take the run lock if it is free. Returns whether this session now holds it."""
     return bool(query(connection, "SELECT pg_try_advisory_lock(%s, %s)", LOCK)[0][0])
 
 
 def release_run_lock(connection: Connection) -> None:
-    """Free the lock before the session is closed: the server notices that a moment later, too late for the next run."""
+    """Release the lock before the session is closed.
+
+    The server notices a closed session only a moment later. A next run that starts at once would find the lock held.
+    """
     with suppress(psycopg2.Error):
         execute(connection, "SELECT pg_advisory_unlock_all()")
 
@@ -61,7 +65,7 @@ def _holder_in_words(connection: Connection) -> str:
 
 
 def lock_holder(connection: Connection) -> tuple[int, str, str] | None:
-    """Backend, application_name and role of the session that holds the run lock; None where nobody does."""
+    """Backend pid, application_name and role of the session that holds the run lock, or None if it is free."""
     rows = query(
         connection,
         """
@@ -78,7 +82,7 @@ def lock_holder(connection: Connection) -> tuple[int, str, str] | None:
 
 
 def holds_run_lock(connection: Connection) -> bool:
-    """Whether this very session still holds the lock; asked inside the publish transaction."""
+    """Whether this session still holds the lock. The publish transaction checks it before it writes."""
     ((holds,),) = query(
         connection,
         """

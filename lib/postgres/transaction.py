@@ -17,10 +17,10 @@ from lib.errors import CommitInDoubt, ConnectionLost
 from lib.postgres.connection import Connection, execute
 from lib.postgres.driver_errors import translate
 
-#: Applied again before each script, because a plain SET of an earlier script would still hold. pg_temp is searched
-#: first, because the path does not list it. Each setting that could change the rows of a script has PostgreSQL's own
-#: default here, whatever the role or the server sets. parallel_tuple_cost is a tenth of the default: parsing a row
-#: costs more than passing it between workers. enable_parallel_hash is off: a hash table that processes share needs
+#: Applied again before each script, because a SET by an earlier script would still be in effect. pg_temp is searched
+#: first, because the path does not list it. Each setting that could change a script's rows gets PostgreSQL's own
+#: default, whatever the role or the server sets. parallel_tuple_cost is a tenth of the default: parsing a row
+#: costs more than passing it between workers. enable_parallel_hash is off: a hash table that processes share is in
 #: /dev/shm, and a container's 64 MB are too little for a million rows.
 TRANSACTION = """
     SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD';
@@ -38,11 +38,11 @@ TRANSACTION = """
 
 @dataclass(frozen=True)
 class TransactionSettings:
-    """What differs from one transaction to another."""
+    """The settings that differ between transactions."""
 
-    #: seconds; it must exceed deadlock_timeout (1 s), for an autovacuum in the way gives up only after that
+    #: seconds; must exceed deadlock_timeout (1 s), because an autovacuum that blocks us is cancelled only after that
     lock_timeout: float = 5.0
-    #: what scripts read as elt.run_date()
+    #: the date that elt.run_date() returns to scripts
     run_date: date | None = None
     search_path: str = "pg_catalog"
 
@@ -51,9 +51,10 @@ class TransactionSettings:
 def transaction(
     connection: Connection, settings: TransactionSettings = TransactionSettings(), *, commit: bool = True
 ) -> Iterator[None]:
-    """READ COMMITTED READ WRITE with the run's settings. Rolled back on any exception, or where `commit` is False.
+    """A READ COMMITTED READ WRITE transaction with the run's settings. Any exception rolls it back.
 
-    Raises CommitInDoubt where nobody knows whether it was committed.
+    commit False: it is always rolled back.
+    Raises CommitInDoubt if the connection was lost during COMMIT, so that it is unknown whether it was committed.
     """
     execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
     try:
@@ -62,7 +63,7 @@ def transaction(
         if commit:
             _commit(connection)
     finally:
-        # also reached when COMMIT itself failed, or the connection is gone
+        # also reached when COMMIT itself failed or the connection was lost
         if not connection.closed and connection.info.transaction_status != TRANSACTION_STATUS_IDLE:
             try:
                 execute(connection, "ROLLBACK")
@@ -81,7 +82,7 @@ def _commit(connection: Connection) -> None:
 
 
 def apply_settings(connection: Connection, settings: TransactionSettings) -> None:
-    """Give the transaction its settings again, whatever a script did to them."""
+    """Set all settings of the transaction again, because a script may have changed them."""
     own = (
         f"SET LOCAL search_path = {settings.search_path};"
         f" SET LOCAL lock_timeout = '{round(settings.lock_timeout * 1000)}ms';"

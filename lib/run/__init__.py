@@ -1,1 +1,1 @@
-"""A run from plan to history: the only room that knows all workers. It prints nothing: it tells a `RunListener`."""
+"""A run from plan to history: the only package that uses all the others. Reports to a `RunListener`, prints nothing."""

@@ -1,4 +1,4 @@
-"""Which bronze and gold scripts are applied here, remembered in elt.definitions."""
+"""Records in elt.definitions which bronze and gold scripts are applied in this database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VIEW_MD5 = "(SELECT md5(pg_get_viewdef(oid)) FROM pg_class WHERE oid = to_regcla
 
 
 def not_applied(connection: Connection, scripts: Sequence[Script]) -> list[Script]:
-    """Those whose very text was not applied here, or whose relation is no longer as they made it."""
+    """The scripts whose present text was not applied here, or whose table or view was dropped or replaced since."""
     if query(connection, "SELECT to_regclass('elt.definitions')") == [(None,)]:
         return list(scripts)
     applied = query(
@@ -34,7 +34,7 @@ def not_applied(connection: Connection, scripts: Sequence[Script]) -> list[Scrip
 
 
 def record_definition(connection: Connection, run_id: int, script: Script) -> None:
-    """Remember a script that has just been applied, in the same savepoint."""
+    """Record a script that has just been applied. Call it in the same savepoint."""
     execute(
         connection,
         f"""

@@ -1,6 +1,6 @@
-"""Is depends_on complete? A script that reads what another job makes needs that job before it, or in its group.
+"""Checks that depends_on is complete: if a script reads what another job makes, the jobs must be in one group.
 
-Without it the two jobs are no group: they publish separately, and a reader can see a mix of two loads.
+Otherwise the two jobs publish separately, and a reader can see a mix of two loads.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _CREATED = re.compile(r"(?is)\bcreate\s+(?:unlogged\s+)?(?:table|view|function)\
 
 
 def missing_dependencies(registry: Registry) -> list[str]:
-    """Each missing depends_on as `file:line: ..`, with the line to add.
+    """Each missing depends_on as `file:line: ..`, with what to add to elt_jobs.json.
 
-    A bronze or silver script needs the other job in depends_on, directly or not. For gold scripts and checks the same
-    group is enough.
+    For a bronze or silver script, its job must depend on the other job, directly or indirectly. For gold scripts and
+    checks it is enough that both jobs are in the same group.
     """
     makers: dict[Name, set[str]] = {}
     for job in registry.jobs.values():
@@ -66,7 +66,7 @@ def _made_by(job: Job) -> set[Name]:
 
 
 def _upstream(registry: Registry, name: str) -> set[str]:
-    """The jobs that this one depends on, directly or not."""
+    """The jobs that this one depends on, directly or indirectly."""
     reached: set[str] = set()
     waiting = [*registry.jobs[name].depends_on]
     while waiting:

@@ -1,6 +1,7 @@
-"""What each run did, recorded in schema elt.
+"""Records in schema elt what each run did.
 
-What was published is recorded on the publishing connection, inside the publish transaction; what failed, on another.
+Published jobs are recorded on the publishing connection, inside the publish transaction. Failed jobs are recorded on
+another connection, so that a rollback does not lose the record.
 """
 
 from __future__ import annotations
@@ -20,26 +21,26 @@ from lib.transform.scripts import ScriptResult
 
 @dataclass(frozen=True)
 class JobRecord:
-    """One row of elt.job_runs; seconds as floats, rows None where nothing was loaded."""
+    """One row of elt.job_runs. Rows are None if nothing was loaded."""
 
     job: str
     status: str
     rows_loaded: int | None = None
     rows_before: int | None = None
     source_version: str | None = None
-    #: guards that a person accepted
+    #: guards that the user accepted
     accepted: tuple[str, ...] = ()
     stage_seconds: float | None = None
     publish_seconds: float | None = None
     error: str | None = None
     scripts: tuple[ScriptResult, ...] = ()
     source_imported_at: datetime | None = None
-    #: columns of the source that bronze did not ask for
+    #: source columns that no bronze column takes
     unused_columns: tuple[str, ...] | None = None
 
 
-#: sent in front of what a statement writes, in the same query, which is one transaction: no trigger of a stranger is on
-#: these tables, and none comes until the end of it
+#: Put in front of each statement that writes to these tables, and sent with it as one query, which is one transaction.
+#: It refuses triggers of strangers on these tables; the lock keeps new ones away until the transaction ends.
 WRITING = (
     "LOCK TABLE elt.runs, elt.job_runs, elt.script_runs, elt.definitions IN ROW EXCLUSIVE MODE;"
     " SELECT elt._refuse_triggers(ARRAY['elt.runs', 'elt.job_runs', 'elt.script_runs', 'elt.definitions']::regclass[]);"
@@ -47,11 +48,14 @@ WRITING = (
 
 
 def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_date: date) -> int:
-    """A new run's number. Runs still called running are lost, for we hold the lock."""
+    """Insert a new run and return its number.
+
+    Runs that still have status running are set to lost: we hold the run lock, so their processes have ended.
+    """
     ((run_id,),) = query(
         connection,
         WRITING + "UPDATE elt.runs SET status = 'lost', finished_at = now(),"
-        " error = coalesce(error, 'the process ended without a word')"
+        " error = coalesce(error, 'the process ended before it recorded a result')"
         " WHERE status = 'running';"
         "INSERT INTO elt.runs (status, run_date, started_at, jobs, process) VALUES ('running', %s, now(), %s, %s)"
         " RETURNING run_id",
@@ -65,10 +69,10 @@ def name_source(connection: Connection, run_id: int, source: str) -> None:
 
 
 def end_run(connection: Connection, run_id: int, status: str, error: str | None = None) -> bool:
-    """Write down how a run ended, unless that was done before: what a publish committed stays.
+    """Record how a run ended, unless its end is recorded already: a status that a publish committed is kept.
 
-    Also called inside the publish transaction, so that a run is never called lost whose data are there. Returns whether
-    the run was still running.
+    Also called inside the publish transaction, so that a run whose data were published is never marked as lost. Returns
+    whether the run was still running.
     """
     ended = execute(
         connection,
@@ -80,22 +84,22 @@ def end_run(connection: Connection, run_id: int, status: str, error: str | None 
 
 
 def ended_as(connection: Connection, run_id: int) -> str:
-    """The status of a run once no COMMIT of it is pending: a plain SELECT would still say running then.
+    """The status of a run. FOR UPDATE waits for a pending COMMIT, during which a plain SELECT would still see running.
 
-    Not pg_xact_status: after a failover it speaks of somebody else's transaction. A server that does not know the run,
-    after a failover, has lost it.
+    pg_xact_status is not used: after a failover the same transaction id may be that of another transaction. If the row
+    does not exist (also after a failover), the run is lost.
     """
     rows = query(connection, "SELECT status FROM elt.runs WHERE run_id = %s FOR UPDATE", (run_id,))
     return rows[0][0] if rows else "lost"
 
 
 def _storable(text: str | None) -> str | None:
-    """Text as PostgreSQL can hold it: what a source said may have a NUL or half a surrogate pair."""
+    """Text that PostgreSQL can store. A source's message may contain a NUL or half a surrogate pair."""
     return text and text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord]) -> None:
-    """Write one row per job, and one per script that it ran."""
+    """Insert one row per job, and one per script that the job ran."""
     for record in records:
         execute(
             connection,
@@ -142,15 +146,15 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
 
 @dataclass(frozen=True)
 class LastLoad:
-    """What a job's source table was when it was last published here."""
+    """A job's source table as it was when the job last published here."""
 
     version: str
-    #: columns that bronze did not ask for; empty for runs of older versions, which did not record them
+    #: source columns that no bronze column takes; empty for runs of older versions, which did not record them
     unused_columns: frozenset[str]
 
 
 def last_loads(connection: Connection) -> dict[str, LastLoad]:
-    """By job, for each that ever loaded."""
+    """The last published load of each job that was ever loaded, by job."""
     rows = query(
         connection,
         "SELECT DISTINCT ON (job) job, source_version, unused_columns FROM elt.job_runs"
@@ -159,11 +163,8 @@ def last_loads(connection: Connection) -> dict[str, LastLoad]:
     return {job: LastLoad(version, frozenset(unused or ())) for job, version, unused in rows}
 
 
-# ---- definitions ----------------------------------------------------------------------------------------------------
-
-
 def failure_records(group: Sequence[Job], failed: Mapping[str, EltError], accepted: Accepted) -> list[JobRecord]:
-    """Records of a group that stays as it was: the failed jobs with their errors, the others held back by them."""
+    """Records of a group that is not published: the failed jobs with their errors, the others as held back."""
     culprits = ", ".join(job.name for job in group if job.name in failed)
     return [
         (

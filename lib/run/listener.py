@@ -1,4 +1,4 @@
-"""Who a run tells what it does; `cli.console` is the one that prints it."""
+"""The interface through which a run reports what it does. `cli.console` implements it and prints."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from lib.transform.scripts import ScriptResult
 
 
 class RunListener(Protocol):
-    """Each method is told of one thing, as it happens."""
+    """Each method is called when the event happens."""
 
     def begin(self, run_id: int, target: str, source: str = "") -> None:
-        """The run has a number; where rows come from and where they go."""
+        """The run has its number. target: the database; source: where rows come from, empty if nothing is loaded."""
 
     def staging(self) -> AbstractContextManager[StagingProgress]:
-        """Exports are staged while this is open."""
+        """Open while exports are staged. The value receives their progress."""
 
     def publishing(self) -> AbstractContextManager[Callable[[str], None]]:
-        """The publish transaction runs while this is open; the function is told what begins: a script, a table."""
+        """Open while the publish transaction runs. The value is called with each script or table when it begins."""
 
     def on_load(self, table: str, rows: int, seconds: float) -> None:
         """A bronze table was loaded."""
@@ -29,10 +29,10 @@ class RunListener(Protocol):
         """A script or a check has ended."""
 
     def line(self, text: str) -> None:
-        """Something worth knowing."""
+        """Information about the progress of the run."""
 
     def note(self, job: str, text: str) -> None:
-        """Something about a job that a person should look at, though it did not fail."""
+        """A warning about a job that did not fail."""
 
     def warn(self, text: str) -> None:
-        """Something about the run that a person should look at."""
+        """A warning about the run."""

@@ -1,4 +1,4 @@
-"""Whether a COMMIT went through whose answer was lost: asked of the database itself, on a new connection."""
+"""Finds out, on a new connection, whether a COMMIT succeeded whose answer was lost."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ RETRY_PAUSE = 1.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What the database says of the run."""
+    """What the database says about the run."""
 
     committed: bool
-    #: holds the run lock; None where another run has it by now
+    #: a connection that holds the run lock; None if another run has taken the lock meanwhile
     connection: Connection | None
 
 
 def how_to_look(run_id: int) -> str:
-    """What a person may type to know it.
+    """The text of a message that says how the user can find out whether the run was published.
 
-    Not elt.runs: a run is failed there where some of its jobs were published, and also where none was.
+    It does not read elt.runs: there, a run is failed whether some of its jobs were published or none.
     """
     return (
-        f"\n    Look: SELECT job FROM elt.job_runs WHERE run_id = {run_id} AND status = 'published'; a row for each job"
-        " that was published. No row: nothing was published, run again."
+        f"\n    To find out: SELECT job FROM elt.job_runs WHERE run_id = {run_id} AND status = 'published'; returns a"
+        " row for each job that was published. No row: nothing was published, run again."
     )
 
 
@@ -44,9 +44,9 @@ def ask(
     pause: Callable[[float], None],
     clock: Callable[[], float],
 ) -> Answer:
-    """Ask for so many seconds at most; `lost` is the backend of the connection that was lost.
+    """Ask the database, and try again for at most `seconds`. `lost` is the backend pid of the lost connection.
 
-    Raises DatabaseError that says how to look where nobody answers.
+    Raises DatabaseError, with the query for the user, if there is no answer until then.
     """
     until = clock() + seconds
     while True:
@@ -56,7 +56,7 @@ def ask(
             why = f"backend {lost} is still at work"
         except Cancelled:
             raise
-        except EltError as error:  # not up yet, or a standby that becomes the primary
+        except EltError as error:  # for example: not started yet, or a standby that is being promoted
             why = str(error).partition("\n")[0]
         if clock() >= until:
             raise DatabaseError(
@@ -67,18 +67,18 @@ def ask(
 
 
 def _look(database: Database, run_id: int, lost: int) -> Answer | None:
-    """The answer, or None while the lost backend may still be committing."""
+    """The answer, or None if the lost backend may still be committing."""
     connection = database.connect(run_name(datetime.now(UTC)))
     answer = None
     try:
         with translated("asking what became of COMMIT"):
-            # a commit of our own must not wait for a standby that is gone, which may be why the answer was lost
+            # our own commits must not wait for a synchronous standby: that it is down may be why the answer was lost
             execute(
                 connection, "SET lock_timeout = '5s'; SET statement_timeout = '10s'; SET synchronous_commit = local"
             )
             ours = try_run_lock(connection)
             holder = None if ours else lock_holder(connection)
-            # where another session has the lock, the lost one is gone
+            # if another session holds the lock, the lost session has ended
             if ours or (holder is not None and holder[0] != lost):
                 status = history.ended_as(connection, run_id)
                 execute(connection, "SET lock_timeout = 0; SET statement_timeout = 0; RESET synchronous_commit")

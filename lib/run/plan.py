@@ -1,4 +1,4 @@
-"""What a run will do, decided before anything is touched: which jobs, from which source, and whether it may be so."""
+"""Plans a run before anything changes: which jobs, from which source, and whether a partial run is allowed."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Plan:
 
     registry: Registry
     loads: tuple[str, ...]
-    #: what publishes together, each in dependency order
+    #: the jobs of the run that publish together; each group is in dependency order
     groups: tuple[tuple[Job, ...], ...]
-    #: of the same groups, but not asked for: their source tables must still be what was loaded
+    #: loads of the same groups that are not in this run: their source tables must be unchanged since the last load
     unselected_loads: tuple[Load, ...]
 
     @property
@@ -47,11 +47,11 @@ class Plan:
         return tuple(job for group in self.groups for job in group if job.name in self.loads)
 
     def groups_without(self, failed: Container[str]) -> list[tuple[Job, ...]]:
-        """The groups that have none of these jobs."""
+        """The groups that contain none of these jobs."""
         return [group for group in self.groups if not any(job.name in failed for job in group)]
 
     def loads_without(self, failed: Container[str]) -> list[list[Load]]:
-        """What is exported and loaded of the groups that have none of these jobs, by group."""
+        """The loads of each group that contains none of these jobs."""
         loads = [
             [job.load for job in group if job.load and job.name in self.loads] for group in self.groups_without(failed)
         ]
@@ -59,9 +59,9 @@ class Plan:
 
 
 def read_project(root: Path) -> Registry:
-    """The registry of a project with all its scripts read and checked.
+    """Read the registry of a project and check all its scripts.
 
-    Raises JobConfigError with every mistake, of the registry and of scripts, at once.
+    Raises JobConfigError with every mistake of the registry, or if it has none, with every mistake of the scripts.
     """
     registry = read_registry(root / "elt_jobs.json", root / "sql_scripts")
     scripts = {script.path: script for job in registry.jobs.values() for script in job.scripts}
@@ -72,9 +72,9 @@ def read_project(root: Path) -> Registry:
 
 
 def make_plan(registry: Registry, names: Sequence[str] = ()) -> Plan:
-    """All jobs, or the named ones with the transforms and checks of everything downstream of them.
+    """Plan all jobs, or the named ones and, without their loads, all jobs that depend on them.
 
-    Raises SettingsError for a name that the registry lacks.
+    Raises SettingsError for an unknown job.
     """
     registry.check_names(names)
     named = set(names or registry.jobs)
@@ -94,10 +94,11 @@ def make_plan(registry: Registry, names: Sequence[str] = ()) -> Plan:
 def check_unselected_loads(
     plan: Plan, connection: Connection, extractor: Extractor[Any], last_loads: Mapping[str, LastLoad], command: str
 ) -> tuple[dict[str, EltError], dict[str, list[SourceTable]]]:
-    """Refuse a partial run unless the other sources of its group are unchanged since they were loaded.
+    """Refuse a partial run unless the other source tables of its group are unchanged since they were loaded.
 
-    So it publishes what a whole run would.
-    Returns, by the first loading job of a group, why the group is refused, and the tables to watch meanwhile.
+    A partial run then publishes the same data as a run of the whole group.
+    Returns, by the first loading job of a group: why the group is refused, and which tables must not change during the
+    export.
     """
     refused: dict[str, EltError] = {}
     watched: dict[str, list[SourceTable]] = {}
@@ -126,11 +127,11 @@ def _outdated(
     last: LastLoad | None,
     command: str,
 ) -> str:
-    """Why a group can't be published without this load; empty: it can."""
+    """Why a group cannot be published without this load. Empty: it can."""
     if last is not None and last.version == source.version:
         return ""
-    with suppress(LoadError):  # its bronze table is not there yet
-        # where a column is missing, loading this table, too, would not help
+    with suppress(LoadError):  # its bronze table does not exist yet
+        # if a column is missing, say so: loading this table too, as the message below suggests, would fail
         if lost := missing_columns(load, source, match(read_contract(connection, load), source)):
             return lost
     whole = " ".join(name for name in plan.registry.group_of(load.job) if plan.registry.jobs[name].load)
@@ -144,9 +145,9 @@ def _outdated(
 def make_extractor(
     settings: Settings, run_id: str, stop: StopSignal, environ: Mapping[str, str], report: Callable[[str], None]
 ) -> Extractor[StartedExport]:
-    """The source of rows; run_id ties our calls together in Keboola's own logs.
+    """The source of rows. run_id identifies the calls of this run in Keboola's logs.
 
-    Raises SettingsError or CredentialError where the project or its token is missing.
+    Raises SettingsError or CredentialError if the project or its token is not configured.
     """
     from lib.extract.keboola import KeboolaExtractor
 

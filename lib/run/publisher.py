@@ -1,7 +1,8 @@
-"""The publish transaction: staged rows into bronze, then silver, gold and checks; a group whole or not at all.
+"""The publish transaction: staged rows into bronze, then silver, gold and checks. A group is published as a whole or
+not at all.
 
-Inside a group, jobs run in dependency order: bronze definitions, load, silver. Changed gold definitions come after the
-last silver script, because they lock readers out of their view until the commit; then the checks.
+Inside a group, jobs run in dependency order: bronze definitions, load, silver. Changed gold definitions are applied
+after the last silver script, because readers of such a view must wait from then until the commit. Checks run last.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ class Published:
     #: qualified names of the tables that were written
     written: tuple[str, ...] = ()
     waits: tuple[ReaderWait, ...] = ()
-    #: job and text: what a person should look at
+    #: (job, text): warnings to report
     notes: tuple[tuple[str, str], ...] = ()
 
 
 class _JobFailed(Exception):
-    """Which job of a group failed; only the group's savepoint catches it."""
+    """Says which job of a group failed. Never leaves this module: `publish` catches it after the group's rollback."""
 
     def __init__(self, job: Job, error: EltError) -> None:
         super().__init__(str(error))
@@ -70,15 +71,15 @@ class Publisher:
     accepted: Accepted
     listener: RunListener
     stop: StopSignal
-    #: told of each script, load and check before it runs
+    #: called with the name of each script, load and check before it runs
     on_begin: Callable[[str], None] = lambda step: None
-    #: what COMMIT publishes, known before it is sent: its answer may be lost
+    #: what COMMIT publishes; set before COMMIT is sent, because its answer may be lost
     outcome: Published | None = None
-    #: of the group that is being published, by job
+    #: records of the group that is being published, by job
     _records: dict[str, JobRecord] = field(default_factory=dict)
     _notes: list[tuple[str, str]] = field(default_factory=list)
     _named: frozenset[Name] = frozenset()
-    #: a stranger may create in one of our schemas
+    #: whether a stranger may create objects in one of our schemas
     _watchful: bool = False
 
     def __post_init__(self) -> None:
@@ -93,10 +94,10 @@ class Publisher:
         *,
         last_try: bool,
     ) -> Published:
-        """Publish every group that has no job in `earlier`, in one transaction; `in_the_way` says who holds a lock.
+        """Publish every group that has no job in `earlier`, in one transaction. `in_the_way` says who holds a lock.
 
-        Raises LockTimeout while there are tries left, so that the whole publish is repeated; on the last try the
-        group that met it fails alone. Raises DatabaseError where the run lock is no longer ours.
+        Raises LockTimeout, so that the caller can repeat the whole publish; on the last try only the group that met the
+        lock fails instead. Raises DatabaseError if the run lock is no longer ours.
         """
         failed: dict[str, EltError] = dict(earlier)
         records: list[JobRecord] = []
@@ -112,7 +113,7 @@ class Publisher:
                     except _JobFailed as failure:
                         error = failure.error
                         if isinstance(error, LockTimeout):
-                            error = LockTimeout(f"{error}; {in_the_way() or 'who held it has let go since'}")
+                            error = LockTimeout(f"{error}; {in_the_way() or 'the lock has been released meanwhile'}")
                             if not last_try:
                                 raise error from failure
                         failed[failure.job.name] = error
@@ -120,23 +121,23 @@ class Publisher:
             written = tuple(sorted(self._counter.all()))
             if not history.end_run(self.connection, self.session.run_id, "failed" if failed else "done"):
                 raise DatabaseError(
-                    f"somebody changed row {self.session.run_id} of elt.runs while it ran: nothing was published."
-                    " Run again."
+                    f"row {self.session.run_id} of elt.runs was changed from outside during the run: nothing was"
+                    " published. Run again."
                 )
             self.outcome = Published(tuple(records), written, self._locks.waits(), tuple(notes))
         return self.outcome
 
     def _begin(self, groups: Sequence[Sequence[Job]]) -> None:
-        """What must hold before the first group."""
+        """Checks and settings before the first group. Raises DatabaseError."""
         if not holds_run_lock(self.connection):
             raise DatabaseError(
                 "this run no longer holds the run lock, so another may be at work: nothing was published. Run again."
             )
-        # owners were asked before the export; where strangers may create, something new may be there at any moment
+        # owners were checked before the export; if strangers may create objects, check again now and before each step
         self._named = named_in(job for group in groups for job in group)
         self._watchful = bool(creators(self.connection, SCHEMAS))
         self._ask_owners()
-        # deferred constraints speak where a job and a line can be named, and not at COMMIT
+        # so that a violated deferred constraint fails in its script, with job and line, and not at COMMIT
         execute(self.connection, "SET CONSTRAINTS ALL IMMEDIATE")
         self._locks = LockWatch(self.connection)
         self._counter = RowCounter(self.connection)
@@ -144,7 +145,7 @@ class Publisher:
     # ---- one group --------------------------------------------------------------------------------------------------
 
     def _publish_group(self, group: Sequence[Job]) -> list[JobRecord]:
-        """Raises _JobFailed with everything rolled back that the group did."""
+        """Publish one group in a savepoint. Raises _JobFailed after everything that the group did was rolled back."""
         self._records = {job.name: JobRecord(job.name, "published") for job in group}
         self._notes = []
         with self._savepoint():
@@ -176,7 +177,7 @@ class Publisher:
 
     @contextmanager
     def _job(self, job: Job) -> Iterator[None]:
-        """A step of one job: a failure is this job's, and its seconds are counted. Raises _JobFailed."""
+        """Run a step of one job: adds its seconds to the job's record; an error is raised as _JobFailed of this job."""
         began = time.monotonic()
         try:
             with translated(job.name, ScriptError):
@@ -191,7 +192,7 @@ class Publisher:
         self._records[job.name] = replace(record, publish_seconds=seconds)
 
     def _load_and_refine(self, job: Job) -> None:
-        """Bronze definition, load, silver."""
+        """Run the job's bronze definition, load and silver scripts."""
         staged = self.staged.get(job.name)
         self._lock_targets(job, loads=staged is not None)
         if job.load and staged:
@@ -215,9 +216,9 @@ class Publisher:
     # ---- steps ------------------------------------------------------------------------------------------------------
 
     def _lock_targets(self, job: Job, *, loads: bool) -> None:
-        """Keep other writers and index builders away from the start: upgrading a lock later would deadlock with them.
+        """Lock the job's tables before anything is written, then check their triggers.
 
-        Then look at the triggers that are there.
+        Taking a weaker lock first and a stronger one later could deadlock with other writers and with CREATE INDEX.
         """
         self._reset()
         with translated("before anything is written", ScriptError):
@@ -225,7 +226,7 @@ class Publisher:
             refuse_triggers(self.connection, ("bronze", "silver"), [], self._named - named_in([job]))
 
     def _define(self, job: Job, layer: str) -> None:
-        """Apply each definition of a layer that is new here, or that somebody dropped or replaced."""
+        """Apply each definition of a layer that is new, or whose table or view was dropped or replaced."""
         self._reset()
         for script in definitions.not_applied(self.connection, job.of_layer(layer)):
             self._reset()
@@ -250,7 +251,7 @@ class Publisher:
         began = time.monotonic()
         self._start(load.table)
         loaded = publish_bronze(self.connection, load, staged.contract, staged.staging, staged.rows, self.accepted)
-        self._counter.new()  # publish_bronze has seen to their statistics
+        self._counter.new()  # do not count these rows for ANALYZE: publish_bronze has already done it
         self._records[load.job] = replace(
             self._records[load.job],
             rows_loaded=loaded.rows,
@@ -265,7 +266,8 @@ class Publisher:
 
     def _keep_silver(self, job: Job, script: Script, result: ScriptResult) -> None:
         changes = self._counter.new()
-        if sum((result.row_counts or ())[:3]) != sum(changes.values()):  # elt.publish_rows analyses what it changes
+        # elt.publish_rows runs ANALYZE itself, so this is for rows that were changed in other ways
+        if sum((result.row_counts or ())[:3]) != sum(changes.values()):
             for table, rows in changes.items():
                 analyze_if_changed(self.connection, table, rows)
         self._locks.look(script.path)
@@ -286,6 +288,6 @@ class Publisher:
         apply_settings(self.connection, self._settings)
 
     def _ask_owners(self) -> None:
-        """Where a stranger may create in one of our schemas, see that nothing new there is what scripts name."""
+        """If a stranger may create objects in our schemas, check again the owners of everything that scripts name."""
         if self._watchful:
             refuse_strangers(self.connection, self._named)

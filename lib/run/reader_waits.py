@@ -1,4 +1,4 @@
-"""Which published relations readers had to wait for, since when, and which script did it."""
+"""Finds out which published relations readers had to wait for, for how long, and because of which script."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lib.postgres.connection import Connection, query
 
 @dataclass(frozen=True)
 class ReaderWait:
-    """Readers of a relation had to wait for up to so many seconds."""
+    """Readers of `relation` had to wait for up to `seconds`, because of `script`."""
 
     relation: str
     script: str
@@ -22,7 +22,7 @@ class LockWatch:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        # what readers can already see; what the transaction makes itself nobody waits for
+        # relations that existed before the transaction; nobody waits for those that it makes itself
         self._published = [
             oid
             for (oid,) in query(
@@ -35,17 +35,17 @@ class LockWatch:
         self._locked: dict[str, tuple[str, float]] = {}
 
     def look(self, script: str) -> None:
-        """Remember each published relation that readers cannot read since this script ran."""
+        """Call after each script: remembers the published relations that readers cannot read since it ran."""
         for relation in self._exclusively_locked():
             self._locked.setdefault(relation, (script, time.monotonic()))
 
     def forget_released(self) -> None:
-        """After a rollback to a savepoint, which releases the locks taken since."""
+        """Call after a rollback to a savepoint, which releases the locks that were taken since the savepoint."""
         held = self._exclusively_locked()
         self._locked = {relation: since for relation, since in self._locked.items() if relation in held}
 
     def waits(self) -> tuple[ReaderWait, ...]:
-        """Up to now, which is when the transaction ends."""
+        """The waits up to now. Call it directly before the transaction ends."""
         now = time.monotonic()
         return tuple(ReaderWait(relation, script, now - since) for relation, (script, since) in self._locked.items())
 

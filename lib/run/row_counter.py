@@ -1,4 +1,4 @@
-"""How many rows of each table the open transaction changed, as PostgreSQL itself counts them.
+"""Counts the rows of each table that the open transaction changed, from PostgreSQL's statistics.
 
 PostgreSQL: "The Cumulative Statistics System", pg_stat_xact_user_tables.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from lib.postgres.connection import Connection, query
 
-# what pg_stat_xact_user_tables counts, without all else that this view looks up
+# the counters of pg_stat_xact_user_tables, without the other columns that this view computes
 COUNTS = """
     SELECT format('%I.%I', nspname, relname), changed
     FROM pg_class
@@ -28,10 +28,10 @@ class RowCounter:
         self._seen: dict[str, int] = {}
 
     def all(self) -> dict[str, int]:
-        """Since the transaction began."""
+        """Changed rows by table since the transaction began."""
         return dict(query(self._connection, COUNTS))
 
     def new(self) -> dict[str, int]:
-        """Since this was asked last."""
+        """Changed rows by table since the last call of this method."""
         before, self._seen = self._seen, self.all()
         return {table: rows - before.get(table, 0) for table, rows in self._seen.items() if rows != before.get(table)}

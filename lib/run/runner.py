@@ -1,9 +1,9 @@
-"""A run: plan, stage, publish, record. The conductor: it knows all the workers and does no work of theirs.
+"""Runs the steps of a run in order: plan, stage, publish, record. The steps themselves are in other modules.
 
-plan      registry and settings are read, the run lock is taken, scripts are checked     (before anything is touched)
+plan      read registry and settings, check scripts, take the run lock                   (before anything changes)
 stage     exports of all jobs stream into elt_staging                                    (load.exports)
-publish   one transaction: bronze, silver, gold, checks, history; a group whole or not   (publisher)
-after     staging dropped, written tables vacuumed, failures recorded, one summary
+publish   one transaction: bronze, silver, gold, checks, history; each group as a whole  (publisher)
+after     record failures, drop staging tables, vacuum the written tables
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from lib.stop import StopSignal
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may say about one run."""
+    """What the user may choose for one run."""
 
     wait: bool = False
     accepted: Accepted = Accepted()
-    #: what scripts read as elt.run_date(); None is today in the settings' time zone
+    #: the date that elt.run_date() returns to scripts; None: today in the settings' time zone
     run_date: date | None = None
     lock_retry: LockRetry = LockRetry()
-    #: seconds for which the database is asked what became of a COMMIT whose answer was lost; after two minutes of
-    #: silence the server ends the lost session (tcp_keepalives), and its lock is free
+    #: seconds for which to ask the database whether a COMMIT succeeded whose answer was lost. After two minutes without
+    #: contact the server ends the lost session (tcp_keepalives) and releases its lock, so this must be longer.
     doubt_seconds: float = 180.0
     #: how a run is typed here, for messages
     command: str = "python main.py run"
@@ -57,7 +57,7 @@ class Options:
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended; exit_code is for the process."""
+    """How a run ended. exit_code is the exit code for the process."""
 
     exit_code: int
     records: tuple[JobRecord, ...] = ()
@@ -72,7 +72,7 @@ NOTHING_PUBLISHED = " What PostgreSQL held before this run is still there."
 
 @dataclass
 class Run:
-    """One run of a plan. `environ` is where cloud clients look for endpoints."""
+    """One run of a plan. `environ` may set endpoints of clouds (`object_stores.locate`)."""
 
     plan: Plan
     settings: Settings
@@ -86,7 +86,7 @@ class Run:
         return self.database.stop
 
     def run(self) -> RunResult:
-        """Do it. Raises what ends a run before it has a number; afterwards every outcome is a RunResult."""
+        """Run all steps. Raises EltError only before the run has a number; later errors are in the RunResult."""
         with translated("this run"), self._session() as session:
             try:
                 with translated(f"run {session.run_id}"):
@@ -102,8 +102,8 @@ class Run:
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
-        """Connect, take the run lock, bring schema elt up to date, give the run its number."""
-        # one value for the whole run, also for one that goes on past midnight
+        """Connect, take the run lock, check for code of other roles, update schema elt, and give the run its number."""
+        # one value for the whole run, even if it continues past midnight
         run_date = self.options.run_date or datetime.now(self.settings.zone).date()
         connection = self.database.connect(run_name(datetime.now(UTC)))
         try:
@@ -121,12 +121,12 @@ class Run:
             connection.close()
 
     def _record_end(self, session: Session, error: EltError) -> None:
-        """Write down why the run ended early."""
+        """Record why the run ended early."""
         status = "cancelled" if self.stop.requested else "failed"
         try:
             with translated("history"):
                 ended = history.end_run(session.recorder, session.run_id, status, str(error))
-                # another run calls this one lost where it was not published
+                # "lost" was set by a later run, and means that this one was not published
                 if not ended and history.ended_as(session.recorder, session.run_id) != "lost":
                     self.listener.warn(f"run {session.run_id} had been published before that")
         except DatabaseError as unrecorded:
@@ -135,7 +135,7 @@ class Run:
     # ---- stage ------------------------------------------------------------------------------------------------------
 
     def _stage(self, session: Session) -> tuple[dict[str, Staged], dict[str, EltError]]:
-        """Export and stage what is to be loaded; a plan that only transforms needs no source and no token."""
+        """Export and stage the jobs that load. If the plan has none, neither the source nor a token is needed."""
         if not self.plan.loads:
             self.listener.begin(session.run_id, address(session.connection))
             return {}, {}
@@ -165,7 +165,7 @@ class Run:
         return staged, failed | failed_staging
 
     def _contracts(self, session: Session) -> tuple[dict[str, Contract], dict[str, EltError]]:
-        """The columns that each export must fill, and the jobs for which that cannot be said."""
+        """The columns that each export must fill, and the error of each job whose columns cannot be determined."""
         with BlockerWatch(session.recorder, session.connection.info.backend_pid, every=0.05) as blockers:
             found = read_contracts(
                 session.connection,
@@ -183,7 +183,7 @@ class Run:
     def _publish(
         self, session: Session, staged: Mapping[str, Staged], failed: Mapping[str, EltError]
     ) -> tuple[JobRecord, ...]:
-        """Publish what can be; retry after a pause when somebody's lock was in the way, the last error says whose."""
+        """Publish every group without a failed job. If another session's lock blocks it, pause and try again."""
         if not self.plan.groups_without(failed):
             return self._publish_nothing(session, failed)
         retry, accepted = self.options.lock_retry, self.options.accepted
@@ -203,7 +203,7 @@ class Run:
                         self.stop.pause(pauses.pop(0))
         except CommitInDoubt as error:
             if publisher.outcome is None:
-                raise  # COMMIT is sent once the outcome is known
+                raise  # does not happen: the outcome is set before COMMIT is sent
             return self._after_lost_commit(session, publisher.outcome, error, backend)
         except ConnectionLost as error:
             raise ConnectionLost(f"{error}{NOTHING_PUBLISHED}") from error
@@ -212,7 +212,7 @@ class Run:
         return published.records
 
     def _publish_nothing(self, session: Session, failed: Mapping[str, EltError]) -> tuple[JobRecord, ...]:
-        """Every group has a failed job already."""
+        """Record the end of a run in which every group has a failed job."""
         accepted = self.options.accepted
         records = tuple(record for group in self.plan.groups for record in failure_records(group, failed, accepted))
         self._record_failures(session, records, end="failed")
@@ -222,9 +222,9 @@ class Run:
     def _after_lost_commit(
         self, session: Session, published: Published, lost: CommitInDoubt, backend: int
     ) -> tuple[JobRecord, ...]:
-        """Ask whether COMMIT went through, and go on if it did.
+        """Ask the database whether COMMIT succeeded, and continue the run if it did.
 
-        Raises ConnectionLost where it did not, DatabaseError where nobody answers.
+        Raises ConnectionLost if it did not succeed, DatabaseError if the database cannot be asked.
         """
         try:
             answer = lost_commit.ask(
@@ -239,7 +239,7 @@ class Run:
                 raise ConnectionLost(f"{lost}{NOTHING_PUBLISHED}") from lost
             self.listener.line("the connection was lost while PostgreSQL answered COMMIT; asked again: it is published")
             self._record_failures(session, published.records)
-            if answer.connection is not None:  # None: another run has the lock by now
+            if answer.connection is not None:  # None: another run has taken the lock meanwhile
                 self._tidy(answer.connection, published)
         finally:
             if answer.connection is not None:
@@ -250,9 +250,9 @@ class Run:
     # ---- after ------------------------------------------------------------------------------------------------------
 
     def _record_failures(self, session: Session, records: Sequence[JobRecord], *, end: str | None = None) -> None:
-        """Write down the jobs that were not published, and with `end` how the run ended.
+        """Record the jobs that were not published, and with `end` also how the run ended.
 
-        What was published is recorded already, and stays published.
+        Published jobs were already recorded in the publish transaction.
         """
         failures = [record for record in records if record.status != "published"]
         try:
@@ -264,7 +264,7 @@ class Run:
             self.listener.warn(str(unrecorded))
 
     def _tidy(self, connection: Connection, published: Published) -> None:
-        """Nothing here can undo what was published, so nothing here fails the run."""
+        """Drop staging tables, report notes and waits, vacuum. An error here is only a warning: it cannot undo data."""
         try:
             with translated("tidying up after the run"):
                 sweep_staging(connection)

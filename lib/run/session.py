@@ -1,4 +1,4 @@
-"""What every step of a run works with, from the moment that it holds the run lock."""
+"""What every step of a run needs, once the run lock is taken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lib.postgres.transaction import TransactionSettings
 
 @dataclass(frozen=True)
 class LockRetry:
-    """How a publish waits for locks: seconds a lock, tries, and seconds between two tries."""
+    """How a publish waits for locks: seconds per lock, number of tries, and seconds between two tries."""
 
     lock_timeout: float = 5.0
     tries: int = 5
@@ -31,12 +31,12 @@ class Session:
     run_id: int
     #: holds the run lock and publishes
     connection: Connection
-    #: records failures, and asks who blocks
+    #: records failures, and asks which sessions block the other connection
     recorder: Connection
-    #: what scripts see without naming a schema
+    #: the search_path of scripts
     path: ScriptPath
     run_date: date
 
     def transaction_settings(self, lock_timeout: float) -> TransactionSettings:
-        """lock_timeout in seconds."""
+        """The settings of this run's transactions. lock_timeout is in seconds."""
         return TransactionSettings(lock_timeout, self.run_date, self.path.path)

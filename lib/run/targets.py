@@ -1,4 +1,4 @@
-"""Which tables a run names and writes; locks them before a job writes."""
+"""Finds which tables a run names and writes, and locks those that a job writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lib.transform.references import references
 
 
 def named_in(jobs: Iterable[Job]) -> frozenset[Name]:
-    """What these jobs load, make, and name in their scripts and checks, as (schema, name)."""
+    """What these jobs load or define, and what their scripts and checks name, as (schema, name)."""
     found: set[Name] = set()
     for job in jobs:
         if job.load:
@@ -36,9 +36,10 @@ def written_in(jobs: Iterable[Job]) -> list[Name]:
 
 
 def lock_targets(connection: Connection, job: Job, *, loads: bool) -> None:
-    """Lock the tables that a job writes, in the caller's transaction, so that no trigger comes; look at those it has.
+    """Lock the tables that a job writes, in the caller's transaction, so that no trigger can be added. Then check the
+    triggers that they have.
 
-    A table that people edit and no load overwrites is locked less: an open edit must not hold up the morning.
+    A table that users edit and that no load replaces gets a weaker lock, so that an open edit does not block the run.
     """
     scripts = [references(script.text) for script in job.transform]
     replaced = {(job.load.schema, job.load.name)} if loads and job.load else set()
@@ -54,7 +55,7 @@ def lock_targets(connection: Connection, job: Job, *, loads: bool) -> None:
 
 
 def _lock(connection: Connection, wanted: Collection[Name], mode: str) -> list[str]:
-    """Lock those of the tables that are there, with the tables beneath a view; returns them."""
+    """Lock the tables and views of `wanted` that exist; PostgreSQL also locks the tables of a view. Returns them."""
     rows = query(
         connection,
         "SELECT pg_class.oid::regclass::text FROM unnest(%s::text[], %s::text[]) AS wanted (schema, name)"

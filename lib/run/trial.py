@@ -1,6 +1,6 @@
-"""The columns that each export must fill, before anything is exported.
+"""Finds the columns that each export must fill, before anything is exported.
 
-A bronze script that is not applied yet is tried out in a transaction that is rolled back.
+A bronze script that is not applied yet is run in a transaction that is rolled back, to learn the columns it will make.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lib.postgres.transaction import TransactionSettings, transaction
 from lib.run.definitions import not_applied
 from lib.transform.scripts import run_script
 
-#: seconds; a bronze script that is only tried out must not make readers of its table wait for longer
+#: seconds; a trial must not wait longer for a lock, because readers of the table wait behind it
 TRIAL_LOCK_TIMEOUT = 0.2
 
 
@@ -31,10 +31,11 @@ def read_contracts(
     pause: Callable[[float], None],
     blockers: Callable[[], str],
 ) -> tuple[dict[str, Contract], dict[str, EltError]]:
-    """The contract of each job that loads, and what failed, by job.
+    """The contract of each job that loads, and what failed, both by job.
 
     Bronze scripts that are not applied yet are run, in the order of the jobs, in a transaction that is rolled back.
-    Where a lock is in the way, all is tried again after each of these pauses (seconds); `blockers` says who held it.
+    If a lock blocks it, all of it is tried again after each pause of `retry_pauses` (in seconds, with `pause`).
+    `blockers` says which sessions held the lock.
     """
     pending = not_applied(connection, [script for job in jobs for script in job.of_layer("bronze")])
     trying = [job for job in jobs if any(script in pending for script in job.transform)]
@@ -46,7 +47,7 @@ def read_contracts(
             return contracts | tried, failed | wrong
         except LockTimeout as error:
             if not pauses:
-                blocked = LockTimeout(f"{error}; {blockers() or 'who held it has let go since'}")
+                blocked = LockTimeout(f"{error}; {blockers() or 'the lock has been released meanwhile'}")
                 return contracts, failed | {job.name: blocked for job in trying}
             pause(pauses.pop(0))
     return contracts, failed
@@ -66,7 +67,7 @@ def _read_all(connection: Connection, loads: Sequence[Load]) -> tuple[dict[str, 
 def _try_out(
     connection: Connection, jobs: Sequence[Job], path: ScriptPath
 ) -> tuple[dict[str, Contract], dict[str, EltError]]:
-    """The contracts that the jobs' bronze scripts will make; nothing of it stays. Raises LockTimeout."""
+    """The contracts that the jobs' bronze scripts will make; everything is rolled back. Raises LockTimeout."""
     contracts: dict[str, Contract] = {}
     failed: dict[str, EltError] = {}
     settings = TransactionSettings(TRIAL_LOCK_TIMEOUT, search_path=path.path)

@@ -1,1 +1,1 @@
-"""SQL scripts: reading them, what they may not do, running them, their checks. It knows no run, group or export."""
+"""SQL scripts: splitting them, what they may not contain, running them and checks. Depends on no run or export."""

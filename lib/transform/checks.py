@@ -14,9 +14,10 @@ from lib.postgres.connection import Connection
 from lib.transform.scripts import ScriptResult, located
 from lib.transform.statements import statements
 
-#: rows of a failing check that its message shows
+#: how many rows of a failing check its message shows
 EXAMPLES = 5
-#: for a cursor: all but numbers as PostgreSQL writes them, for Python has no date before the year 1 or after 9999
+#: For a cursor: returns every value except numbers as PostgreSQL's text. Python cannot hold a date before the year 1 or
+#: after 9999.
 AS_TEXT = psycopg2.extensions.new_type(
     tuple(oid for oid in psycopg2.extensions.string_types if oid not in psycopg2.NUMBER.values),
     "AS_TEXT",
@@ -25,9 +26,9 @@ AS_TEXT = psycopg2.extensions.new_type(
 
 
 def run_check(connection: Connection, check: Check) -> ScriptResult:
-    """Run a check, whose last statement returns the rows that break its claim.
+    """Run a check. Its last statement returns the rows that break its rule.
 
-    Raises CheckFailed with the first of them where the check's failure is an error.
+    Raises CheckFailed with the first of these rows if the check has on_failure "error", ScriptError if it cannot run.
     """
     began = time.monotonic()
     with connection.cursor() as cursor:
@@ -37,7 +38,7 @@ def run_check(connection: Connection, check: Check) -> ScriptResult:
                 cursor.execute(statement.text)
         if cursor.description is None:
             where = f"{check.script.path}:{statement.line}"
-            raise ScriptError(f"{where}: the last statement returns no rows: a check ends in a SELECT")
+            raise ScriptError(f"{where}: the last statement returns no result: a check must end with a SELECT")
         columns = [column.name for column in cursor.description]
         examples, count = cursor.fetchmany(EXAMPLES), cursor.rowcount
     if count and check.on_failure == "error":
@@ -46,7 +47,7 @@ def run_check(connection: Connection, check: Check) -> ScriptResult:
 
 
 def broken_claim(count: int, columns: Sequence[str] = (), examples: Sequence[tuple[Any, ...]] = ()) -> str:
-    """That a check failed: for how many rows, and the first of them."""
+    """The message of a failed check: the number of rows and the first of them."""
     lines = [
         "  ".join(f"{name}={_shown(value)}" for name, value in zip(columns, row, strict=True))[:300] for row in examples
     ]

@@ -1,4 +1,4 @@
-"""Which tables, views and functions a SQL script names, publishes and changes; found by reading, not by running."""
+"""Finds which tables, views and functions a SQL script names, publishes and changes, without running it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from lib.transform.statements import without_comments
 
 @dataclass(frozen=True)
 class References:
-    """What a script names as schema.name, in string literals and bodies of functions too, but not in comments."""
+    """What a script names as schema.name. Includes string literals and bodies of functions, but not comments."""
 
-    #: in the layers, as (schema, name): relations, functions, types, operators
+    #: relations, functions, types and operators in bronze, silver and gold, as (schema, name)
     all: frozenset[tuple[str, str]]
-    #: tables that elt.publish_rows or elt.publish_history are given
+    #: tables that are passed to elt.publish_rows or elt.publish_history
     published: frozenset[tuple[str, str]]
-    #: what an INSERT, UPDATE, DELETE, MERGE or COPY of the script writes itself, in any schema
+    #: tables that an INSERT, UPDATE, DELETE, MERGE or COPY of the script names as its target, in any schema
     changed: frozenset[tuple[str, str]]
 
 
 @cache
 def references(text: str) -> References:
-    """What a script refers to."""
+    """Find the references in the text of a script."""
     all_names: set[tuple[str, str]] = set()
     published: set[tuple[str, str]] = set()
     changed: set[tuple[str, str]] = set()
-    before = ("", "")  # the last two words that are no part of a name
-    first = ""  # word of the statement
-    pending = ""  # a word that is a schema if a dot follows
+    before = ("", "")  # the last two words that do not belong to a name
+    first = ""  # the first word of the statement
+    pending = ""  # the last word; it is a schema if a dot follows
     schema = operator = ""
     publishes = False
     for kind, token in without_comments(text):
@@ -67,7 +67,7 @@ def references(text: str) -> References:
 
 
 def _inner(kind: str, token: str) -> str:
-    """What stands between the quotes of a string."""
+    """The text between the quotes of a string."""
     if kind == "dollar":
         begin = token.index("$", 1) + 1
         return token[begin:-begin]
@@ -78,5 +78,5 @@ def _inner(kind: str, token: str) -> str:
 
 
 def _unquoted(kind: str, token: str) -> str:
-    """A word or a quoted name as PostgreSQL keeps it; nothing for any other token."""
+    """A word or a quoted name as PostgreSQL stores it; an empty text for any other token."""
     return token.lower() if kind == "word" else token[1:-1].replace('""', '"') if kind == "name" else ""

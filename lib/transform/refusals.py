@@ -1,4 +1,4 @@
-"""What a SQL script may not contain, found by reading before anything runs."""
+"""Finds what a SQL script may not contain, before anything runs."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ REFUSED = {
     ("set",): "a setting",
     ("reset",): "a setting",
     ("discard",): "a setting",
-    ("vacuum",): "a command that no transaction may hold",
+    ("vacuum",): "a command that cannot run in a transaction",
     ("truncate",): "a TRUNCATE",
 }
 
 
 WHY = {
     "transaction control": "the whole run is one transaction, so that readers see all of it or nothing: leave it out",
-    "a setting": "it would outlive the script: every script begins with the same settings, name schemas instead",
-    "a command that no transaction may hold": "the run vacuums what it wrote, after the commit: leave it out",
+    "a setting": "it would outlast the script, and every script begins with the same settings: name schemas instead",
+    "a command that cannot run in a transaction": "the run vacuums what it wrote, after the commit: leave it out",
     "a TRUNCATE": "readers would see an empty table or wait: use elt.publish_rows, or DELETE",
 }
 
 
 def refusals(script: Script) -> list[str]:
-    """What a script must not contain, each as `file:line: ..`; found by reading, before anything runs."""
+    """A message `file:line: ..` for each thing in the script that is not allowed."""
     found = []
     for kind, token, position in tokens(script.text) if "\\" in script.text else ():
         if kind == "meta":
@@ -42,13 +42,13 @@ def refusals(script: Script) -> list[str]:
             found.append((script.text.count("\n", 0, position) + 1, text))
     if "\0" in script.text:
         line = script.text.count("\n", 0, script.text.index("\0")) + 1
-        found.append((line, "a NUL byte, where PostgreSQL would stop reading: remove it"))
+        found.append((line, "a NUL byte: PostgreSQL would stop reading there; remove it"))
     parts = statements(script.text)
     found += [(part.line, text) for part in parts for text in _refusals_of(part)]
     if script.layer == "gold" and parts:
         found += _refusals_of_gold(script, parts)
     if not parts:
-        found.append((1, "no statement in it"))
+        found.append((1, "the script has no statement"))
     return [f"{script.path}:{line}: {text}" for line, text in sorted(found)]
 
 
@@ -58,9 +58,9 @@ def _refusals_of(statement: Statement) -> Iterator[str]:
     if kind and not (words[:1] == ("truncate",) and "pg_temp" in words):
         yield f"{' '.join(words[:2]).upper()} is {kind}; {WHY[kind]}"
     if words[:1] == ("copy",) and "stdin" in words:
-        yield "COPY .. FROM STDIN has no rows to read here: use INSERT .. VALUES"
+        yield "COPY .. FROM STDIN gets no input here: use INSERT .. VALUES"
     if words[:1] == ("copy",) and "stdout" in words:
-        yield "COPY .. TO STDOUT has nobody to write to: leave it out"
+        yield "COPY .. TO STDOUT has no output here: leave it out"
     if "concurrently" in words[:4] and words[0] != "refresh":
         yield "CONCURRENTLY cannot run in a transaction: do it once, in psql"
     if words[:1] == ("create",) and ("on", "commit", "drop") in zip(words, words[1:], words[2:], strict=False):
@@ -70,12 +70,12 @@ def _refusals_of(statement: Statement) -> Iterator[str]:
         )
 
 
-#: words between CREATE and the kind of thing that it makes
+#: words that may stand between CREATE and the kind of object, such as OR REPLACE
 _BEFORE_KIND = {"or", "replace", "global", "local", "temp", "temporary", "unlogged", "recursive", "foreign"}
 
 
 def _refusals_of_gold(script: Script, parts: Sequence[Statement]) -> list[tuple[int, str]]:
-    """A gold script makes the view of its own name and nothing else.
+    """Mistakes in a gold script. It may only make the view that its file is named after.
 
     A table there would be filled once and never again, because a definition runs only when its text changed.
     """
@@ -99,12 +99,12 @@ def _refusals_of_gold(script: Script, parts: Sequence[Statement]) -> list[tuple[
             made = "MATERIALIZED VIEW" if kind == "materialized" else kind.upper()
             found.append((part.line, f"makes a {made}, but a gold script makes one view: {instead}"))
     if views == 0 and not found:
-        found.append((1, f"makes no view {script.relation}, which its name promises"))
+        found.append((1, f"does not make the view {script.relation} that the file is named after"))
     return found
 
 
 def made_by(statement: Statement) -> str:
-    """The name that CREATE VIEW gives, with its schema, without quotes that it does not need."""
+    """The name of the view that CREATE VIEW makes, with its schema and without quotes."""
     words: list[str] = []
     for kind, token, _ in tokens(statement.text):
         if kind in ("word", "name") or token.startswith("."):

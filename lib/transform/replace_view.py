@@ -1,4 +1,4 @@
-"""For a gold view that PostgreSQL cannot replace in place: its dependants, and the commands to type."""
+"""Help for a gold view that PostgreSQL cannot replace in place: the views that read it, and the commands to type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lib.postgres.connection import Connection, query
 from lib.transform.statements import tokens
 from lib.transform.view_properties import properties_of
 
-#: a view and all views that read it, those first that nobody reads
+#: a view and all views that read it, in the order in which they can be dropped: dependants first
 DEPENDANTS = """
     WITH RECURSIVE
 
@@ -34,7 +34,7 @@ DEPENDANTS = """
     GROUP BY pg_class.oid
     ORDER BY max(readers.depth) DESC, name
 """
-#: what else keeps these views from being dropped: a function that returns their rows, a column of their type
+#: other objects that prevent dropping these views: functions that return their rows, columns of their row type
 HINDRANCES = """
     SELECT DISTINCT object.type || ' ' || object.identity
     FROM pg_class
@@ -51,9 +51,9 @@ HINDRANCES = """
 
 
 def replacement_help(connection: Connection, script: Script, error: ScriptError) -> str:
-    """For a view that PostgreSQL cannot replace in place: its dependants, and the commands to type.
+    """Text to add to the error if PostgreSQL cannot replace a gold view in place: who reads it, and what to type.
 
-    Empty for any other failure (PostgreSQL: CREATE VIEW, "Notes"; SQLSTATE 42P16).
+    Empty for any other error (PostgreSQL: CREATE VIEW, "Notes"; SQLSTATE 42P16).
     """
     cause = error.__cause__
     if not isinstance(cause, psycopg2.errors.InvalidTableDefinition) or script.layer != "gold":
@@ -68,25 +68,25 @@ def replacement_help(connection: Connection, script: Script, error: ScriptError)
         commands.append(f"CREATE {kind} {name} AS{_indented(definition)}")
         commands += map(_indented, properties_of(connection, name).values())
     lines = [
-        f"PostgreSQL replaces a view in place only where columns are added at its end. {view[0]} is read by"
+        f"PostgreSQL replaces a view in place only if columns are added at its end. {view[0]} is read by"
         f" {', '.join(name for name, *_ in others) or 'no other view'}.",
-        f"A column that only changes its name, in psql: ALTER VIEW {view[0]} RENAME COLUMN old TO new; then run again.",
+        f"If a column only changes its name, type in psql: ALTER VIEW {view[0]} RENAME COLUMN old TO new;"
+        " then run again.",
     ]
     if hindrances:
         lines.append(
-            f"These use its row type, and the commands below cannot carry them: {', '.join(hindrances)}."
+            f"These use the view's row type, and the commands below do not restore them: {', '.join(hindrances)}."
             " Drop them first, and create them again afterwards."
         )
     lines += [
-        "Anything else: type all of this in psql, then run again.",
+        "For any other change: type all of this in psql, then run again.",
         *(f"    {command}" for command in ("BEGIN;", *commands, "COMMIT;")),
     ]
     return "".join(f"\n    {line}" for line in lines)
 
 
 def _own_properties(connection: Connection, script: Script, name: str) -> list[str]:
-    """What the view has beyond its script. A grant on a column that it lost, or a comment that the script sets, is left
-    out."""
+    """Statements that restore the properties of the present view. Comments are left out if the script sets comments."""
     text = script.text.lower()
     return [
         _indented(statement)

@@ -15,25 +15,26 @@ from lib.postgres.connection import Connection
 from lib.postgres.driver_errors import translate
 from lib.transform.statements import Statement, statements
 
-#: columns of elt.publish_rows' answer, by which it is known
+#: a result with exactly these columns comes from elt.publish_rows
 ROW_COUNTS = ["inserted", "updated", "deleted", "unchanged"]
 
 
 @dataclass(frozen=True)
 class ScriptResult:
-    """What a script did: seconds, and the rows that elt.publish_rows inserted, updated, deleted, left alone."""
+    """What a script did, and how long it took."""
 
     path: str
     seconds: float
+    #: rows that elt.publish_rows inserted, updated, deleted and left unchanged; None if the script did not call it
     row_counts: tuple[int, int, int, int] | None = None
-    #: for a check: rows that break its claim
+    #: for a check: number of rows that break its rule
     broken_by: int | None = None
     #: for a silver script: rows that it inserted, updated or deleted in any table
     changed_rows: int | None = None
 
     @property
     def is_uneventful(self) -> bool:
-        """Whether a check passed, or a script changed nothing."""
+        """Whether a check passed, or a script changed no rows."""
         return self.broken_by == 0 or self.changed_rows == 0
 
 
@@ -47,9 +48,9 @@ def run_script(connection: Connection, script: Script) -> ScriptResult:
     with connection.cursor() as cursor:
         for statement in statements(script.text):
             with located(script, statement):
-                cursor.execute(statement.text)  # without arguments, so that % is only a character
+                cursor.execute(statement.text)  # without arguments, so that psycopg2 does not interpret %
             if cursor.description and [column.name for column in cursor.description] == ROW_COUNTS:
-                # a WHERE may have left no row of it
+                # no row if the script filters the result with a WHERE
                 counts = cursor.fetchone() or (0, 0, 0, 0)
                 inserted, updated, deleted, unchanged = map(sum, zip(row_counts or (0, 0, 0, 0), counts, strict=True))
                 row_counts = inserted, updated, deleted, unchanged
@@ -58,7 +59,7 @@ def run_script(connection: Connection, script: Script) -> ScriptResult:
 
 @contextmanager
 def located(script: Script, statement: Statement) -> Iterator[None]:
-    """Let an error of this statement say in which file and line it is. Raises ScriptError."""
+    """Raise an error of this statement as ScriptError with its file and line."""
     try:
         yield
     except psycopg2.Error as error:

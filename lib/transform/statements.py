@@ -1,4 +1,4 @@
-"""A SQL script split into its statements, so that an error names file and line."""
+"""Splits a SQL script into its statements, so that an error can name file and line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement of a script, without its semicolon; `line` is where its first word stands."""
+    """One statement of a script, without its semicolon. `line` is the line of its first word, counted from 1."""
 
     text: str
     line: int
@@ -18,8 +18,8 @@ class Statement:
     words: tuple[str, ...] = field(default=(), compare=False)
 
 
-# PostgreSQL: "Lexical Structure"; every character beyond ASCII may be part of a name. Classes say what is not in them,
-# which compiles twenty times faster. What never ends, ends with the file.
+# PostgreSQL: "Lexical Structure". Every non-ASCII character may be part of a name. The character classes are negated,
+# because the pattern then compiles twenty times faster. A string or comment without an end extends to the end of file.
 _LETTER = r"[^\x00-@\[-^`{-\x7f]"
 _LETTER_OR_DIGIT = r"[^\x00-/:-@\[-^`{-\x7f]"
 TOKEN = re.compile(
@@ -45,7 +45,7 @@ COMMENT_MARK = re.compile(r"/\*|\*/")
 def tokens(text: str) -> Iterator[tuple[str, str, int]]:
     """Kind, text and position of each token; block comments nest."""
     position = 0
-    # the last alternative takes any character, so there is a match until the text ends
+    # the last alternative matches any character, so the loop ends only at the end of the text
     while found := TOKEN.match(text, position):
         kind = found.lastgroup or ""
         end = found.end() if kind != "block" else _end_of_comment(text, position)
@@ -54,7 +54,7 @@ def tokens(text: str) -> Iterator[tuple[str, str, int]]:
 
 
 def without_comments(text: str) -> Iterator[tuple[str, str]]:
-    """Kind and text of each token that means something to PostgreSQL."""
+    """Kind and text of each token, without comments and white space."""
     return ((kind, token) for kind, token, _ in tokens(text) if kind not in ("space", "comment", "block"))
 
 
@@ -69,7 +69,7 @@ def _end_of_comment(text: str, start: int) -> int:
 
 @cache
 def statements(text: str) -> tuple[Statement, ...]:
-    """The statements of a script, split as psql splits them: at a semicolon outside parentheses and routine bodies."""
+    """The statements of a script, split like in psql: at each semicolon outside parentheses and routine bodies."""
     found: list[Statement] = []
     start: int | None = None
     words: list[str] = []
@@ -101,5 +101,5 @@ def _makes_routine(words: list[str]) -> bool:
 
 
 def _nesting(word: str, depth: int) -> int:
-    """How a word changes the depth in a body of BEGIN ATOMIC .. END, where CASE has an END too."""
+    """How a word changes the nesting depth in a body BEGIN ATOMIC .. END. CASE counts, because it has an END too."""
     return {"begin": 1, "case": 1 if depth else 0, "end": -1}.get(word, 0)

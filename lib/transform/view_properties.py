@@ -1,7 +1,8 @@
-"""What belongs to a view besides its query: options, owner, grants, comments, defaults; indexes of a materialized view.
+"""The properties of a view besides its query: options, owner, grants, comments, defaults, and the indexes of a
+materialized view.
 
-CREATE OR REPLACE VIEW resets the options, so they are set again: a definition never lets a reader see more than before.
-DROP VIEW loses all of it, so the commands that are printed for a person bring it back.
+CREATE OR REPLACE VIEW resets the options, so they are set again: readers must not see more than before.
+DROP VIEW loses all properties, so the commands that are printed for the user restore them.
 PostgreSQL: CREATE VIEW, "Notes"; ALTER VIEW.
 """
 
@@ -13,7 +14,7 @@ from psycopg2 import sql
 
 from lib.postgres.connection import Connection, execute, query
 
-#: of one view: what each property is called, and the statement that sets it
+#: the properties of one view: name, and the statement that sets it
 PROPERTIES = """
     WITH
 
@@ -100,12 +101,12 @@ PROPERTIES = """
 
 
 def properties_of(connection: Connection, relation: str) -> dict[str, str]:
-    """Each property of a view, with the statement that sets it; relation: a name as SQL writes it."""
+    """The statement that sets each property of a view, by the property's name. relation: the view as in SQL."""
     return dict(query(connection, PROPERTIES, {"relation": relation}))
 
 
 def read_options(connection: Connection, relation: str) -> list[str]:
-    """Options of a view as PostgreSQL keeps them, such as security_invoker=true; none where there is no view."""
+    """The options of a view as PostgreSQL stores them, such as security_invoker=true; [] if there is no such view."""
     return [
         option
         for (option,) in query(
@@ -117,7 +118,7 @@ def read_options(connection: Connection, relation: str) -> list[str]:
 
 
 def restore_options(connection: Connection, relation: str, before: Sequence[str]) -> None:
-    """Set the options again that a new definition reset; one that it names itself stays as it says.
+    """Set options again that a new definition has reset. An option that the definition sets itself is not changed.
 
     PostgreSQL: CREATE OR REPLACE VIEW without WITH resets security_invoker, security_barrier and check_option.
     """

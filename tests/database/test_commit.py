@@ -69,7 +69,8 @@ def test_where_nobody_answers_the_outcome_is_unknown_and_the_message_says_how_to
         result = monday.run(doubt_seconds=0.0)
     assert result.exit_code == 1
     assert "nobody knows whether this run was published" in monday.output
-    printed = re.search("Look: (SELECT .*;) a row for each job that was published. No row: nothing", monday.output)
+    found = "To find out: (SELECT .*;) returns a row for each job that was published. No row: nothing"
+    printed = re.search(found, monday.output)
     assert printed and f"run_id = {result.run_id} " in printed[1]
     assert sorted(job for (job,) in monday.database.sql(printed[1])) == published
     assert "still there" not in monday.output
@@ -153,7 +154,8 @@ def test_a_stop_while_asking_says_how_to_look(monday: Project) -> None:
         monday.connect_args = proxy.connect_args
         result = monday.run(stop=stop)
     assert result.exit_code == 130
-    assert "warning: stopped before PostgreSQL said whether this run was published.\n    Look: SELECT" in monday.output
+    warning = "warning: stopped before PostgreSQL said whether this run was published.\n    To find out: SELECT"
+    assert warning in monday.output
     assert newest_run(monday) == ("done", None)
 
 
@@ -189,7 +191,7 @@ def test_a_row_that_somebody_changed_while_the_run_ran_is_not_published_over(mon
     changing = "UPDATE elt.runs SET status = 'lost' WHERE run_id = 2"
     monday.keboola.faults.add(Fault("slice", do=lambda: monday.database.sql(changing)))
     assert monday.run().exit_code == 1
-    assert "somebody changed row 2 of elt.runs while it ran: nothing was published" in monday.last_line
+    assert "row 2 of elt.runs was changed from outside during the run: nothing was published" in monday.last_line
     assert monday.day("silver.a") == "monday"
 
 

@@ -36,10 +36,11 @@ def test_a_missing_column_holds_its_group_back_by_name_and_the_others_publish(mo
     assert monday.day("silver.c") == "monday" and monday.day("silver.a") == "tuesday"
     assert "c (in.c-main.c has no column 'v'; did you mean 'value'?" in monday.last_line
     for way_out in (
-        "If it was renamed, rename it in sql_scripts/bronze/c.sql, in what reads it, and in psql:"
+        "If it was renamed, rename it in sql_scripts/bronze/c.sql, in the scripts that read it, and in psql:"
         ' ALTER TABLE bronze.c RENAME COLUMN "v" TO "value";',
         'If it may be missing, add to "load" of job c in elt_jobs.json: "optional_columns": ["v"]',
-        "To load without it once (each number made of it is 0 or unknown): python main.py run --accept c:missing",
+        "To load without it once (each number calculated from it is 0 or unknown):"
+        " python main.py run --accept c:missing",
     ):
         assert way_out in monday.output
     assert not [request for request in monday.keboola.requests if request.path.endswith("c/export-async")][1:]
@@ -259,7 +260,7 @@ def test_a_column_that_a_colleague_adds_meanwhile_is_never_loaded_as_null(projec
     project.put_day("tuesday")
     project.keboola.faults.add(Fault("file", do=lambda: project.database.sql("ALTER TABLE bronze.c ADD w text")))
     assert project.run("c").exit_code == 1
-    assert "bronze.c: its columns were changed while its rows were exported" in project.last_line
+    assert "bronze.c: its columns were changed during the export" in project.last_line
     assert project.day("silver.c") == "monday"
 
 
@@ -294,14 +295,14 @@ def test_an_export_of_no_file_is_no_empty_table_where_the_source_counts_rows(mon
     monday.put("c", [], rows_said=10)
     everything = Accepted(frozenset({("c", guard) for guard in ("count", "empty", "shrink")}))
     assert monday.run("c", accepted=everything).exit_code == 1
-    assert "in.c-main.c: the source counts 10 rows, but its export names no file" in monday.last_line
+    assert "in.c-main.c: the source counts 10 rows, but its export lists no files" in monday.last_line
     assert monday.day("silver.c") == "monday"
 
 
 def test_an_export_of_no_file_is_told_where_the_source_has_no_count(monday: Project) -> None:
     monday.put("c", [], external=True, rows_said=10)
     assert monday.run("c", accepted=Accepted(frozenset({("c", "empty")}))).exit_code == 0
-    assert "the export names no file, and the source has no count: taken as 0 rows" in monday.output
+    assert "the export lists no files, and the source has no row count: taken as 0 rows" in monday.output
     assert monday.rows("silver.c") == []
 
 
@@ -325,5 +326,5 @@ def test_a_slice_of_no_bytes_never_passes_for_no_rows(monday: Project) -> None:
     monday.put("c", [(str(number), "tuesday") for number in range(1, 11)], external=True)
     monday.keboola.faults.add(Fault("slice", "truncate", path="_0_2_0", nth=None))
     assert monday.run("c", stop=Unhurried()).exit_code == 1
-    assert "the object has 0 bytes, and a gzip stream of nothing has 20; gave up after 6 tries" in monday.last_line
+    assert "the object has 0 bytes, but even an empty gzip stream has 20; gave up after 6 tries" in monday.last_line
     assert monday.day("silver.c") == "monday"

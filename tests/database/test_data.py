@@ -205,7 +205,7 @@ def test_a_broken_slice_is_refused_with_slice_and_line(database_on_each: EmptyDa
             copied(database_on_each, 2, True, data)
         lines = str(caught.value).splitlines()
         assert lines[0] == f"in.c-main.t: slice 2 (t_0_1_0.csv.gz), {said}"
-        cause = "holds no NUL byte" if said.endswith(": 0x00") else "these bytes are no UTF-8"
+        cause = "cannot hold a NUL byte" if said.endswith(": 0x00") else "these bytes are not UTF-8"
         assert (cause in lines[-1]) == ("encoding" in said)
         assert database_on_each.sql("SELECT count(*) FROM elt_staging.r1_t") == [(0,)]
 

@@ -235,15 +235,15 @@ def test_a_moved_project_keeps_its_data_and_a_copied_one_leaves_them_alone(place
 
     (place / "project").rename(place / "moved")
     if os.geteuid() == 0:
-        with pytest.raises(DatabaseError, match=r"was made for another place.* Was it moved\? mv ") as refused:
+        with pytest.raises(DatabaseError, match=r"was made for another folder.* If it was moved: mv ") as refused:
             start(place / "moved/postgres")
-        subprocess.run(str(refused.value).partition("Was it moved? ")[2], shell=True, check=True)
+        subprocess.run(str(refused.value).partition("If it was moved: ")[2], shell=True, check=True)
     moved = start(place / "moved/postgres")
     assert query(moved, "SELECT n FROM kept") == 7
 
     subprocess.run(["cp", "-a", place / "moved", place / "copied"], check=True)
     if os.geteuid() == 0:
-        with pytest.raises(DatabaseError, match=r"Was the project copied\? Delete the link"):
+        with pytest.raises(DatabaseError, match=r"If the project was copied: delete the link"):
             start(place / "copied/postgres")
         (place / "copied/postgres/server").unlink()
     copied = start(place / "copied/postgres")

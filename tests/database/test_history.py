@@ -229,7 +229,7 @@ def test_a_run_that_never_ended_is_called_lost_by_the_next_one(installed: Connec
     history.end_run(installed, done, "done")
     third = history.begin_run(installed, ["a"], "pid 2 on host", DAY)
     assert query(installed, "SELECT run_id, status, finished_at IS NULL, error FROM elt.runs ORDER BY run_id") == [
-        (lost, "lost", False, "the process ended without a word"),
+        (lost, "lost", False, "the process ended before it recorded a result"),
         (done, "done", False, None),
         (third, "running", True, None),
     ]

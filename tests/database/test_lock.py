@@ -181,7 +181,7 @@ def test_a_pooler_is_refused(project: Project) -> None:
             "sslmode": "disable",
             "gssencmode": "disable",
         }
-        with pytest.raises(SettingsError, match="a connection pooler .* connect to PostgreSQL itself"):
+        with pytest.raises(SettingsError, match="a pooler in transaction mode.* connect to PostgreSQL itself"):
             Database(project.settings, StopSignal(), through).connect("a run")
 
 

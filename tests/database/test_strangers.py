@@ -145,8 +145,8 @@ def test_a_script_that_fails_for_a_name_in_public_is_told_why_and_the_revoke_hel
     assert "silver/c.sql:4: function twice(integer) does not exist" in loaded.output
     assert "public has 'twice', but scripts do not see it: role" in loaded.output
     assert (
-        "may create in it, and what it makes would run as us. REVOKE CREATE ON SCHEMA public FROM PUBLIC;"
-        in loaded.output
+        "may create functions in it, which would run with the pipeline's rights."
+        " REVOKE CREATE ON SCHEMA public FROM PUBLIC;" in loaded.output
     )
     loaded.database.sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     assert loaded.run("c").exit_code == 0, loaded.output

@@ -327,7 +327,7 @@ def test_a_check_that_warns_only_counts(database: EmptyDatabase) -> None:
 
 
 def test_a_check_that_is_no_select_fails_by_file_and_line(database: EmptyDatabase) -> None:
-    with pytest.raises(ScriptError, match=r"^checks/x\.sql:2: the last statement returns no rows: .* SELECT$"):
+    with pytest.raises(ScriptError, match=r"^checks/x\.sql:2: the last statement returns no result: .* SELECT$"):
         run_check(database.connect(), check("SELECT 1;\nCREATE TABLE public.t (a int);"))
 
 
@@ -411,7 +411,7 @@ def test_what_uses_the_row_type_of_a_view_is_named(project: Project) -> None:
     )
     project.script("gold/both.sql", "CREATE OR REPLACE VIEW gold.both AS SELECT v AS a, id FROM silver.a;")
     assert project.run().exit_code == 1
-    (named,) = re.findall(r"the commands below cannot carry them: (.*)\. Drop them first", project.output)
+    (named,) = re.findall(r"the commands below do not restore them: (.*)\. Drop them first", project.output)
     assert "function app.all_of_them()" in named and 'table column app.kept."row"' in named
 
 

@@ -189,7 +189,8 @@ def own_project(own_server: Server, tmp_path: Path) -> Iterator[Project]:
 def assert_it_failed_clearly(process: ProjectProcess, code: int) -> None:
     assert code == 1, process.output
     assert "Traceback" not in process.output
-    assert "PostgreSQL went away" in process.output or "cannot connect to PostgreSQL" in process.output, process.output
+    causes = "The connection to PostgreSQL was lost", "cannot connect to PostgreSQL"
+    assert any(cause in process.output for cause in causes), process.output
     ended = process.lines[-1].startswith("daily load: stopped: ")
     # libpq has its own message if the server stops while it connects
     assert ended or any(line.startswith("error: ") for line in process.lines), process.output

@@ -294,5 +294,5 @@ def test_the_postgres_user_is_the_one_that_libpq_would_take(tmp_path: Path, bare
     service = Settings(root=tmp_path, postgres=Postgres(service="dwh"))
     assert postgres_password(service, None, bare) is None
     assert postgres_password(service, None, {**bare, "POSTGRES_PASSWORD": "x"}).reveal() == "x"
-    with pytest.raises(CredentialError, match="nobody says which PostgreSQL user it is"):
+    with pytest.raises(CredentialError, match="the PostgreSQL user is not known"):
         set_secret(service, "postgres", "x", environ=bare)

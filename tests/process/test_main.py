@@ -53,7 +53,7 @@ def test_check_finds_every_mistake_at_once(checkout: Checkout) -> None:
     assert found.returncode == 2
     for mistake in (
         "did you mean 'silver/products.sql'?",
-        "no Keboola project is named",
+        "no Keboola project is configured",
         "no Keboola token",
         "no PostgreSQL",
     ):

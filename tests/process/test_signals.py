@@ -102,7 +102,7 @@ def test_a_run_whose_session_with_the_lock_was_ended_publishes_nothing(monday: P
         monday.keboola.faults.release()
         assert process.exit_code() == 1
     assert process.lines[-1].startswith("daily load: stopped: ")
-    assert "PostgreSQL went away" in process.output
+    assert "The connection to PostgreSQL was lost" in process.output
     assert newest_run(monday)[0] == "failed"
     assert_it_is_still_monday(monday)
 
@@ -131,7 +131,7 @@ def assert_it_ends_at_once(process: ProjectProcess, signal_number: int, code: in
 
 
 def assert_it_was_cancelled(project: Project, process: ProjectProcess, words: str) -> None:
-    assert process.lines[-1].startswith(f"daily load: stopped: {words}"), process.output
+    assert process.lines[-1].startswith(f"daily load: {words}"), process.output
     assert newest_run(project) == ("cancelled", words)
     await_no_locks(project)
     assert_it_is_still_monday(project)

@@ -67,8 +67,8 @@ def test_the_nearest_name_is_the_one_that_a_rename_made(missing: str, candidates
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("products", "--accept wants JOB:GUARD, not 'products'; guards:"),
-        (":shrink", "--accept wants JOB:GUARD, not ':shrink'; guards:"),
+        ("products", "--accept needs JOB:GUARD, not 'products'; guards:"),
+        (":shrink", "--accept needs JOB:GUARD, not ':shrink'; guards:"),
         ("products:shrnk", "not 'products:shrnk'; did you mean 'shrink'?"),
     ],
 )
@@ -81,7 +81,7 @@ def test_what_cannot_be_accepted_is_told(text: str, said: str) -> None:
 def test_a_job_that_a_run_does_not_load_cannot_be_accepted() -> None:
     accepted = Accepted.parse(["c:shrink"], [], "main.py run")
     accepted.check_jobs(["a", "c"])
-    with pytest.raises(SettingsError, match="--accept names c, which this run does not load: a"):
+    with pytest.raises(SettingsError, match="--accept names c, which this run does not load; it loads a"):
         accepted.check_jobs(["a"])
 
 

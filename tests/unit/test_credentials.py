@@ -59,7 +59,7 @@ def test_a_missing_token_lists_each_place_tried_and_the_command(settings: Settin
         f"  {settings.root}/.elt/secrets/keboola_token: no such file",
         "  keyring ('KEBOOLA', 'keboola'): no backend on this machine",
         "Set it with: python main.py credentials set keboola",
-        "(cron cannot reach a desktop's keyring: let KEBOOLA_TOKEN_FILE in the crontab name a file with the token)",
+        "(cron cannot reach a desktop's keyring: in the crontab, set KEBOOLA_TOKEN_FILE to a file with the token)",
     ]
 
 
@@ -120,7 +120,7 @@ def test_a_token_in_the_environment_that_cannot_be_one_is_refused_unseen(setting
 
 @pytest.mark.parametrize("value", ["two\nlines", "nul\0", "\udcff"])
 def test_a_password_that_cannot_be_one_is_refused(settings: Settings, value: str) -> None:
-    with pytest.raises(CredentialError, match="^POSTGRES_PASSWORD: a password is one line of text"):
+    with pytest.raises(CredentialError, match="^POSTGRES_PASSWORD: a password must be one line of text"):
         postgres_password(settings, "elt", {"POSTGRES_PASSWORD": value})
 
 
@@ -148,9 +148,9 @@ def test_without_a_keyring_a_secret_goes_to_a_file_of_its_owner(settings: Settin
 
 def test_set_says_what_still_wins(settings: Settings, bare: dict[str, str], tmp_path: Path) -> None:
     place = set_secret(settings, "keboola", TOKEN, environ={**bare, "KEBOOLA_TOKEN": "x"})
-    assert place.endswith("; but KEBOOLA_TOKEN is set here and wins")
+    assert place.endswith("; but KEBOOLA_TOKEN is set here and takes precedence")
     place = set_secret(settings, "postgres", "x", environ={**bare, "POSTGRES_PASSWORD_FILE": "x"})
-    assert place.endswith("; but POSTGRES_PASSWORD_FILE is set here and wins")
+    assert place.endswith("; but POSTGRES_PASSWORD_FILE is set here and takes precedence")
 
 
 @pytest.mark.parametrize("name, value", [("keboola", ""), ("keboola", "a b"), ("postgres", ""), ("postgres", "a\nb")])
@@ -168,5 +168,5 @@ def test_a_folder_that_cannot_be_written_is_named(settings: Settings, bare: dict
 
 
 def test_an_unknown_name_is_refused(settings: Settings, bare: dict[str, str]) -> None:
-    with pytest.raises(CredentialError, match="no secret is named 'aws': keboola and postgres are"):
+    with pytest.raises(CredentialError, match="no secret is named 'aws'; there are keboola and postgres"):
         show_secret(settings, "aws", environ=bare)

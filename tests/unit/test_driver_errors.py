@@ -14,4 +14,6 @@ def test_a_lost_connection_is_known_by_whatever_error_the_driver_reports(kind: t
     """Otherwise it would count as an error of one script and its job."""
     found = translate(kind("server closed the connection unexpectedly"), "silver/a.sql:1", ScriptError)
     assert isinstance(found, ConnectionLost)
-    assert str(found).startswith("silver/a.sql:1: server closed the connection unexpectedly\n    PostgreSQL went away;")
+    assert str(found).startswith(
+        "silver/a.sql:1: server closed the connection unexpectedly\n    The connection to PostgreSQL was lost;"
+    )

@@ -69,7 +69,7 @@ FATAL = [
     (Fault("slice", "status", status=403, nth=None), r"slice 1 \(\S+\): the store refuses the object .HTTP 403"),
     (Fault("slice", "status", status=503, nth=None), r"slice 1 \(\S+\): HTTP 503.*; gave up after 6 tries"),
     (Fault("slice", "cut", at=0, nth=None), "the connection was cut after 0 of .* gave up after 6 tries"),
-    (Fault("slice", "stall", at=0.5, nth=None), "nothing came for 0.2 s after .* gave up after 6 tries"),
+    (Fault("slice", "stall", at=0.5, nth=None), "no data came for 0.2 s after .* gave up after 6 tries"),
     (Fault("slice", "truncate", at=0.5), "the gzip data end early"),
     (Fault("slice", "truncate", at=-1), "the gzip data end early"),
     (Fault("slice", "corrupt", at=0.5), "the gzip data are damaged"),
@@ -288,7 +288,7 @@ def test_a_manifest_that_lists_itself_and_carries_no_mandatory_is_read(shop: Keb
 
 def test_a_manifest_that_names_an_object_twice_is_refused(shop: KeboolaServer, time: Time) -> None:
     told(shop, "manifest", entries=entries(shop)[:1] * 2)
-    with pytest.raises(ExtractError, match=r"in.c-shop.orders \(job \d+\): the manifest names an object twice"):
+    with pytest.raises(ExtractError, match=r"in.c-shop.orders \(job \d+\): the manifest lists an object twice"):
         export(extractor_of(shop, time))
 
 

@@ -104,7 +104,7 @@ def test_a_host_that_does_not_exist_is_named_by_its_cause(sender: Sender) -> Non
 
 def test_a_silent_server_is_given_up_after_the_timeout(sender: Sender, server: ScriptedServer) -> None:
     server.script = [{"length": 10, "body": b"", "stall": True}] * 2
-    with pytest.raises(ExtractError, match="nothing came for 0.25 s; gave up after 2 tries"):
+    with pytest.raises(ExtractError, match="no data came for 0.25 s; gave up after 2 tries"):
         sender.http.send(Call("table x", server.url, tries=2))
 
 

@@ -193,8 +193,8 @@ def test_a_replaced_object_is_noticed_where_the_store_ignores_if_match(store: Sc
     "content_range, message",
     [
         (f"bytes 1000-{len(GZIP) + 4}/{len(GZIP) + 5}", "replaced while it was read"),
-        (f"bytes 0-{len(GZIP) - 1}/{len(GZIP)}", "another range than was asked for"),
-        ("", "another range than was asked for"),
+        (f"bytes 0-{len(GZIP) - 1}/{len(GZIP)}", "another byte range than was requested"),
+        ("", "another byte range than was requested"),
     ],
     ids=["other size", "other start", "none"],
 )

@@ -233,11 +233,11 @@ WRONG_SHAPES = {
     "transform as text": (only(transform="gold/both.sql"), "transform must be a list, [...], not text"),
     "transform of objects": (
         only(transform=[{}]),
-        "transform wants the path of a script, such as gold/name.sql, not an",
+        "transform must list paths of scripts, such as gold/name.sql, not an",
     ),
-    "a script with on_failure": (only(transform=[{"script": "gold/both.sql"}]), "transform wants the path of a script"),
+    "a script with on_failure": (only(transform=[{"script": "gold/both.sql"}]), "transform must list paths of scripts"),
     "checks as an object": (only(checks={"script": "checks/same.sql"}), "checks must be a list, [...], not an object"),
-    "a check without script": (only(checks=[{"on_failure": "warn"}]), "checks wants the path of a script"),
+    "a check without script": (only(checks=[{"on_failure": "warn"}]), "checks must list paths of scripts"),
     "an unknown on_failure": (
         only(checks=[{"script": "checks/same.sql", "on_failure": "warning"}]),
         "on_failure must be \"error\" or \"warn\", not 'warning'; did you mean 'warn'?",
@@ -254,7 +254,7 @@ WRONG_SHAPES = {
         {**chain("b"), "a": {**loading("a"), "depends_on": "b"}},
         "depends_on must be a list, [...]",
     ),
-    "depends_on of numbers": ({"a": {**loading("a"), "depends_on": [1]}}, "depends_on wants names of jobs, not 1"),
+    "depends_on of numbers": ({"a": {**loading("a"), "depends_on": [1]}}, "depends_on must list names of jobs, not 1"),
     "a dependency named twice": ({**chain("b", "a:b b")}, "depends_on names 'b' twice"),
     "a script named twice": (only(transform=["gold/both.sql", "gold/both.sql"]), "'gold/both.sql' is named twice"),
     "a check named twice": (only(checks=["checks/same.sql", "checks/same.sql"]), "'checks/same.sql' is named twice"),
@@ -338,7 +338,7 @@ def test_a_wrong_shape_is_refused_by_the_reader_and_by_the_schema(folder: Folder
         ),
         (
             {"a": loading("a"), "b": {"transform": ["bronze/b.sql"]}},
-            "'bronze/b.sql' shapes a table that this job does not",
+            "'bronze/b.sql' defines a table that this job does not",
         ),
         (
             {"a": {**loading("a"), "transform": ["bronze/a.sql", "bronze/b.sql"]}},
@@ -354,13 +354,13 @@ def test_a_wrong_shape_is_refused_by_the_reader_and_by_the_schema(folder: Folder
         ),
         (
             {"a": {**loading("a"), "depends_on": ["bb"]}, "b": loading("b")},
-            "depends_on names no job: 'bb'; did you mean 'b'?",
+            "depends_on names an unknown job: 'bb'; did you mean 'b'?",
         ),
         ({"a\n": loading("a")}, "job a\\n: a job's name must be"),
         ({"a": {**loading("a"), "extract": {"keboola_table": "in.c-m.a\n"}}}, "not 'in.c-m.a\\n'"),
         ({"a": loading("a", table="bronze.a\n")}, "not 'bronze.a\\n'"),
-        (chain("a:a"), "elt_jobs.json:2: depends_on runs in a circle: a -> a"),
-        (chain("x", "a:b x", "b:c", "c:a"), "depends_on runs in a circle: a -> b -> c -> a"),
+        (chain("a:a"), "elt_jobs.json:2: depends_on has a cycle: a -> a"),
+        (chain("x", "a:b x", "b:c", "c:a"), "depends_on has a cycle: a -> b -> c -> a"),
     ],
 )
 def test_what_only_the_reader_can_see_is_refused_too(folder: Folder, registry: dict[str, object], message: str) -> None:
@@ -370,8 +370,8 @@ def test_what_only_the_reader_can_see_is_refused_too(folder: Folder, registry: d
 def test_what_waits_for_a_circle_is_not_blamed_and_each_circle_is_named(folder: Folder) -> None:
     text = folder.refusal(chain("waits:a", "a:b", "b:a", "c:d", "d:c", "free"))
     assert text.splitlines() == [
-        "elt_jobs.json:10: depends_on runs in a circle: a -> b -> a",
-        "elt_jobs.json:26: depends_on runs in a circle: c -> d -> c",
+        "elt_jobs.json:10: depends_on has a cycle: a -> b -> a",
+        "elt_jobs.json:26: depends_on has a cycle: c -> d -> c",
     ]
 
 
@@ -398,9 +398,9 @@ def test_all_mistakes_come_at_once_each_on_its_own_line(folder: Folder) -> None:
     places = [int(re.match(r"elt_jobs\.json:(\d+): ", line)[1]) for line in lines]
     assert places == [4, 5, 7, 8, 12, 14, 16, 16, 17]
     assert lines[-3:] == [
-        "elt_jobs.json:16: job b: key 'transform' stands here twice (first on line 16)",
+        "elt_jobs.json:16: job b: key 'transform' appears twice (first on line 16)",
         "elt_jobs.json:16: job b: 'silver/a.sql' is run by job a already (line 11)",
-        "elt_jobs.json:17: job 'a' stands here twice (first on line 2)",
+        "elt_jobs.json:17: job 'a' appears twice (first on line 2)",
     ]
 
 
@@ -408,7 +408,7 @@ def test_equal_keys_are_found_at_every_level(folder: Folder) -> None:
     text = '{"a": {"extract": {"keboola_table": "in.c-m.a",\n"keboola_table": "in.c-m.a"},\n'
     text += '"load": {"table": "bronze.a", "table": 5},'
     text += '"transform": ["bronze/a.sql"], "checks": [{"script": "checks/same.sql",\n"script": "x"}]}}'
-    assert [line.split(" stands")[0] for line in folder.refusal(text).splitlines()] == [
+    assert [line.split(" appears")[0] for line in folder.refusal(text).splitlines()] == [
         "elt_jobs.json:2: job a: key 'keboola_table'",
         "elt_jobs.json:3: job a: key 'table'",
         "elt_jobs.json:4: job a: key 'script'",
@@ -503,7 +503,7 @@ def test_a_missing_registry_and_a_missing_script_folder_say_so(tmp_path: Path) -
             "elt_jobs.json:2:1: not valid JSON: expected a name in double quotes, found a comment",
         ),
         ('{"a": {}} # done', "1:11: not valid JSON: expected the end of the file, found a comment (JSON has none)"),
-        ("{'a': {}}", "found a single quote (JSON wants double quotes)"),
+        ("{'a': {}}", "found a single quote (JSON needs double quotes)"),
         ("{a: {}}", "expected a name in double quotes, found 'a'"),
         ('{"a" {}}', "expected ':' after 'a', found '{'"),
         ('{"a": NaN}', "expected a value, found 'NaN'"),

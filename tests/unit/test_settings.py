@@ -278,7 +278,7 @@ def test_nothing_named_offers_the_lines_to_write_and_the_demo(tmp_path: Path) ->
 
     with pytest.raises(SettingsError) as caught:
         require_keboola(settings)
-    assert "no Keboola project is named" in str(caught.value) and "python main.py demo" in str(caught.value)
+    assert "no Keboola project is configured" in str(caught.value) and "python main.py demo" in str(caught.value)
     lines = "".join(re.findall(r"^    (.*\n)", str(caught.value), re.MULTILINE))
     assert require_keboola(read(tmp_path, lines)) == "https://connection.keboola.com"
 

@@ -164,7 +164,7 @@ def test_a_detail_that_lacks_something_is_refused_by_provider(provider: str) -> 
 
 
 def test_an_unknown_provider_is_named() -> None:
-    with pytest.raises(ExtractError, match="lies at 'ftp'; only aws, azure, gcp are known"):
+    with pytest.raises(ExtractError, match="is stored at 'ftp'; only aws, azure, gcp are known"):
         locate({"provider": "ftp"}, NOW, {}, "export of x")
 
 

@@ -1,1 +1,1 @@
-"""A PostgreSQL that runs from a Python package: its programs, its folder, its start and stop. It knows no database."""
+"""A PostgreSQL server from a Python package: its programs, its folder, start and stop. Opens no database session."""

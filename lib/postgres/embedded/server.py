@@ -1,9 +1,9 @@
-"""PostgreSQL from a package: for the demo, for the tests and for who writes `embedded = true`.
+"""Starts and stops a PostgreSQL from a package, for the demo, the tests and `embedded = true`.
 
-The server accepts connections on a socket that only its account and root can reach, never from the network. It
-outlives the process that started it, any number of processes share it, and it ends when it is told to. No account is
-created, no permission changed outside the server's folder (folder.py), and no process ended but the postmaster
-of the folder's own data.
+The server accepts connections only on a socket that its account and root can reach, never from the network. It keeps
+running after the process that started it, is shared by any number of processes, and runs until it is stopped.
+This module creates no account, changes no permission outside the server's folder (folder.py), and ends no process
+except the postmaster of the folder's own data.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from lib.postgres.embedded.folder import (
 )
 from lib.postgres.embedded.package import Account, account_for, programs, programs_for
 
-#: protocol message SSLRequest: a postmaster answers it with one byte, in whatever state it is
+#: protocol message SSLRequest: a postmaster answers it with one byte, even while it starts up or shuts down
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 #: seconds; long enough to replay max_wal_size after a crash
 START_SECONDS = 300
 STOP_SECONDS = 120
 
-#: where Linux says how many bytes a container may use: control groups, version 2 and 1
+#: files with a container's memory limit in bytes on Linux: control groups, version 2 and version 1
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-#: those that this process may use, where the system says so
+#: cores that this process may use, or all cores if the system cannot say
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory(limits: Sequence[str] = MEMORY_LIMITS) -> int:
-    """MB that this process may use: those of the machine, or of its container where that has fewer."""
+    """MB of memory that this process may use: the machine's, or its container's limit if that is lower."""
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for limit in limits:
         with suppress(OSError, ValueError):  # no such file, or "max"
@@ -64,30 +64,31 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_checkpoints": "off",
-    # a quarter, as PostgreSQL's chapter "Resource Consumption" advises, and no more than the tables need: what does not
-    # fit the load itself writes to disk, page by page, before it goes on; a million rows, their replacement and staging
-    # take 0.5 GB
+    # A quarter of the memory, as PostgreSQL advises ("Resource Consumption"), but at most 4 GB, which is enough for the
+    # tables. If this is too small, the load must itself write pages to disk before it can go on. A million rows with
+    # their replacement and staging take 0.5 GB.
     "shared_buffers": f"{min(4096, memory() // 4)}MB",
     "maintenance_work_mem": "256MB",
-    # three loads of a million rows write 1.05 GB of WAL, and 1.95 GB with 1GB and 5min; compression saves 3 % more
+    # With these two settings three loads of a million rows write 1.05 GB of WAL. With the defaults (1GB and 5min) they
+    # write 1.95 GB. wal_compression would save only 3 % more.
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
-    # a load waits for its WAL page by page where this is small: with 8MB, replacing a table's rows takes a tenth longer
+    # If this is small, a load waits while its WAL is written: with 8MB, replacing a table's rows takes 10 % longer.
     "wal_buffers": "64MB",
-    # what is still to be written is what COMMIT waits for; at 200ms, replacing a table's rows takes 5 % longer
+    # COMMIT waits until the remaining WAL is written. At 200ms, the default, replacing rows takes 5 % longer.
     "wal_writer_delay": "50ms",
-    # processes beside the one that asked, which works, too: more of them than cores only take turns
+    # Workers in addition to the process that runs the query. More processes than cores would not be faster.
     "max_parallel_workers_per_gather": str(min(2, CORES - 1)),
-    # a container's /dev/shm has 64 MB, too little for one parallel join of a million rows
+    # The default is /dev/shm, which has only 64 MB in a container: too little for one parallel join of a million rows.
     "dynamic_shared_memory_type": "mmap",
 }
-#: the data survive a killed server, not a machine that loses power
+#: faster, for tests; data survive a killed server, but not a power failure of the machine
 NO_FSYNC = {"fsync": "off", "full_page_writes": "off"}
 
 
 @dataclass(frozen=True)
 class Server:
-    """A PostgreSQL whose data live in a folder of ours."""
+    """A PostgreSQL server whose data are in a folder of the project."""
 
     folder: Path
     version: int
@@ -99,10 +100,11 @@ class Server:
     def start(
         cls, folder: Path, version: int = 18, *, fsync: bool = True, settings: Mapping[str, str] | None = None
     ) -> Server:
-        """Make and start the server of this folder, or join the one that runs there, as it was started.
+        """Start the server of this folder; make its data first if there are none.
 
-        Raises SettingsError where the package is not installed, DatabaseError with the last lines of the server's log
-        where PostgreSQL does not start."""
+        If it is running already, it is used as it is, with the settings with which it was started.
+        Raises SettingsError if the package is not installed, and DatabaseError with the last lines of the server's log
+        if PostgreSQL does not start."""
         server = cls(folder.resolve(), version, fsync, dict(settings or {}))
         with _os_errors(server.folder):
             server._ensure_running()
@@ -123,11 +125,11 @@ class Server:
 
     @property
     def pid(self) -> int | None:
-        """The postmaster's process id; None where the server is not running."""
+        """The postmaster's process id, or None if the server is not running."""
         return _postmaster(home_of(self.folder)) if self.running else None
 
     def connect_args(self, dbname: str = "postgres") -> dict[str, str]:
-        """Arguments of psycopg2.connect; they win over PGHOST, PGPORT, PGUSER and PGDATABASE."""
+        """Arguments of psycopg2.connect. They take precedence over PGHOST, PGPORT, PGUSER and PGDATABASE."""
         return {
             "host": str(socket_folder(home_of(self.folder))),
             "port": PORT,
@@ -136,12 +138,12 @@ class Server:
         }
 
     def psql_command(self, dbname: str = "postgres") -> str:
-        """The line to type into a shell for a psql on this server."""
+        """The shell command that opens psql on this server."""
         address = " ".join(f"{name}={value}" for name, value in self.connect_args(dbname).items())
         return f"{shlex.quote(str(self.psql))} {shlex.quote(address)}"
 
     def stop(self) -> None:
-        """Shut down, for all who share the server; whatever they do at the moment is rolled back."""
+        """Shut down the server for all processes that use it. Their open transactions are rolled back."""
         stop_running(self.folder)
 
     def restart(self, mode: str = "fast") -> None:
@@ -160,7 +162,8 @@ class Server:
                     self._start(home, account, alive)
             if time.monotonic() > deadline:
                 raise DatabaseError(
-                    f"the PostgreSQL in {home} neither starts nor ends for {START_SECONDS} s; its log is {self.log}"
+                    f"the PostgreSQL in {home} has neither started nor ended within {START_SECONDS} s;"
+                    f" its log is {self.log}"
                 )
             time.sleep(0.02)
         self._check_version(home)
@@ -171,14 +174,15 @@ class Server:
             self._initdb(bin_folder, home, account, alive)
         self._check_version(home)
         sockets = make_socket_folder(home, account)
-        # nobody is alive, and PostgreSQL would take a stranger who has the old process id by now for itself
+        # We hold the lock, so no server is running. If another program now has the process id in such an old file,
+        # PostgreSQL would think that it is still running and refuse to start.
         for stale in (home / "data" / "postmaster.pid", sockets / f"{SOCKET}.lock"):
             stale.unlink(missing_ok=True)
         changing = {"unix_socket_directories": str(sockets)}
         changing |= {} if self.fsync else NO_FSYNC
         _write_settings(home / "data" / "elt.conf", SETTINGS | changing | dict(self.settings), account)
         size_before = self.log.stat().st_size if self.log.exists() else 0
-        # relative paths, since pg_ctl hands them to a shell
+        # relative paths, because pg_ctl passes them to a shell
         command: list[str | Path] = [bin_folder / "pg_ctl", "--pgdata=data", "--log=log", "--silent", "--wait"]
         try:
             account.run([*command, f"--timeout={START_SECONDS}", "start"], home, keep_open=(alive,))
@@ -187,7 +191,10 @@ class Server:
             raise DatabaseError(f"PostgreSQL did not start; {self.log} ends\n{_tail(said or error.output)}") from error
 
     def _initdb(self, bin_folder: Path, home: Path, account: Account, alive: int) -> None:
-        """Make the data folder under another name: who is killed in the middle leaves litter, no half database."""
+        """Make the data under a temporary name, then rename it. So a kill meanwhile leaves no half-made database.
+
+        Raises DatabaseError with initdb's output.
+        """
         for litter in home.glob("initdb-*"):
             shutil.rmtree(litter)
         new = Path(tempfile.mkdtemp(prefix="initdb-", dir=home))
@@ -205,7 +212,7 @@ class Server:
         if not self.fsync:
             command += ["--no-sync"]
         try:
-            # initdb keeps the lock should we be killed, so that nobody takes for litter what it still writes
+            # initdb inherits the lock: if we are killed, no other process deletes the folder while initdb still writes
             account.run(command, home, keep_open=(alive,))
         except subprocess.CalledProcessError as error:
             shutil.rmtree(new)
@@ -219,13 +226,13 @@ class Server:
         if found != str(self.version):
             raise DatabaseError(
                 f"{self.folder} holds data of PostgreSQL {found}, which {self.version} cannot read:"
-                f" start {found} there,"
-                " or take another folder and bring the data over with pg_dump"
+                f" start version {found} there,"
+                " or use another folder and copy the data with pg_dump"
             )
 
 
 def stop_running(folder: Path) -> bool:
-    """Stop the server of this folder; False where none runs."""
+    """Stop the server of this folder. Returns False if none was running."""
     folder = folder.resolve()
     if not (folder / "server").exists():
         return False
@@ -242,7 +249,7 @@ def remove(folder: Path) -> None:
 
 @contextmanager
 def _os_errors(folder: Path) -> Iterator[None]:
-    """What the system refuses becomes a DatabaseError."""
+    """Turn an OSError into a DatabaseError."""
     try:
         yield
     except OSError as error:
@@ -260,7 +267,7 @@ def _tail(text: str) -> str:
 
 
 def _answers(home: Path) -> bool:
-    """Whether a postmaster is there. One that was killed may hold its socket for a moment, but it answers nothing."""
+    """Whether a postmaster answers on the socket. After a kill the socket may exist for a moment without an answer."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(START_SECONDS)
         try:
@@ -278,7 +285,7 @@ def _postmaster(home: Path) -> int | None:
 
 
 def _ready(home: Path) -> bool:
-    """Whether a server is there and past its start, and not yet on its way out."""
+    """Whether a server is running and accepts connections: it is neither starting up nor shutting down."""
     if not home.exists() or not _answers(home):
         return False
     with suppress(FileNotFoundError):
