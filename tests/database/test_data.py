@@ -116,7 +116,7 @@ def pipe(request: pytest.FixtureRequest, database_on_each: EmptyDatabase) -> Ite
 
 
 # all examples share the fixture: each replaces the rows of the one before
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables())
 @example((False, [("\\.",), ("after",), ('"\n\\.\n"',), ("",)]))
 @example((False, [("",)] * 9))
@@ -125,6 +125,14 @@ def pipe(request: pytest.FixtureRequest, database_on_each: EmptyDatabase) -> Ite
 @example((True, [("\\.",), (None,), ("after",), ("",)]))
 @example((True, [(None, None), ("", ""), (None, ""), ("", None)]))
 def test_whatever_a_table_holds_arrives_unchanged(pipe: Pipe, table: tuple[bool, Rows]) -> None:
+    typed, rows = table
+    assert Counter(pipe.send(rows, typed)) == Counter(rows)
+
+
+@pytest.mark.long
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tables())
+def test_whatever_a_table_holds_arrives_unchanged_many_times(pipe: Pipe, table: tuple[bool, Rows]) -> None:
     typed, rows = table
     assert Counter(pipe.send(rows, typed)) == Counter(rows)
 

@@ -14,7 +14,7 @@ from lib.stop import start_thread
 from tests.support.databases import connected, sql
 from tests.support.project import Project
 
-LOADS = 20
+LOADS = 8
 #: seconds between two reads, to leave CPU for the loads
 BREATH = 0.005
 #: relations that are published together, with the columns that hold the version
@@ -156,6 +156,16 @@ def people_reading(project: Project, role: str) -> Iterator[list[Reader]]:
 
 
 def test_readers_see_one_published_version_whole_and_never_wait_while_loads_run(project: Project, role: str) -> None:
+    read_during(project, role, LOADS)
+
+
+@pytest.mark.long
+def test_readers_see_one_published_version_whole_while_many_loads_run(project: Project, role: str) -> None:
+    read_during(project, role, 10 * LOADS)
+
+
+def read_during(project: Project, role: str, loads: int) -> None:
+    """Readers poll while so many loads run, two of six with a failing group."""
     put_version(project, 1)
     assert project.run().exit_code == 0
     add_what_people_add(project, role)
@@ -163,7 +173,7 @@ def test_readers_see_one_published_version_whole_and_never_wait_while_loads_run(
     together = alone = 1
     published = {("together", 1), ("alone", 1), ("together, alone", (1, 1))}
     with people_reading(project, role) as readers:
-        for version in range(2, LOADS + 2):
+        for version in range(2, loads + 2):
             broken = {2: "check", 5: "script"}.get(version % 6, "")
             put_version(project, version, broken=broken)
             assert project.run().exit_code == (1 if broken else 0), project.output

@@ -69,7 +69,7 @@ def test_one_job_after_keboola_moved_on_is_refused_with_the_command_that_works(m
     before = morning.database.sql(SUMMARY)
     refused = morning.run("elt_run_job.py", "products")
     assert refused.returncode == 1
-    remedy = re.search(r"python (elt_run_job\.py (?:\w+ ?)+)", refused.stdout)
+    remedy = re.search(r"python\S* (main\.py run (?:\w+ ?)+)", refused.stdout)
     assert remedy and morning.database.sql(SUMMARY) == before
     repaired = morning.run(*remedy[1].split())
     assert repaired.returncode == 0, repaired.stdout
