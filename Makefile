@@ -24,10 +24,10 @@ demo: .venv/installed-demo
 	@.venv/bin/python main.py demo
 
 test: .venv/installed-dev
-	@.venv/bin/python -m pytest -n 2 --dist worksteal -m "not long"
+	@.venv/bin/python -m pytest -n 3 --dist worksteal -m "not long"
 
 test-long: .venv/installed-dev
-	@.venv/bin/python -m pytest -n 2 --dist worksteal -m long
+	@.venv/bin/python -m pytest -n 3 --dist worksteal -m long
 
 check: .venv/installed-dev
 	@.venv/bin/python -m black --check .
