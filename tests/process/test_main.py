@@ -207,6 +207,8 @@ def played(server_folders: Path) -> Iterator[Played]:
 
 
 def test_the_demo_plays_its_mornings_beside_a_job_that_it_knows_nothing_of(demo: Checkout) -> None:
+    story = demo.folder / "sandbox/demo.py"
+    story.write_text(story.read_text().replace("DAYS = 30", "DAYS = 4"))  # the other tests play all of it
     registry = demo.folder / "elt_jobs.json"
     jobs = json.loads(registry.read_text())
     jobs["stocktaking"] = jobs.pop("products_inventory_locations")
@@ -228,7 +230,7 @@ def test_the_demo_plays_its_mornings_beside_a_job_that_it_knows_nothing_of(demo:
     assert played.returncode == 1, played.stdout
     assert "2 held back" not in played.stdout and "suppliers" in played.stdout.splitlines()[-1]
     answer = demo.run("main.py", "demo", "psql", "-XAtc", DEMO_DAYS)
-    assert answer.stdout.strip() == "30|29|t", answer.stdout
+    assert answer.stdout.strip() == "4|3|f", answer.stdout
     worth = "SELECT count(*), count(stock_value), sum(stock_value) > 10000 FROM gold.stock_value"
     assert demo.run("main.py", "demo", "psql", "-XAtc", worth).stdout.strip() == "15|15|t"
 
