@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg2
 
 from lib.config.jobs import Script
@@ -86,13 +88,24 @@ def replacement_help(connection: Connection, script: Script, error: ScriptError)
 
 
 def _own_properties(connection: Connection, script: Script, name: str) -> list[str]:
-    """Statements that restore the properties of the present view. Comments are left out if the script sets comments."""
-    text = script.text.lower()
+    """What the view has beyond its script: no comments if the script sets some, and nothing of a column that the script
+    no longer mentions."""
+    statements = properties_of(connection, name)
+    if "comment on" in script.text.lower():
+        statements = {key: text for key, text in statements.items() if not key.startswith("comment")}
     return [
-        _indented(statement)
-        for property_name, statement in properties_of(connection, name).items()
-        if not (property_name.startswith("comment") and "comment on" in text)
+        _indented(text)
+        for key, text in statements.items()
+        if not (column := _column_of(key)) or re.search(rf"\b{re.escape(column)}\b", script.text)
     ]
+
+
+def _column_of(key: str) -> str:
+    """The column of a property such as `grant id 16384 f`, without its quotes; empty: it is about the whole view."""
+    kind, _, rest = key.partition(" ")
+    if kind == "grant":
+        rest = rest.rsplit(" ", 2)[0]
+    return rest.strip().strip('"') if kind in ("grant", "default", "comment") else ""
 
 
 def _indented(sql: str) -> str:

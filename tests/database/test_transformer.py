@@ -363,7 +363,7 @@ def test_the_commands_for_a_view_that_cannot_be_replaced_work_in_psql(project: P
         'COMMENT ON COLUMN "Ours"."deeper view".a IS \'key\'',
         'GRANT SELECT (a) ON "Ours"."deeper view" TO colleague',
         "ALTER VIEW gold.both SET (security_barrier = true)",
-        "GRANT UPDATE (id) ON gold.both TO colleague",
+        "GRANT UPDATE (id), UPDATE (b) ON gold.both TO colleague",
         "ALTER VIEW public.deep OWNER TO colleague",
     ):
         sql(command)
