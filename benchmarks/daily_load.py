@@ -237,7 +237,7 @@ def compare_ways(bench: Bench, count: int) -> list[Seconds]:
         ordinary.add(bench, JOBS, COPY_PRODUCTS + COPY_STOCK, PLAIN)
     bench.compare()
     ordinary.forget_first()
-    ordinary.report_day("an ordinary day", 0.8)
+    ordinary.report_day("an ordinary day", 0.9)
     print("    of it")
     for phase in ("stage", "publish"):
         print(f"    {phase:<56} {median(each[phase] for each in ordinary.ours):>6.2f} s")
