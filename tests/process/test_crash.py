@@ -99,7 +99,7 @@ def kill_often(project: Project, count: int) -> Counter[str]:
 
 
 def test_killed_at_any_moment_a_run_leaves_the_old_or_the_new_and_no_lock(project: Project) -> None:
-    phases = kill_often(project, 6)
+    phases = kill_often(project, 5)
     assert len(phases) >= 2, phases
 
 
@@ -119,7 +119,7 @@ def kill_first_runs(project: Project, count: int) -> None:
 
 
 def test_killed_at_any_moment_a_first_run_leaves_nothing_or_all(project: Project) -> None:
-    kill_first_runs(project, 3)
+    kill_first_runs(project, 2)
 
 
 @pytest.mark.long
