@@ -65,9 +65,6 @@ class Cancelled(EltError):
         self.exit_code = 128 + signal_number
 
 
-# HEAD
-
-
 class LockTimeout(DatabaseError):
     """Another session held a lock for too long, or PostgreSQL cancelled us to end a deadlock. A retry may succeed."""
 

@@ -11,9 +11,7 @@ from collections.abc import Collection
 from lib.config.jobs import Job, Registry, Script
 from lib.elt_schema.strangers import Name
 from lib.transform.references import references
-from lib.transform.statements import statements
-
-_CREATED = re.compile(r"(?is)\bcreate\s+(?:unlogged\s+)?(?:table|view|function)\s+(?:if\s+not\s+exists\s+)?([\w.\"]+)")
+from lib.transform.statements import created_by, statements
 
 
 def missing_dependencies(registry: Registry) -> list[str]:
@@ -58,10 +56,9 @@ def _made_by(job: Job) -> set[Name]:
             continue
         found = references(script.text)
         made |= found.published | found.changed
-        for statement in statements(script.text):
-            if created := _CREATED.match(statement.text.replace(" OR REPLACE", "").replace(" or replace", "")):
-                schema, _, name = created[1].replace('"', "").lower().partition(".")
-                made.add((schema, name))
+        for created in filter(None, map(created_by, statements(script.text))):
+            schema, _, name = created.name.partition(".")
+            made.add((schema, name))
     return made
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from lib.config.jobs import LAYERS
-from lib.transform.statements import without_comments
+from lib.transform.statements import unquoted, without_comments
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def references(text: str) -> References:
             published |= inner.published | (inner.all if publishes else set())
             changed |= inner.changed
             publishes &= not inner.all
-        name = _unquoted(kind, token)
+        name = unquoted(kind, token)
         first = "" if token == ";" else first or name
         if schema and name and not operator:
             if schema in LAYERS:
@@ -75,8 +75,3 @@ def _inner(kind: str, token: str) -> str:
     with suppress(UnicodeDecodeError):
         return inner.encode("ascii", "backslashreplace").decode("unicode_escape") if kind == "escapes" else inner
     return inner
-
-
-def _unquoted(kind: str, token: str) -> str:
-    """A word or a quoted name as PostgreSQL stores it; an empty text for any other token."""
-    return token.lower() if kind == "word" else token[1:-1].replace('""', '"') if kind == "name" else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lib.config.jobs import Script
-from lib.transform.statements import Statement, statements, tokens
+from lib.transform.statements import Created, Statement, created_by, statements, tokens
 
 REFUSED = {
     ("begin",): "transaction control",
@@ -23,8 +23,6 @@ REFUSED = {
     ("vacuum",): "a command that cannot run in a transaction",
     ("truncate",): "a TRUNCATE",
 }
-
-
 WHY = {
     "transaction control": "the whole run is one transaction, so that readers see all of it or nothing: leave it out",
     "a setting": "it would outlast the script, and every script begins with the same settings: name schemas instead",
@@ -70,46 +68,31 @@ def _refusals_of(statement: Statement) -> Iterator[str]:
         )
 
 
-#: words that may stand between CREATE and the kind of object, such as OR REPLACE
-_BEFORE_KIND = {"or", "replace", "global", "local", "temp", "temporary", "unlogged", "recursive", "foreign"}
+#: statements of a gold script beside CREATE VIEW
+ALLOWED_IN_GOLD = (("comment",), ("grant",), ("revoke",), ("alter", "view"))
 
 
 def _refusals_of_gold(script: Script, parts: Sequence[Statement]) -> list[tuple[int, str]]:
-    """Mistakes in a gold script. It may only make the view that its file is named after.
+    """A gold script makes the view that its file is named after, and nothing else.
 
     A table there would be filled once and never again, because a definition runs only when its text changed.
     """
-    instead = "fill a silver table with elt.publish_rows, and let a view read it"
+    instead = "a gold script makes one view; fill a silver table with elt.publish_rows, and let the view read it"
     found: list[tuple[int, str]] = []
-    views = 0
+    makes_view = False
     for part in parts:
-        if part.words[:1] != ("create",):
-            if "into" in part.words and part.words[0] in ("select", "with"):
-                found.append((part.line, f"SELECT INTO makes a table in gold, which no later run fills: {instead}"))
-            if part.words[:1] == ("drop",):
-                found.append((part.line, "DROP loses the view's grants: leave it out, CREATE OR REPLACE is enough"))
-            continue
-        kind = next((word for word in part.words[1:] if word not in _BEFORE_KIND), "")
-        if kind == "view" and made_by(part) == script.relation:
-            views += 1
-        elif kind == "view":
-            name = made_by(part)
-            found.append((part.line, f"makes the view {name}, but this file is for {script.relation}: move it"))
-        else:
-            made = "MATERIALIZED VIEW" if kind == "materialized" else kind.upper()
-            found.append((part.line, f"makes a {made}, but a gold script makes one view: {instead}"))
-    if views == 0 and not found:
+        made = created_by(part)
+        if made == Created("view", script.relation):
+            makes_view = True
+        elif made and made.kind == "view":
+            found.append((part.line, f"makes the view {made.name}, but this file is for {script.relation}: move it"))
+        elif made:
+            found.append((part.line, f"makes a {made.kind.upper()}, but {instead}"))
+        elif part.words[:1] == ("drop",):
+            found.append((part.line, "DROP loses the view's grants: leave it out, CREATE OR REPLACE is enough"))
+        elif not {part.words[:1], part.words[:2]}.intersection(ALLOWED_IN_GOLD) and not any(_refusals_of(part)):
+            name = " ".join(part.words[:1]).upper() or "this statement"
+            found.append((part.line, f"{name} does not make the view: {instead}"))
+    if not makes_view and not found:
         found.append((1, f"does not make the view {script.relation} that the file is named after"))
     return found
-
-
-def made_by(statement: Statement) -> str:
-    """The name of the view that CREATE VIEW makes, with its schema and without quotes."""
-    words: list[str] = []
-    for kind, token, _ in tokens(statement.text):
-        if kind in ("word", "name") or token.startswith("."):
-            words.append(token.lower() if kind == "word" else token[1:-1] if kind == "name" else ".")
-    after = words[words.index("view") + 1 :]
-    if after[:3] == ["if", "not", "exists"]:
-        after = after[3:]
-    return ".".join([after[0], after[2]] if after[1:2] == ["."] else after[:1])

@@ -103,3 +103,38 @@ def _makes_routine(words: list[str]) -> bool:
 def _nesting(word: str, depth: int) -> int:
     """How a word changes the nesting depth in a body BEGIN ATOMIC .. END. CASE counts, because it has an END too."""
     return {"begin": 1, "case": 1 if depth else 0, "end": -1}.get(word, 0)
+
+
+def unquoted(kind: str, token: str) -> str:
+    """A word or a quoted name as PostgreSQL stores it; an empty text for any other token."""
+    return token.lower() if kind == "word" else token[1:-1].replace('""', '"') if kind == "name" else ""
+
+
+#: words that may stand between CREATE and the kind of object, such as OR REPLACE
+_BEFORE_KIND = {"or", "replace", "global", "local", "temp", "temporary", "unlogged", "recursive", "foreign"}
+
+
+@dataclass(frozen=True)
+class Created:
+    """What a CREATE statement makes."""
+
+    #: in lower case, such as "table", "view" or "materialized view"
+    kind: str
+    #: as it is written, with its schema if it has one, without quotes
+    name: str
+
+
+def created_by(statement: Statement) -> Created | None:
+    """What the statement creates; None for any statement but CREATE."""
+    if statement.words[:1] != ("create",):
+        return None
+    parts = [unquoted(kind, token) or token for kind, token in without_comments(statement.text)][1:]
+    while parts and parts[0] in _BEFORE_KIND:
+        del parts[0]
+    kind, parts = " ".join(parts[:1]), parts[1:]
+    if kind == "materialized":
+        kind, parts = "materialized view", parts[1:]
+    if parts[:3] == ["if", "not", "exists"]:
+        del parts[:3]
+    name = ".".join([*parts[:1], *(parts[2:3] if parts[1:2] == ["."] else [])])
+    return Created(kind, name) if kind else None

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import psycopg2
 from psycopg2 import sql
 
+from lib.errors import ScriptError
 from lib.postgres.connection import Connection, execute, query
+from lib.postgres.driver_errors import translate
 
 #: the properties of one view: name, and the statement that sets it
 PROPERTIES = """
@@ -120,15 +123,19 @@ def read_options(connection: Connection, relation: str) -> list[str]:
 def restore_options(connection: Connection, relation: str, before: Sequence[str]) -> None:
     """Set options again that a new definition has reset. An option that the definition sets itself is not changed.
 
+    Raises ScriptError if the new definition does not allow one: a check option needs a view that can be updated.
     PostgreSQL: CREATE OR REPLACE VIEW without WITH resets security_invoker, security_barrier and check_option.
     """
     named = {option.partition("=")[0] for option in read_options(connection, relation)}
     for option in before:
         name, _, value = option.partition("=")
         if name not in named:
-            execute(
-                connection,
-                sql.SQL("ALTER VIEW {} SET ({} = {})").format(
-                    sql.Identifier(*relation.split(".", 1)), sql.Identifier(name), sql.Literal(value)
-                ),
+            set_option = sql.SQL("ALTER VIEW {} SET ({} = {})").format(
+                sql.Identifier(*relation.split(".", 1)), sql.Identifier(name), sql.Literal(value)
             )
+            remedy = f"To give the option up, type in psql, then run again: ALTER VIEW {relation} RESET ({name});"
+            try:
+                execute(connection, set_option)
+            except psycopg2.Error as error:
+                subject = f"{relation} had the option {name}, which its new definition does not allow"
+                raise translate(error, subject, ScriptError, remedy) from error

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib.config.jobs import Check, Script
+from lib.config.jobs import Check
 from lib.errors import CheckFailed, LockTimeout, ScriptError
 from lib.postgres.connection import execute
 from lib.postgres.transaction import TransactionSettings, transaction
@@ -18,14 +18,10 @@ from lib.transform.checks import run_check
 from lib.transform.refusals import refusals
 from lib.transform.replace_view import replacement_help
 from lib.transform.scripts import run_script
-from lib.transform.statements import Statement, statements
+from lib.transform.statements import statements
 from tests.support.databases import EmptyDatabase
 from tests.support.project import GOLD, Project
-
-
-def script(text: str, path: str = "silver/x.sql") -> Script:
-    """A script as the registry would read it."""
-    return Script(path, path.partition("/")[0], Path("sql_scripts", path), text)
+from tests.support.scripts import ROUTINE, SPLIT, script
 
 
 def psql(database: EmptyDatabase, *arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -37,44 +33,7 @@ def psql(database: EmptyDatabase, *arguments: str | Path, stdin: str = "") -> su
 
 # ---- splitting ------------------------------------------------------------------------------------------------------
 
-SPLIT = {
-    "": [],
-    "  \n-- only\n/* comments */\n": [],
-    ";;\n ; ": [],
-    "SELECT 1": [Statement("SELECT 1", 1)],
-    "SELECT 1;": [Statement("SELECT 1", 1)],
-    "\n\n  SELECT 1;\n-- between\nSELECT\n2;": [Statement("SELECT 1", 3), Statement("SELECT\n2", 5)],
-    "SELECT 1 -- the end; really\n": [Statement("SELECT 1 -- the end; really", 1)],
-    "SELECT ';', \"a;b\", $$;$$, $x$ $$;$y$ $x$; SELECT 2": [
-        Statement("SELECT ';', \"a;b\", $$;$$, $x$ $$;$y$ $x$", 1),
-        Statement("SELECT 2", 1),
-    ],
-    "SELECT 'it''s;', E'it\\'s;', E'\\\\'; SELECT 2": [
-        Statement("SELECT 'it''s;', E'it\\'s;', E'\\\\'", 1),
-        Statement("SELECT 2", 1),
-    ],
-    "/* a /* nested; */ b; */ SELECT 1 /* ; */;": [Statement("SELECT 1 /* ; */", 1)],
-    "SELECT a$b$ FROM t; SELECT $b$;": [Statement("SELECT a$b$ FROM t", 1), Statement("SELECT $b$;", 1)],
-    "CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2); SELECT 3": [
-        Statement("CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2)", 1),
-        Statement("SELECT 3", 1),
-    ],
-    "SELECT 'never ends; SELECT 2;": [Statement("SELECT 'never ends; SELECT 2;", 1)],
-}
 
-
-ROUTINE = """CREATE OR REPLACE FUNCTION f(x int) RETURNS int LANGUAGE sql
-BEGIN ATOMIC
-    SELECT 1;
-    SELECT CASE WHEN x > 1 THEN CASE x WHEN 2 THEN 3 END ELSE 4 END;
-END;
-SELECT f(1);
-create procedure p() language sql begin atomic select 1; end; SELECT 2;
-CREATE TABLE begin_here ("case" int, "end" int); SELECT CASE WHEN true THEN 1 END; SELECT 4;
-CREATE TABLE function (begin int); SELECT 5;
-CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'SELECT 1; SELECT 2'; SELECT 6;
-CREATE FUNCTION h("begin" int DEFAULT (CASE WHEN true THEN 1 END)) RETURNS int LANGUAGE sql RETURN 7; SELECT 8;
-"""
 TRICKY = [
     *SPLIT,
     ROUTINE,
@@ -440,6 +399,22 @@ def test_a_new_definition_keeps_the_check_option_of_its_view(project: Project) -
     project.script("gold/both.sql", view + "-- a comment")
     assert project.run().exit_code == 0
     assert project.database.sql("SELECT reloptions FROM pg_class WHERE relname = 'both'") == [(["check_option=local"],)]
+
+
+def test_an_option_that_a_new_definition_does_not_allow_is_named_with_the_command_that_drops_it(
+    project: Project,
+) -> None:
+    project.put_day("monday")
+    project.registry["both"]["checks"] = []
+    project.script("gold/both.sql", "CREATE OR REPLACE VIEW gold.both AS SELECT id, v AS a, v AS b FROM silver.a;")
+    assert project.run().exit_code == 0
+    project.database.sql("ALTER VIEW gold.both SET (check_option = local)")
+    project.script("gold/both.sql", GOLD)  # a join cannot be updated
+    assert project.run().exit_code == 1
+    assert "gold.both had the option check_option, which its new definition does not allow: " in project.output
+    (command,) = re.findall(r"type in psql, then run again: (ALTER VIEW .*;)", project.output)
+    assert psql(project.database, "-v", "ON_ERROR_STOP=1", stdin=command).returncode == 0
+    assert project.run().exit_code == 0
 
 
 def test_a_column_that_only_changes_its_name_needs_no_drop(project: Project) -> None:

@@ -8,59 +8,15 @@ import pytest
 
 from lib.config.jobs import Script
 from lib.transform.refusals import refusals
-from lib.transform.statements import Statement, statements
-
-
-def script(text: str, path: str = "silver/x.sql") -> Script:
-    """A script as the registry would read it."""
-    return Script(path, path.partition("/")[0], Path("sql_scripts", path), text)
-
+from lib.transform.statements import statements
+from tests.support.scripts import ROUTINE, SPLIT, script
 
 # ---- splitting ------------------------------------------------------------------------------------------------------
-
-SPLIT = {
-    "": [],
-    "  \n-- only\n/* comments */\n": [],
-    ";;\n ; ": [],
-    "SELECT 1": [Statement("SELECT 1", 1)],
-    "SELECT 1;": [Statement("SELECT 1", 1)],
-    "\n\n  SELECT 1;\n-- between\nSELECT\n2;": [Statement("SELECT 1", 3), Statement("SELECT\n2", 5)],
-    "SELECT 1 -- the end; really\n": [Statement("SELECT 1 -- the end; really", 1)],
-    "SELECT ';', \"a;b\", $$;$$, $x$ $$;$y$ $x$; SELECT 2": [
-        Statement("SELECT ';', \"a;b\", $$;$$, $x$ $$;$y$ $x$", 1),
-        Statement("SELECT 2", 1),
-    ],
-    "SELECT 'it''s;', E'it\\'s;', E'\\\\'; SELECT 2": [
-        Statement("SELECT 'it''s;', E'it\\'s;', E'\\\\'", 1),
-        Statement("SELECT 2", 1),
-    ],
-    "/* a /* nested; */ b; */ SELECT 1 /* ; */;": [Statement("SELECT 1 /* ; */", 1)],
-    "SELECT a$b$ FROM t; SELECT $b$;": [Statement("SELECT a$b$ FROM t", 1), Statement("SELECT $b$;", 1)],
-    "CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2); SELECT 3": [
-        Statement("CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2)", 1),
-        Statement("SELECT 3", 1),
-    ],
-    "SELECT 'never ends; SELECT 2;": [Statement("SELECT 'never ends; SELECT 2;", 1)],
-}
 
 
 @pytest.mark.parametrize("text", SPLIT)
 def test_a_script_is_split_into_statements_with_the_lines_where_they_begin(text: str) -> None:
     assert list(statements(text)) == SPLIT[text]
-
-
-ROUTINE = """CREATE OR REPLACE FUNCTION f(x int) RETURNS int LANGUAGE sql
-BEGIN ATOMIC
-    SELECT 1;
-    SELECT CASE WHEN x > 1 THEN CASE x WHEN 2 THEN 3 END ELSE 4 END;
-END;
-SELECT f(1);
-create procedure p() language sql begin atomic select 1; end; SELECT 2;
-CREATE TABLE begin_here ("case" int, "end" int); SELECT CASE WHEN true THEN 1 END; SELECT 4;
-CREATE TABLE function (begin int); SELECT 5;
-CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'SELECT 1; SELECT 2'; SELECT 6;
-CREATE FUNCTION h("begin" int DEFAULT (CASE WHEN true THEN 1 END)) RETURNS int LANGUAGE sql RETURN 7; SELECT 8;
-"""
 
 
 # ---- refusing -------------------------------------------------------------------------------------------------------
@@ -125,7 +81,14 @@ def test_all_refusals_of_a_script_come_at_once_in_the_order_of_its_lines() -> No
         ("CREATE TABLE IF NOT EXISTS gold.x AS SELECT 1", "1: makes a TABLE, but a gold script makes one view"),
         ("CREATE MATERIALIZED VIEW gold.x AS SELECT 1", "1: makes a MATERIALIZED VIEW, but a gold script"),
         ("CREATE FUNCTION gold.f() RETURNS int LANGUAGE sql RETURN 1", "1: makes a FUNCTION, but a gold script"),
-        ("SELECT 1 AS one INTO gold.x", "1: SELECT INTO makes a table in gold"),
+        ("SELECT 1 AS one INTO gold.x", "1: SELECT does not make the view: a gold script makes one view"),
+        (
+            "CREATE VIEW gold.x AS SELECT 1;\nDO $$ BEGIN EXECUTE 'CREATE TABLE gold.y ()'; END $$",
+            "2: DO does not make",
+        ),
+        ("CREATE VIEW gold.x AS SELECT 1;\nINSERT INTO silver.y VALUES (1)", "2: INSERT does not make the view"),
+        ("CREATE VIEW gold.x AS SELECT 1;\nCOMMIT", "2: COMMIT is transaction control"),
+        ("1 + 1;\nCREATE VIEW gold.x AS SELECT 1", "1: this statement does not make the view"),
         ("CREATE OR REPLACE VIEW gold.y AS SELECT 1", "1: makes the view gold.y, but this file is for gold.x"),
         ("CREATE VIEW x AS SELECT 1", "1: makes the view x, but this file is for gold.x"),
         ("COMMENT ON VIEW gold.x IS 'x'", "1: does not make the view gold.x that the file is named after"),
@@ -143,6 +106,7 @@ def test_a_gold_script_makes_the_view_of_its_name_and_nothing_else(text: str, re
     [
         "CREATE OR REPLACE VIEW gold.x AS SELECT 1 AS one; COMMENT ON VIEW gold.x IS 'CREATE TABLE gold.y'",
         'create or replace recursive view "gold"."x" (one) as select 1; grant select on gold.x to public',
+        "CREATE /* a */ OR REPLACE -- b\n VIEW gold.x AS SELECT 1; ALTER VIEW gold.x SET (security_barrier = true)",
         "CREATE VIEW gold . x WITH (security_invoker = true) AS SELECT 1",
     ],
 )
