@@ -251,8 +251,8 @@ def _play_days(
         result = Run(plan, settings, Database(settings, stop), told, options).run()
         stop.raise_if_requested()
         if result.exit_code:
-            told.summary(f"the morning of {day}", result.records, result.error)
-            console.error(words.getvalue().rstrip())
+            console.text(words.getvalue().rstrip())
+            console.summary(f"the morning of {day}", result.records, result.error)
             return result.exit_code
     return 0
 

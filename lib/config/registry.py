@@ -153,6 +153,7 @@ class _RegistryReader:
             return None
         self.only_once(table.line, f"{relation} is loaded")
         optional = self.columns(parts.get("optional_columns"))
+        # without extract the registry is refused, so nobody reads the empty one
         return Load(job, extract or Extract("", ""), relation, **limits, optional_columns=optional)
 
     def columns(self, node: Node | None) -> tuple[str, ...]:

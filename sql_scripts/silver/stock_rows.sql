@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS silver.stock_rows (
 COMMENT ON TABLE silver.stock_rows IS
     'One row per row of bronze.products_inventory_locations. If a link has two rows for a warehouse, only one of them counts for the product.';
 COMMENT ON COLUMN silver.stock_rows.link_id IS
-    'Link to bronze.products.inventory_locations, valid within this load only; empty if missing.';
+    'Link to bronze.products.inventory_locations, valid within this load only; empty if missing; its md5 if longer than 200 characters, which an index could not hold.';
 COMMENT ON COLUMN silver.stock_rows.warehouse_id IS
     'Id of the warehouse in Keboola; unknown if the stock row has none.';
 COMMENT ON COLUMN silver.stock_rows.link_rank IS
@@ -60,7 +60,10 @@ links AS (
 -- MATERIALIZED: each number is parsed once.
 typed AS MATERIALIZED (
     SELECT
-        coalesce(bronze_row.json_parentid, '') AS link_id,
+        CASE
+            WHEN length(bronze_row.json_parentid) > 200 THEN md5(bronze_row.json_parentid)
+            ELSE coalesce(bronze_row.json_parentid, '')
+        END AS link_id,
         coalesce(elt.to_text(bronze_row.warehouse_id), 'unknown') AS warehouse_id,
         links.product_sku,
         elt.to_line(bronze_row.warehouse_name) AS warehouse_name,

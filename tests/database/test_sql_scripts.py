@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import string
 import subprocess
 
 import psycopg2
@@ -413,6 +414,17 @@ def test_a_check_passes_on_blemished_rows_and_names_what_breaks_its_claim(wareho
     rows = warehouse.broken(check)
     assert rows and all(isinstance(row[0], str) for row in rows)
     assert named in str(rows)
+
+
+def test_a_link_too_long_for_an_index_is_listed_and_stops_nothing(warehouse: Warehouse) -> None:
+    """Random text, because an index compresses a repeated one."""
+    dice = random.Random(1)
+    links = ["".join(dice.choices(string.ascii_letters, k=9_000)) for _ in range(2)]
+    warehouse.load([product(inventory_locations=links[0])], [stock(json_parentid=link) for link in links])
+    assert warehouse.sql("SELECT count(*) FROM silver.stock_levels") == [(1,)]
+    assert warehouse.sql("SELECT count(*) FROM silver.data_quality_issues WHERE rule = 'stock_without_product'") == [
+        (1,)
+    ]
 
 
 def test_every_check_passes_on_an_empty_warehouse(warehouse: Warehouse) -> None:
