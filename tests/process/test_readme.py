@@ -238,10 +238,18 @@ def test_the_job_that_it_adds_says_what_the_stock_is_worth_and_its_columns_can_c
     registry.write_text(json.dumps(jobs))
     for path in ("bronze/unit_costs.sql", "silver/unit_costs.sql", "gold/stock_value.sql"):
         (morning.folder / "sql_scripts" / path).unlink()
-    (drop,) = blocks("sql", "Remove a job")
+    drop, drop_all = blocks("sql", "Remove a job")
     psql(morning, drop)
     assert morning.run("main.py", "check", "--online").returncode == 0
     assert morning.run("elt_daily_load.py").returncode == 0
+
+    registry.write_text(json.dumps({"products": {**jobs["products"], "checks": []}}))
+    for path in re.findall(r"sql_scripts/(\S+) is used by no job", morning.run("main.py", "check").stdout):
+        (morning.folder / "sql_scripts" / path).unlink()
+    psql(morning, drop_all)
+    alone = morning.run("elt_daily_load.py")
+    assert alone.returncode == 0 and "1 job published" in alone.stdout, alone.stdout
+    assert sql("SELECT count(*) FROM silver.products") == [(15,)]
 
 
 def test_its_reader_keeps_its_grants_and_edits_thresholds(as_readme_says: Morning) -> None:
