@@ -33,8 +33,15 @@ def not_applied(connection: Connection, scripts: Sequence[Script]) -> list[Scrip
     return [script for script in scripts if (script.path,) not in applied]
 
 
-def record_definition(connection: Connection, run_id: int, script: Script) -> None:
-    """Record a script that has just been applied. Call it in the same savepoint."""
+def record_definition(connection: Connection, run_id: int, script: Script) -> list[str]:
+    """Record a script that has just been applied. Call it in the same savepoint.
+
+    Returns a note if the script had not changed: then somebody else changed or dropped what it makes.
+    """
+    values = {"script": script.path, "text": script.text, "relation": script.relation, "run_id": run_id}
+    unchanged = query(
+        connection, "SELECT FROM elt.definitions WHERE script = %(script)s AND script_md5 = md5(%(text)s)", values
+    )
     execute(
         connection,
         f"""
@@ -44,5 +51,11 @@ def record_definition(connection: Connection, run_id: int, script: Script) -> No
         SET script_md5 = excluded.script_md5, view_md5 = excluded.view_md5,
             run_id = excluded.run_id, applied_at = excluded.applied_at
         """,
-        {"script": script.path, "text": script.text, "relation": script.relation, "run_id": run_id},
+        values,
     )
+    if not unchanged:
+        return []
+    return [
+        f"{script.relation} was changed or dropped by somebody else, so {script.path} made it again."
+        " To keep such a change, write it into the script."
+    ]

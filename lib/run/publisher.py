@@ -29,13 +29,16 @@ from lib.run.history import JobRecord, failure_records
 from lib.run.listener import RunListener
 from lib.run.reader_waits import LockWatch, ReaderWait
 from lib.run.row_counter import RowCounter
-from lib.run.session import Session
+from lib.run.session import LockRetry, Session
 from lib.run.targets import lock_targets, named_in
 from lib.stop import StopSignal
 from lib.transform.checks import broken_claim, run_check
 from lib.transform.replace_view import replacement_help
 from lib.transform.scripts import ScriptResult, run_script
 from lib.transform.view_properties import read_options, restore_options
+
+#: seconds for which a definition waits for its lock at least
+SHORTEST_WAIT = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,7 @@ class Publisher:
     """Publishes groups on the connection that holds the run lock."""
 
     session: Session
-    #: seconds; see TransactionSettings
-    lock_timeout: float
+    retry: LockRetry
     #: by job
     staged: Mapping[str, Staged]
     accepted: Accepted
@@ -84,7 +86,7 @@ class Publisher:
 
     def __post_init__(self) -> None:
         self.connection = self.session.connection
-        self._settings = self.session.transaction_settings(self.lock_timeout)
+        self._settings = self.session.transaction_settings(self.retry.lock_timeout)
 
     def publish(
         self,
@@ -113,7 +115,7 @@ class Publisher:
                     except _JobFailed as failure:
                         error = failure.error
                         if isinstance(error, LockTimeout):
-                            error = LockTimeout(f"{error}; {in_the_way() or 'the lock has been released meanwhile'}")
+                            error = LockTimeout("; ".join(filter(None, (str(error), in_the_way()))))
                             if not last_try:
                                 raise error from failure
                         failed[failure.job.name] = error
@@ -151,11 +153,8 @@ class Publisher:
         with self._savepoint():
             self._counter.new()
             for job in group:
-                with self._job(job):
-                    self._load_and_refine(job)
-            for job in group:
-                with self._job(job):
-                    self._define(job, "gold")
+                self._load_and_refine(job)
+            self._define(group, "gold")
             for job in group:
                 with self._job(job):
                     self._run_checks(job)
@@ -194,15 +193,18 @@ class Publisher:
     def _load_and_refine(self, job: Job) -> None:
         """Run the job's bronze definition, load and silver scripts."""
         staged = self.staged.get(job.name)
-        self._lock_targets(job, loads=staged is not None)
-        if job.load and staged:
-            self._define(job, "bronze")
-            self._load(job.load, staged)
-        for script in job.of_layer("silver"):
-            self._start(script.path)
-            result = run_script(self.connection, script)
-            self._keep_silver(job, script, result)
-        execute(self.connection, "DISCARD TEMP")
+        with self._job(job):
+            self._lock_targets(job, loads=staged is not None)
+        if staged:
+            self._define([job], "bronze")
+        with self._job(job):
+            if job.load and staged:
+                self._load(job.load, staged)
+            for script in job.of_layer("silver"):
+                self._start(script.path)
+                result = run_script(self.connection, script)
+                self._keep_silver(job, script, result)
+            execute(self.connection, "DISCARD TEMP")
 
     def _run_checks(self, job: Job) -> None:
         for check in job.checks:
@@ -225,14 +227,44 @@ class Publisher:
             lock_targets(self.connection, job, loads=loads)
             refuse_triggers(self.connection, ("bronze", "silver"), [], self._named - named_in([job]))
 
-    def _define(self, job: Job, layer: str) -> None:
-        """Apply each definition of a layer that is new, or whose table or view was dropped or replaced."""
-        self._reset()
-        for script in definitions.not_applied(self.connection, job.of_layer(layer)):
-            self._reset()
-            self._apply(job, script)
+    def _define(self, jobs: Sequence[Job], layer: str) -> None:
+        """Apply each definition of a layer that is new, or whose table or view was dropped or replaced.
 
-    def _apply(self, job: Job, script: Script) -> None:
+        A try that meets a lock is rolled back, which lets waiting readers go on, and repeated after a pause.
+        """
+        until = time.monotonic() + self.retry.definition_seconds
+        while True:
+            try:
+                applied = self._apply_all(jobs, layer)
+                break
+            except _JobFailed as failure:
+                if not isinstance(failure.error, LockTimeout) or time.monotonic() >= until:
+                    raise
+                execute(self.connection, "ROLLBACK TO SAVEPOINT elt_definitions; RELEASE SAVEPOINT elt_definitions")
+                self._locks.forget_released()
+            self.stop.pause(self.retry.definition_pause)
+        for job, result, notes in applied:
+            self._keep(job, result)
+            self._notes += [(job.name, note) for note in notes]
+
+    def _apply_all(self, jobs: Sequence[Job], layer: str) -> list[tuple[Job, ScriptResult, list[str]]]:
+        """Apply the definitions in one savepoint. They have `definition_timeout` together to get their locks."""
+        applied: list[tuple[Job, ScriptResult, list[str]]] = []
+        began = time.monotonic()
+        execute(self.connection, "SAVEPOINT elt_definitions")
+        for job in jobs:
+            with self._job(job):
+                self._reset()
+                for script in definitions.not_applied(self.connection, job.of_layer(layer)):
+                    self._reset()
+                    left = max(SHORTEST_WAIT, began + self.retry.definition_timeout - time.monotonic())
+                    apply_settings(self.connection, replace(self._settings, lock_timeout=left))
+                    applied.append((job, *self._apply(script)))
+        execute(self.connection, "RELEASE SAVEPOINT elt_definitions")
+        return applied
+
+    def _apply(self, script: Script) -> tuple[ScriptResult, list[str]]:
+        """Apply one definition. Returns also a note if the script's text is the same as when it was last applied."""
         execute(self.connection, "SAVEPOINT elt_definition")
         self.on_begin(script.path)
         options = read_options(self.connection, script.relation)
@@ -243,9 +275,9 @@ class Publisher:
             execute(self.connection, "ROLLBACK TO SAVEPOINT elt_definition")
             raise ScriptError(f"{error}{replacement_help(self.connection, script, error)}") from error
         execute(self.connection, "RELEASE SAVEPOINT elt_definition")
-        definitions.record_definition(self.connection, self.session.run_id, script)
+        notes = definitions.record_definition(self.connection, self.session.run_id, script)
         self._locks.look(script.path)
-        self._keep(job, result)
+        return result, notes
 
     def _load(self, load: Load, staged: Staged) -> None:
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Finds out which published relations readers had to wait for, for how long, and because of which script."""
+"""Finds out which published relations a transaction locks so that nobody can read them, and which script did it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lib.postgres.connection import Connection, query
 
 @dataclass(frozen=True)
 class ReaderWait:
-    """Readers of `relation` had to wait for up to `seconds`, because of `script`."""
+    """`script` locked `relation` for `seconds`, so that readers had to wait."""
 
     relation: str
     script: str

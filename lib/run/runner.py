@@ -33,6 +33,7 @@ from lib.run.history import JobRecord, failure_records
 from lib.run.listener import RunListener
 from lib.run.plan import Plan, check_unselected_loads, make_extractor
 from lib.run.publisher import Published, Publisher
+from lib.run.reader_waits import ReaderWait
 from lib.run.session import LockRetry, Session
 from lib.run.targets import named_in
 from lib.run.trial import read_contracts
@@ -173,7 +174,7 @@ class Run:
                 session.path,
                 self.options.lock_retry.pauses,
                 self.stop.pause,
-                blockers.last_seen,
+                blockers.in_the_way,
             )
         self.stop.raise_if_requested()
         return found
@@ -187,14 +188,17 @@ class Run:
         if not self.plan.groups_without(failed):
             return self._publish_nothing(session, failed)
         retry, accepted = self.options.lock_retry, self.options.accepted
-        publisher = Publisher(session, retry.lock_timeout, staged, accepted, self.listener, self.stop)
+        publisher = Publisher(session, retry, staged, accepted, self.listener, self.stop)
         backend = session.connection.info.backend_pid
         try:
             with BlockerWatch(session.recorder, backend) as blockers, self.listener.publishing() as publisher.on_begin:
                 pauses = retry.pauses
                 while True:
                     try:
-                        published = publisher.publish(self.plan.groups, failed, blockers.last_seen, last_try=not pauses)
+                        blockers.begin()
+                        published = publisher.publish(
+                            self.plan.groups, failed, blockers.in_the_way, last_try=not pauses
+                        )
                         break
                     except LockTimeout as error:
                         if not pauses:
@@ -207,9 +211,19 @@ class Run:
             return self._after_lost_commit(session, publisher.outcome, error, backend)
         except ConnectionLost as error:
             raise ConnectionLost(f"{error}{NOTHING_PUBLISHED}") from error
+        self._tell_waits(published.waits, blockers.readers())
         self._record_failures(session, published.records)
         self._tidy(session.connection, published)
         return published.records
+
+    def _tell_waits(self, waits: Sequence[ReaderWait], readers: Mapping[str, tuple[int, float]]) -> None:
+        """Report what was locked, and the readers that were seen waiting for it, those of earlier tries included."""
+        scripts = {wait.relation: f"{wait.script} locked it for {wait.seconds:.1f} s" for wait in waits}
+        for relation in {**scripts, **readers}:
+            count, longest = readers.get(relation, (0, 0.0))
+            waited = f"{count} reader{'s' if count > 1 else ''} waited, up to {longest:.1f} s" if count else ""
+            say = self.listener.warn if longest >= WORTH_A_WARNING else self.listener.line
+            say(f"{relation}: {', '.join(filter(None, (scripts.get(relation, 'waiting for its lock'), waited)))}")
 
     def _publish_nothing(self, session: Session, failed: Mapping[str, EltError]) -> tuple[JobRecord, ...]:
         """Record the end of a run in which every group has a failed job."""
@@ -264,15 +278,12 @@ class Run:
             self.listener.warn(str(unrecorded))
 
     def _tidy(self, connection: Connection, published: Published) -> None:
-        """Drop staging tables, report notes and waits, vacuum. An error here is only a warning: it cannot undo data."""
+        """Drop staging tables, report notes, vacuum. An error here is only a warning: it cannot undo data."""
         try:
             with translated("tidying up after the run"):
                 sweep_staging(connection)
                 for job, note in published.notes:
                     self.listener.note(job, note)
-                for wait in published.waits:
-                    say = self.listener.warn if wait.seconds >= WORTH_A_WARNING else self.listener.line
-                    say(f"{wait.script} changed {wait.relation}: its readers waited for up to {wait.seconds:.1f} s")
                 for notice in vacuum(connection, published.written):
                     self.listener.warn(notice)
         except DatabaseError as error:

@@ -12,11 +12,17 @@ from lib.postgres.transaction import TransactionSettings
 
 @dataclass(frozen=True)
 class LockRetry:
-    """How a publish waits for locks: seconds per lock, number of tries, and seconds between two tries."""
+    """How a publish waits for locks. All times are in seconds."""
 
     lock_timeout: float = 5.0
+    #: of the whole publish
     tries: int = 5
     pause: float = 15.0
+    #: A definition locks readers out. While it waits for a reader, later readers wait behind it. So it waits only
+    #: briefly, and again after a pause in which they go on.
+    definition_timeout: float = 0.2
+    definition_pause: float = 0.5
+    definition_seconds: float = 60.0
 
     @property
     def pauses(self) -> list[float]:

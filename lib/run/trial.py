@@ -47,7 +47,7 @@ def read_contracts(
             return contracts | tried, failed | wrong
         except LockTimeout as error:
             if not pauses:
-                blocked = LockTimeout(f"{error}; {blockers() or 'the lock has been released meanwhile'}")
+                blocked = LockTimeout("; ".join(filter(None, (str(error), blockers()))))
                 return contracts, failed | {job.name: blocked for job in trying}
             pause(pauses.pop(0))
     return contracts, failed

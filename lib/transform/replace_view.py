@@ -28,11 +28,17 @@ DEPENDANTS = """
 
     SELECT
         pg_class.relnamespace::regnamespace || '.' || quote_ident(pg_class.relname) AS name,
-        CASE pg_class.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END AS kind,
+        CASE pg_class.relkind
+            WHEN 'v' THEN 'VIEW'
+            WHEN 'm' THEN 'MATERIALIZED VIEW'
+            WHEN 'f' THEN 'FOREIGN TABLE'
+            WHEN 'S' THEN 'SEQUENCE'
+            ELSE 'TABLE'
+        END AS kind,
         pg_get_viewdef(pg_class.oid) AS definition
     FROM readers
     JOIN pg_class USING (oid)
-    WHERE pg_class.relkind IN ('v', 'm')
+    WHERE pg_class.relkind IN ('v', 'm') OR readers.depth = 0
     GROUP BY pg_class.oid
     ORDER BY max(readers.depth) DESC, name
 """
@@ -55,42 +61,52 @@ HINDRANCES = """
 def replacement_help(connection: Connection, script: Script, error: ScriptError) -> str:
     """Text to add to the error if PostgreSQL cannot replace a gold view in place: who reads it, and what to type.
 
-    Empty for any other error (PostgreSQL: CREATE VIEW, "Notes"; SQLSTATE 42P16).
+    Empty for any other error (PostgreSQL: CREATE VIEW, "Notes"; SQLSTATE 42P16; 42809 if it is not a view).
     """
     cause = error.__cause__
-    if not isinstance(cause, psycopg2.errors.InvalidTableDefinition) or script.layer != "gold":
+    if script.layer != "gold" or not isinstance(
+        cause, (psycopg2.errors.InvalidTableDefinition, psycopg2.errors.WrongObjectType)
+    ):
         return ""
-    *others, view = query(connection, DEPENDANTS, {"relation": script.relation})
+    *others, view = query(connection, DEPENDANTS, {"relation": script.relation}) or [("", "VIEW", "")]
+    is_view = view[1] == "VIEW"
+    if is_view == isinstance(cause, psycopg2.errors.WrongObjectType):
+        return ""
     names = [name for name, *_ in [*others, view]]
     hindrances = [text for (text,) in query(connection, HINDRANCES, (names,))]
     file = str(script.file).replace("\\", "\\\\").replace("'", "''")
     commands = [f"DROP {kind} {name};" for name, kind, _ in [*others, view]]
-    commands += [f"\\i '{file}'", *_own_properties(connection, script, view[0])]
+    commands += [f"\\i '{file}'", *_own_properties(connection, script, view[0], is_view=is_view)]
     for name, kind, definition in reversed(others):
         commands.append(f"CREATE {kind} {name} AS{_indented(definition)}")
         commands += map(_indented, properties_of(connection, name).values())
+    read_by = f"{view[0]} is read by {', '.join(name for name, *_ in others) or 'no other view'}."
     lines = [
-        f"PostgreSQL replaces a view in place only if columns are added at its end. {view[0]} is read by"
-        f" {', '.join(name for name, *_ in others) or 'no other view'}.",
+        f"PostgreSQL replaces a view in place only if columns are added at its end. {read_by}",
         f"If a column only changes its name, type in psql: ALTER VIEW {view[0]} RENAME COLUMN old TO new;"
         " then run again.",
     ]
+    if not is_view:
+        kind = view[1].lower()
+        lines = [f"{view[0]} is a {kind} in this database. {read_by} DROP loses its rows: are they elsewhere, too?"]
     if hindrances:
         lines.append(
             f"These use the view's row type, and the commands below do not restore them: {', '.join(hindrances)}."
             " Drop them first, and create them again afterwards."
         )
     lines += [
-        "For any other change: type all of this in psql, then run again.",
+        f"{'For any other change: type' if is_view else 'Type'} all of this in psql, then run again.",
         *(f"    {command}" for command in ("BEGIN;", *commands, "COMMIT;")),
     ]
     return "".join(f"\n    {line}" for line in lines)
 
 
-def _own_properties(connection: Connection, script: Script, name: str) -> list[str]:
+def _own_properties(connection: Connection, script: Script, name: str, *, is_view: bool) -> list[str]:
     """What the view has beyond its script: no comments if the script sets some, and nothing of a column that the script
-    no longer mentions."""
+    no longer mentions. Of a table, only its grants fit the view that replaces it."""
     statements = properties_of(connection, name)
+    if not is_view:
+        statements = {key: text for key, text in statements.items() if key.startswith("grant")}
     if "comment on" in script.text.lower():
         statements = {key: text for key, text in statements.items() if not key.startswith("comment")}
     return [

@@ -1,5 +1,5 @@
-"""The properties of a view besides its query: options, owner, grants, comments, defaults, and the indexes of a
-materialized view.
+"""The properties of a view besides its query: options, owner, grants, comments, defaults, triggers, rules, and the
+indexes of a materialized view.
 
 CREATE OR REPLACE VIEW resets the options, so they are set again: readers must not see more than before.
 DROP VIEW loses all properties, so the commands that are printed for the user restore them.
@@ -31,7 +31,7 @@ PROPERTIES = """
             CASE relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END AS kind
         FROM pg_class
         JOIN pg_namespace ON pg_namespace.oid = relnamespace
-        WHERE pg_class.oid = to_regclass(%(relation)s) AND relkind IN ('v', 'm')
+        WHERE pg_class.oid = to_regclass(%(relation)s)
     ),
 
     columns AS (
@@ -98,6 +98,14 @@ PROPERTIES = """
         )
         FROM grants
         CROSS JOIN view
+        UNION ALL
+        SELECT 7, 0, 'trigger ' || tgname, pg_get_triggerdef(pg_trigger.oid) || ';'
+        FROM view
+        JOIN pg_trigger ON tgrelid = view.oid AND NOT tgisinternal
+        UNION ALL
+        SELECT 8, 0, 'rule ' || rulename, pg_get_ruledef(pg_rewrite.oid)
+        FROM view
+        JOIN pg_rewrite ON ev_class = view.oid AND rulename <> '_RETURN'
     ) AS properties (kind, place, property, statement)
     ORDER BY kind, place, property
 """

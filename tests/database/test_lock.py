@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 from concurrent.futures import Future
+from contextlib import suppress
 
+import psycopg2
 import pytest
 
 from lib.errors import BusyError, SettingsError
-from lib.postgres.connection import Database, query
+from lib.postgres.blockers import CONFLICTING, BlockerWatch, Wait
+from lib.postgres.connection import Connection, Database, query
 from lib.postgres.run_lock import release_run_lock, take_run_lock
 from lib.run.runner import LockRetry
 from lib.stop import StopSignal, start_thread
 from tests.support.colleague import Colleague, somebody_holding
-from tests.support.databases import sql
-from tests.support.project import Project, assert_it_is_still_monday, newest_run
+from tests.support.databases import EmptyDatabase, sql
+from tests.support.project import GOLD, Project, assert_it_is_still_monday, newest_run
 from tests.support.project_process import PATIENCE, await_rows
+
+
+def changed_gold() -> str:
+    return GOLD.replace("a and b side by side.", "Other words.")
+
 
 # ---- one run at a time ----------------------------------------------------------------------------------------------
 
@@ -105,6 +114,138 @@ def test_a_lock_released_in_between_lets_the_next_try_publish_everything(monday:
     assert monday.database.sql("SELECT status, count(*) FROM elt.job_runs WHERE run_id = 2 GROUP BY status") == [
         ("published", 4)
     ]
+
+
+def test_a_prepared_transaction_in_the_way_is_named_with_the_statement_that_ends_it(monday: Project) -> None:
+    """No session holds its locks, and one that prepares during our wait is not the one to end. Another prepared
+    transaction, whose lock does not conflict, is not in the way."""
+    harmless, colleague = monday.database.connect(), monday.database.connect()
+    sql(harmless, "BEGIN; LOCK TABLE silver.a IN ACCESS SHARE MODE; PREPARE TRANSACTION 'harmless'")
+    sql(colleague, "BEGIN; LOCK TABLE silver.a IN ROW EXCLUSIVE MODE")
+    load: Future = start_thread(lambda: monday.run(lock_retry=LockRetry(lock_timeout=1.5, tries=1)), "load")
+    await_rows(monday, "SELECT FROM pg_locks WHERE NOT granted AND relation = 'silver.a'::regclass")
+    sql(colleague, "PREPARE TRANSACTION 'it''s lost'")
+    try:
+        assert load.result(PATIENCE).exit_code == 1
+        assert "prepared transaction 'it''s lost' of postgres, " in monday.last_line
+        assert "s ago, holds silver.a; to end it: ROLLBACK PREPARED 'it''s lost';" in monday.last_line
+        assert "pg_terminate_backend" not in monday.last_line and "harmless" not in monday.last_line
+    finally:
+        sql(colleague, "ROLLBACK PREPARED 'it''s lost'")
+        sql(colleague, "ROLLBACK PREPARED 'harmless'")
+
+
+class ColleaguesTakeTurns(ColleagueComesBack):
+    """In the pause between two tries, another colleague takes the lock."""
+
+    def __init__(self, first: Colleague, second: Connection) -> None:
+        super().__init__(first)
+        self.second = second
+
+    def pause(self, seconds: float) -> None:
+        super().pause(seconds)
+        sql(self.second, "BEGIN; LOCK TABLE silver.a IN ROW EXCLUSIVE MODE")
+
+
+def test_who_held_a_lock_in_an_earlier_try_is_not_named_in_a_later_one(monday: Project) -> None:
+    second = monday.database.connect()
+    with somebody_holding(monday, "silver.a", "ROW EXCLUSIVE") as first:
+        stop = ColleaguesTakeTurns(first, second)
+        assert monday.run(stop=stop, lock_retry=LockRetry(lock_timeout=0.5, tries=2, pause=1.0)).exit_code == 1
+    assert f"pg_terminate_backend({second.info.backend_pid});" in monday.last_line
+    assert f"{first.pid}" not in monday.last_line
+
+
+@pytest.mark.parametrize("change", ["LOCK TABLE silver.a IN SHARE MODE", "DELETE FROM silver.a"])
+def test_who_holds_a_lock_is_asked_when_the_message_is_written(monday: Project, change: str) -> None:
+    recorder, waiter, holder = (monday.database.connect() for _ in range(3))
+    sql(holder, f"BEGIN; {change}")
+    with BlockerWatch(recorder, waiter.info.backend_pid, every=0.01) as watch:
+        assert watch.in_the_way() == ""
+        with pytest.raises(psycopg2.errors.LockNotAvailable):
+            sql(waiter, "SET lock_timeout = '300ms'; UPDATE silver.a SET v = 'x'")
+        assert f"pg_terminate_backend({holder.info.backend_pid});" in watch.in_the_way()
+        holder.close()
+        await_rows(monday, f"SELECT FROM pg_stat_activity WHERE pid = {holder.info.backend_pid}", expected=False)
+        assert watch.in_the_way() == "the lock has been released meanwhile"
+        watch.begin()
+        assert watch.in_the_way() == ""
+
+
+@pytest.mark.parametrize("wanted", [f"{mode}Lock" for mode in CONFLICTING])
+def test_lock_modes_conflict_as_in_postgresql(module_database: EmptyDatabase, wanted: str) -> None:
+    first, second = module_database.connect(), module_database.connect()
+    sql(first, "CREATE TABLE IF NOT EXISTS t ()")
+    in_sql = {f"{mode}Lock": re.sub("(?<=.)([A-Z])", r" \1", mode).upper() for mode in CONFLICTING}
+    found = set()
+    for held, text in in_sql.items():
+        sql(first, f"BEGIN; LOCK TABLE t IN {text} MODE")
+        with suppress(psycopg2.errors.LockNotAvailable):
+            found.add(held)
+            sql(second, f"BEGIN; LOCK TABLE t IN {in_sql[wanted]} MODE NOWAIT")
+            found.remove(held)
+        sql(second, "ROLLBACK")
+        sql(first, "ROLLBACK")
+    assert found == set(Wait("", wanted, None).conflicting)
+
+
+# ---- readers of a view that changes ---------------------------------------------------------------------------------
+
+
+class ReadersGoOn(StopSignal):
+    """Between two tries to lock a view, a reader reads it; after the third try, the colleague is gone."""
+
+    def __init__(self, colleague: Colleague, reader: Connection) -> None:
+        super().__init__()
+        self.colleague = colleague
+        self.reader = reader
+        self.pauses: list[float] = []
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        assert sql(self.reader, "SET lock_timeout = '2s'; SELECT a FROM gold.both")
+        if len(self.pauses) == 3:
+            self.colleague.come_back()
+
+
+def test_a_changed_view_asks_for_its_lock_in_short_tries_between_which_readers_go_on(monday: Project) -> None:
+    monday.script("gold/both.sql", changed_gold())
+    with somebody_holding(monday, "gold.both", "ACCESS SHARE") as colleague:
+        stop = ReadersGoOn(colleague, monday.database.connect())
+        assert monday.run(stop=stop, lock_retry=LockRetry(tries=1, definition_timeout=0.1)).exit_code == 0
+    assert stop.pauses == [0.5, 0.5, 0.5]
+    assert "trying again" not in monday.output
+    assert monday.output.count("gold/both.sql  ") == 1
+    assert monday.database.sql("SELECT obj_description('gold.both'::regclass)") == [("Other words.",)]
+
+
+def test_a_reader_in_the_way_of_a_changed_view_is_named_after_all_tries(monday: Project) -> None:
+    monday.script("gold/both.sql", changed_gold())
+    with somebody_holding(monday, "gold.both", "ACCESS SHARE") as colleague:
+        assert monday.run().exit_code == 1
+    assert f"{colleague.pid} (postgres, a long lunch" in monday.last_line
+    assert monday.day("silver.a") == "monday"
+
+
+def test_readers_that_wait_behind_our_request_for_a_lock_are_counted(monday: Project) -> None:
+    monday.script("gold/both.sql", changed_gold())
+    with somebody_holding(monday, "gold.both", "ACCESS SHARE") as colleague:
+        load: Future = start_thread(lambda: monday.run(lock_retry=LockRetry(definition_timeout=60)), "load")
+        await_rows(monday, "SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'")
+        reader: Future = start_thread(lambda: monday.database.sql("SELECT FROM gold.both"), "reader")
+        # the watch has looked after the reader began to wait
+        await_rows(
+            monday,
+            "SELECT FROM pg_locks JOIN pg_stat_activity AS watch ON watch.query_start > waitstart"
+            " WHERE mode = 'AccessShareLock' AND NOT granted AND query LIKE '%waitstart%'"
+            " AND watch.pid <> pg_backend_pid() AND state = 'idle'",
+        )
+        colleague.come_back()
+        assert load.result(PATIENCE).exit_code == 0
+        reader.result(PATIENCE)
+    assert re.search(
+        r'gold."both": gold/both.sql locked it for 0\.\d s, 1 reader waited, up to \d\.\d s', monday.output
+    )
 
 
 def test_a_colleague_may_create_an_index_concurrently_meanwhile(monday: Project) -> None:

@@ -204,10 +204,10 @@ def test_an_unchanged_gold_script_is_not_run_and_a_changed_one_once(project: Pro
 
 def test_an_ordinary_day_locks_no_reader_out_and_a_changed_view_is_reported(monday: Project) -> None:
     monday.run()
-    assert "readers waited" not in monday.output
+    assert "locked" not in monday.output
     monday.script("gold/both.sql", project_gold("Other words."))
     monday.run()
-    assert 'gold/both.sql changed gold."both": its readers waited for up to 0.' in monday.output
+    assert 'gold."both": gold/both.sql locked it for 0.' in monday.output
 
 
 def test_an_unchanged_gold_script_takes_no_lock_on_its_view(project: Project) -> None:
@@ -235,6 +235,12 @@ def test_a_view_that_was_dropped_or_replaced_by_hand_comes_back(project: Project
         project.database.sql(by_hand)
         assert project.run().exit_code == 0
         assert len(project.rows("gold.both")) == 10
+        assert "both: gold.both was changed or dropped by somebody else, so gold/both.sql made it" in project.output
+        project.run()
+        assert "somebody" not in project.output
+    project.script("gold/both.sql", project_gold("Other words."))
+    project.run()
+    assert "somebody" not in project.output
 
 
 def test_a_definition_of_a_group_that_was_held_back_is_applied_by_the_next_run(project: Project) -> None:

@@ -324,6 +324,9 @@ def test_the_commands_for_a_view_that_cannot_be_replaced_work_in_psql(project: P
         "ALTER VIEW gold.both SET (security_barrier = true)",
         "GRANT UPDATE (id), UPDATE (b) ON gold.both TO colleague",
         "ALTER VIEW public.deep OWNER TO colleague",
+        "CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "CREATE TRIGGER no INSTEAD OF INSERT ON gold.both FOR EACH ROW EXECUTE FUNCTION public.no()",
+        "CREATE RULE nothing AS ON DELETE TO public.deep DO INSTEAD NOTHING",
     ):
         sql(command)
     state = """
@@ -331,12 +334,14 @@ def test_the_commands_for_a_view_that_cannot_be_replaced_work_in_psql(project: P
                pg_get_viewdef(oid), obj_description(oid), ARRAY(SELECT unnest(reloptions) ORDER BY 1),
                ARRAY(SELECT concat(attname, attacl, col_description(attrelid, attnum)) FROM pg_attribute
                      WHERE attrelid = pg_class.oid AND attnum > 0 ORDER BY attnum),
-               ARRAY(SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = pg_class.oid)
+               ARRAY(SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = pg_class.oid),
+               ARRAY(SELECT pg_get_ruledef(oid) FROM pg_rewrite WHERE ev_class = pg_class.oid ORDER BY 1)
         FROM pg_class WHERE relname IN ('deep', 'deeper view', 'last') ORDER BY 1
     """
     grants = """
         SELECT ARRAY(SELECT unnest(relacl)::text ORDER BY 1), reloptions,
-               (SELECT attacl::text FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'id')
+               (SELECT attacl::text FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'id'),
+               ARRAY(SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = pg_class.oid)
         FROM pg_class WHERE oid = 'gold.both'::regclass
     """
     before, granted = sql(state), sql(grants)
@@ -358,6 +363,26 @@ def test_the_commands_for_a_view_that_cannot_be_replaced_work_in_psql(project: P
     assert sql("TABLE public.last LIMIT 1") == [("monday",)]
     sql('DROP OWNED BY "an analyst", colleague CASCADE')
     sql('DROP ROLE "an analyst", colleague')
+
+
+@pytest.mark.parametrize("kind", ["MATERIALIZED VIEW", "TABLE"])
+def test_a_table_with_the_name_of_a_gold_view_is_named_with_the_commands_that_replace_it(
+    project: Project, kind: str
+) -> None:
+    """An older version of a project made it: it was filled once and never again."""
+    project.put_day("monday")
+    project.run()
+    project.database.sql(
+        f"DROP VIEW gold.both; CREATE {kind} gold.both AS SELECT 1 AS id, 'old' AS a, 'old' AS b;"
+        " GRANT SELECT ON gold.both TO pg_monitor; CREATE VIEW public.reader AS SELECT a FROM gold.both"
+    )
+    assert project.run().exit_code == 1
+    assert f'gold."both" is a {kind.lower()} in this database.' in project.output
+    typed = re.search(r"^ +BEGIN;$.*?^ +COMMIT;$", project.output, re.DOTALL | re.MULTILINE)
+    done = psql(project.database, "-v", "ON_ERROR_STOP=1", stdin=typed[0])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert project.run().exit_code == 0
+    assert project.database.sql("SELECT a, has_table_privilege('pg_monitor', 'gold.both', 'SELECT') FROM public.reader")
 
 
 def test_what_uses_the_row_type_of_a_view_is_named(project: Project) -> None:

@@ -43,6 +43,7 @@ class Servers(Mapping[int, Server]):
     def __getitem__(self, version: int) -> Server:
         if version not in self._started:
             settings = {"shared_buffers": "64MB", "max_wal_size": "1GB", "max_connections": "100"}
+            settings["max_prepared_transactions"] = "4"
             self._started[version] = Server.start(self._folder / str(version), version, fsync=False, settings=settings)
         return self._started[version]
 

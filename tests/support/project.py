@@ -26,7 +26,7 @@ from sandbox.keboola_server import KeboolaServer
 from tests.support.databases import EmptyDatabase, fresh_database
 
 #: short, so that no test waits long for a lock; deadlock_timeout is 1 s
-IMPATIENT = LockRetry(lock_timeout=0.2, tries=2, pause=0.0)
+IMPATIENT = LockRetry(lock_timeout=0.2, tries=2, pause=0.0, definition_pause=0.0, definition_seconds=0.0)
 
 BRONZE = """
 CREATE TABLE IF NOT EXISTS bronze.{name} (id text, v text);
