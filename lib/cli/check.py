@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from lib.cli.arguments import how_to_type
@@ -22,7 +23,7 @@ from lib.elt_schema.strangers import creators, of_others, script_path, trigger_r
 from lib.errors import EltError
 from lib.extract import SourceTable
 from lib.load.contract import Contract, Match, match
-from lib.load.guards import Accepted, check_columns, named
+from lib.load.guards import Accepted, check_age, check_columns, named
 from lib.postgres.connection import Connection, Database, address
 from lib.postgres.driver_errors import translated
 from lib.run.plan import make_extractor, read_project
@@ -167,6 +168,7 @@ def _ask_keboola(
                 found = f"job {job.name}: {table.id}, {len(table.columns)} columns{rows}"
                 if job.name in contracts:
                     found += _columns(job.load, table, match(contracts[job.name], table), accepted)
+                check_age(job.load, table, datetime.now(UTC), accepted)
                 findings.ok(found)
 
 

@@ -36,6 +36,10 @@ class Load:
     min_rows: int = 1
     #: an export that is smaller than the present table by more than this is refused
     max_shrink_percent: float = 50
+    #: an export that is larger than the present table by more than this is refused; None: reported from 100 on
+    max_growth_percent: float | None = None
+    #: a source table that was last imported longer ago than this many hours is refused; None: any is loaded
+    max_age_hours: float | None = None
     #: bronze columns that the source may lack; they are then NULL
     optional_columns: tuple[str, ...] = ()
 

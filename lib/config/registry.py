@@ -19,6 +19,13 @@ from lib.config.spelling import did_you_mean
 from lib.errors import JobConfigError
 
 JOB_KEYS = ("depends_on", "extract", "load", "transform", "checks")
+#: each limit of `load`: the highest number, and what it must be
+LIMITS: dict[str, tuple[int | None, str]] = {
+    "min_rows": (None, "a whole number, 0 or more"),
+    "max_shrink_percent": (100, "a number, 0 to 100"),
+    "max_growth_percent": (None, "a number, 0 or more"),
+    "max_age_hours": (None, "a number, 0 or more"),
+}
 #: a job's name becomes part of a staging table's name, and PostgreSQL cuts names at 63 bytes
 JOB_NAME_BYTES = 50
 _JOB_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -132,16 +139,10 @@ class _RegistryReader:
         return Extract("keboola_table", table.value)
 
     def load(self, job: str, extract: Extract | None, node: Node) -> Load | None:
-        parts = self.object(node, "load", ("table", "min_rows", "max_shrink_percent", "optional_columns"))
+        parts = self.object(node, "load", ("table", *LIMITS, "optional_columns"))
         if parts is None:
             return None
-        limits: dict[str, Any] = {}
-        if "min_rows" in parts:
-            limits["min_rows"] = self.number(parts["min_rows"], "min_rows", int, None)
-        if "max_shrink_percent" in parts:
-            limits["max_shrink_percent"] = self.number(
-                parts["max_shrink_percent"], "max_shrink_percent", (int, float), 100
-            )
+        limits: dict[str, Any] = {key: self.number(parts[key], key, *LIMITS[key]) for key in LIMITS if key in parts}
         table = parts.get("table")
         if table is None:
             self.wrong(node.line, 'load needs "table": "bronze.<name>"')
@@ -252,12 +253,13 @@ class _RegistryReader:
             self.wrong(node.line, f"{key} must be a list, [...], not {_kind(node)}")
         return []
 
-    def number(self, node: Node, key: str, kinds: type | tuple[type, ...], high: int | None) -> int | float:
+    def number(self, node: Node, key: str, high: int | None, wanted: str) -> int | float:
+        """A number from 0 to `high`. `wanted` says so in a message; it begins with "a whole number" for an integer."""
         value = node.value
+        kinds = int if wanted.startswith("a whole") else (int, float)
         is_right_kind = isinstance(value, kinds) and not isinstance(value, bool)
         if is_right_kind and isinstance(value, (int, float)) and value >= 0 and (high is None or value <= high):
             return value
-        wanted = "a whole number, 0 or more" if high is None else f"a number, 0 to {high}"
         self.wrong(node.line, f"{key} must be {wanted}, not {_shown(value)}")
         return 0
 

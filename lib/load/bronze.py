@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psycopg2
 from psycopg2 import sql
@@ -19,10 +19,11 @@ from lib.postgres.maintenance import has_statistics
 
 @dataclass(frozen=True)
 class Loaded:
-    """Number of rows of a bronze table after and before the load."""
+    """Number of rows of a bronze table after and before the load, and a warning to report."""
 
     rows: int
     rows_before: int
+    warning: str = field(default="", compare=False)
 
 
 def publish_bronze(
@@ -45,7 +46,7 @@ def publish_bronze(
             raise LoadError(
                 f"{load.table}: a trigger or rule prevents DELETE of its rows: drop it, or load another table"
             )
-        check_size(load, rows_before, rows_staged, accepted)
+        warning = check_size(load, rows_before, rows_staged, accepted)
         rows = execute(
             connection,
             sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, names, names, staging.identifier),
@@ -60,7 +61,7 @@ def publish_bronze(
             f"{load.table}: {rows_staged:,} rows were staged, {rows:,} arrived;"
             " the server was restarted meanwhile, or a trigger drops rows. The rows loaded before stay; run again."
         )
-    return Loaded(rows, rows_before)
+    return Loaded(rows, rows_before, warning)
 
 
 def _holds_rows_back(connection: Connection, load: Load) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from threading import Lock
 from typing import Generic, Protocol
@@ -20,7 +21,7 @@ from lib.config.jobs import Load
 from lib.errors import EltError, ExtractError, LoadError
 from lib.extract import Extractor, Slice, SourceTable, Ticket
 from lib.load.contract import Contract, Match, landing_name, match, may_be_column
-from lib.load.guards import Accepted, check_columns, check_count, named
+from lib.load.guards import Accepted, check_age, check_columns, check_count, named
 from lib.load.staging_table import Staging, copy_slice, create_staging
 from lib.postgres.connection import Connection, Database, keep_alive
 from lib.stop import start_thread
@@ -184,6 +185,7 @@ class Stager(Generic[Ticket]):
                 found = match(self.contracts[load.job], source)
                 self._tell_columns(load, source, found)
                 check_columns(load, source, found, self.accepted)
+                check_age(load, source, datetime.now(UTC), self.accepted)
                 ready[load.job] = source, found
         for load in group if len(ready) == len(group) else ():
             with self._blame(load):

@@ -9,6 +9,7 @@ import difflib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from lib.config.jobs import Load
 from lib.config.spelling import did_you_mean
@@ -20,6 +21,8 @@ GUARDS = {
     "missing": "the source lacks a column that the bronze table has",
     "shrink": "the export is much smaller than the table",
     "empty": "the export has fewer rows than min_rows",
+    "growth": "the export is much larger than the table",
+    "age": "the source was last imported too long ago",
     "count": "the export's number of rows differs from the source's own count",
 }
 #: how many columns a message lists, and how many characters of each name
@@ -159,10 +162,27 @@ def check_count(load: Load, source: SourceTable, rows: int, accepted: Accepted) 
     )
 
 
-def check_size(load: Load, rows_before: int, rows: int, accepted: Accepted) -> None:
-    """Guards `empty` and `shrink`: the export must not be much smaller than the table. Raises LoadError.
+def check_age(load: Load, source: SourceTable, now: datetime, accepted: Accepted) -> None:
+    """Guard `age`: the source's last import must not be longer ago than max_age_hours. Raises LoadError."""
+    if load.max_age_hours is None or accepted.has(load.job, "age"):
+        return
+    at = source.imported_at
+    hours = 0.0 if at is None else (now - at).total_seconds() / 3600
+    if at is not None and hours <= load.max_age_hours:
+        return
+    age = f"was last imported {hours:.0f} h ago, {at:%Y-%m-%d %H:%M} UTC" if at else "does not say when it was imported"
+    raise LoadError(
+        f"{source.id} {age}; max_age_hours is {load.max_age_hours:g}"
+        "\n    The rows loaded before stay. Look in Keboola why nothing was imported."
+        f"\n    To load it as it is, once: {accepted.once(load.job, 'age')}"
+    )
+
+
+def check_size(load: Load, rows_before: int, rows: int, accepted: Accepted) -> str:
+    """Guards `empty`, `shrink` and `growth`: the export must not be much smaller or larger than the table.
 
     `empty` applies below min_rows. Accepting it also accepts that the table shrinks.
+    Returns a warning, or an empty text. Raises LoadError.
     """
     if rows < load.min_rows:
         if not accepted.has(load.job, "empty"):
@@ -171,7 +191,7 @@ def check_size(load: Load, rows_before: int, rows: int, accepted: Accepted) -> N
                 f"\n    The {rows_before:,} rows loaded before stay. Is the table in Keboola complete?"
                 f"\n    If so, accept it once: {accepted.once(load.job, 'empty')}"
             )
-        return
+        return ""
     # rounded, because a float cannot hold a percentage such as 33.3 exactly
     shrunk = 100 * (rows_before - rows) > round(rows_before * load.max_shrink_percent, 6)
     if shrunk and not accepted.has(load.job, "shrink"):
@@ -181,3 +201,22 @@ def check_size(load: Load, rows_before: int, rows: int, accepted: Accepted) -> N
             "\n    The rows loaded before stay. If the new number is right, accept it once:"
             f" {accepted.once(load.job, 'shrink')}"
         )
+    return _check_growth(load, rows_before, rows, accepted)
+
+
+def _check_growth(load: Load, rows_before: int, rows: int, accepted: Accepted) -> str:
+    limit = 100 if load.max_growth_percent is None else load.max_growth_percent
+    grown = rows_before and 100 * (rows - rows_before) > round(rows_before * limit, 6)
+    if not grown or accepted.has(load.job, "growth"):
+        return ""
+    text = (
+        f"{load.table}: the export has {rows:,} rows, {rows_before:,} were loaded before:"
+        f" {100 * rows / rows_before - 100:,.0f} % more"
+    )
+    if load.max_growth_percent is None:
+        return f'{text}. It is loaded; to refuse such growth, add "max_growth_percent" to "load" in elt_jobs.json'
+    raise LoadError(
+        f"{text}, max_growth_percent is {limit:g}"
+        "\n    The rows loaded before stay. Does the export hold rows twice?"
+        f"\n    If the new number is right, accept it once: {accepted.once(load.job, 'growth')}"
+    )

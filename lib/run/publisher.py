@@ -294,6 +294,8 @@ class Publisher:
             accepted=self.accepted.of(load.job),
             stage_seconds=staged.seconds,
         )
+        if loaded.warning:
+            self._notes.append((load.job, loaded.warning))
         self.listener.on_load(load.table, loaded.rows, time.monotonic() - began)
 
     def _keep_silver(self, job: Job, script: Script, result: ScriptResult) -> None:

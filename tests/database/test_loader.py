@@ -24,7 +24,7 @@ from lib.postgres.transaction import TransactionSettings, transaction
 from tests.support.databases import EmptyDatabase, sql
 
 NOTHING_ACCEPTED = Accepted()
-EVERYTHING = Accepted(frozenset({("t", "shrink"), ("t", "empty")}))
+EVERYTHING = Accepted(frozenset({("t", "shrink"), ("t", "empty"), ("t", "growth")}))
 
 
 def source(*columns: str) -> SourceTable:
@@ -197,6 +197,11 @@ LIMITS: list[tuple[int, int, dict[str, float], str]] = [
     (10, 1, {"max_shrink_percent": 100}, ""),
     (10, 0, {"max_shrink_percent": 100, "min_rows": 0}, ""),
     (10, 0, {"min_rows": 0}, "100 % fewer"),
+    (10, 20, {"max_growth_percent": 100}, ""),
+    (10, 21, {"max_growth_percent": 100}, "110 % more, max_growth_percent is 100"),
+    (10, 11, {"max_growth_percent": 0}, "10 % more, max_growth_percent is 0"),
+    (0, 100, {"max_growth_percent": 0}, ""),
+    (0, 0, {"max_growth_percent": 0, "min_rows": 0}, ""),
 ]
 
 
@@ -208,11 +213,12 @@ def test_a_guard_speaks_up_beyond_its_limit_and_not_at_it(bench: Workbench) -> N
                 bench.load(["id", "v"], new(now), **guards)
             message = str(caught.value)
             assert message.startswith("bronze.t: the export has ") and refused in message, message
-            guard = "empty" if "min_rows" in refused else "shrink"
+            guard = "empty" if "min_rows" in refused else "growth" if "more" in refused else "shrink"
             assert message.endswith(f"accept it once: python main.py run --accept t:{guard}"), message
             assert bench.rows("SELECT count(*) FROM bronze.t WHERE v = 'old'") == [(before,)]
         accepted = bench.load(["id", "v"], new(now), accepted=EVERYTHING if refused else Accepted(), **guards)
         assert accepted == Loaded(now, before)
+        assert bool(accepted.warning) == (now > 2 * before > 0 and "max_growth_percent" not in guards)
         assert len(bench.rows()) == now
 
 

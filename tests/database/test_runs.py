@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from datetime import UTC, date, datetime
 
 import pytest
@@ -135,6 +136,36 @@ def test_an_empty_export_never_replaces_a_filled_table(project: Project) -> None
     assert project.run().exit_code == 1
     assert project.day("silver.c") == "monday"
     assert "bronze.c: the export has 0 rows, min_rows is 1" in project.last_line
+
+
+def test_growth_of_more_than_100_percent_is_reported_and_beyond_a_named_limit_refused(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.put("c", [(str(number), "tuesday") for number in range(1, 22)])
+    project.registry["c"]["load"]["max_growth_percent"] = 100
+    assert project.run("c").exit_code == 1
+    assert "110 % more, max_growth_percent is 100" in project.last_line and "--accept c:growth" in project.output
+    assert project.day("silver.c") == "monday"
+    del project.registry["c"]["load"]["max_growth_percent"]
+    assert project.run("c").exit_code == 0
+    assert "c: bronze.c: the export has 21 rows, 10 were loaded before: 110 % more. It is loaded;" in project.output
+    project.run("c")
+    assert "% more" not in project.output
+
+
+def test_a_source_that_was_imported_too_long_ago_is_not_exported(project: Project) -> None:
+    project.put_day("monday")  # by the sandbox's clock: on the first of January
+    project.registry["c"]["load"]["max_age_hours"] = 26
+    assert project.run().exit_code == 1
+    assert re.search(r"in.c-main.c was last imported [\d,]+ h ago, 2026-01-01 00:00 UTC; max_age", project.last_line)
+    assert project.day("silver.a") == "monday"
+    accepted = Accepted(frozenset({("c", "age")}))
+    assert project.run(accepted=accepted).exit_code == 0
+    assert project.database.sql("SELECT job, accepted_guards FROM elt.job_runs WHERE accepted_guards <> '{}'") == [
+        ("c", ["age"])
+    ]
+    project.registry["c"]["load"]["max_age_hours"] = 1_000_000
+    assert project.run().exit_code == 0
 
 
 def test_a_shrunken_export_is_refused_until_a_person_accepts_it_once(project: Project) -> None:

@@ -91,7 +91,7 @@ def test_a_registry_becomes_jobs_with_their_scripts(folder: Folder) -> None:
     registry = folder.read(
         {
             "$schema": "./elt_jobs.schema.json",
-            "a": loading("a", min_rows=0, max_shrink_percent=12.5),
+            "a": loading("a", min_rows=0, max_shrink_percent=12.5, max_growth_percent=400, max_age_hours=26.5),
             "both": {
                 "depends_on": ["a"],
                 "transform": ["silver/both.sql", "gold/both.sql"],
@@ -107,7 +107,7 @@ def test_a_registry_becomes_jobs_with_their_scripts(folder: Folder) -> None:
         "a": Job(
             "a",
             (),
-            Load("a", Extract("keboola_table", "in.c-main.a"), "bronze.a", 0, 12.5),
+            Load("a", Extract("keboola_table", "in.c-main.a"), "bronze.a", 0, 12.5, 400, 26.5),
             (script("bronze/a.sql"), script("silver/a.sql")),
         ),
         "both": Job(
@@ -308,6 +308,8 @@ for key, values in {
     "table": ["a", "silver.a", "bronze.", "bronze.A", "bronze.a b", "bronze.1a", f"bronze.{'x' * 64}", 5],
     "min_rows": [True, -1, 1.5, "1", None, [1]],
     "max_shrink_percent": [True, -1, 100.5, 101, "50", None],
+    "max_growth_percent": [True, -1, "50", None],
+    "max_age_hours": [True, -1, "26", None],
 }.items():
     for value in values:
         job = loading("a")
