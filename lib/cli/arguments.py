@@ -38,8 +38,8 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="JOB:GUARD",
-        help="load this job once although a guard refuses it: missing (a column), shrink, empty, growth, age or count (of rows);"
-        " the guard's message prints the whole command",
+        help="load this job once although a guard refuses it: missing (a column), shrink, empty, growth, age or count"
+        " (of rows); the guard's message prints the whole command",
     )
     parser.add_argument(
         "--accept-shrink",
