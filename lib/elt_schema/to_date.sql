@@ -1,6 +1,6 @@
 -- elt.to_date: a text in ISO form as a date; NULL if it is not one.  It never fails.
 --
---     SELECT elt.to_date('2026-01-31'), elt.to_date('2026-02-30'), elt.to_date('31.1.2026');   -- 2026-01-31, NULL, NULL
+--     SELECT elt.to_date('2026-01-31'), elt.to_date('2026-02-30');   -- 2026-01-31, NULL
 --
 -- The form is YYYY-MM-DD, for the years 0001 to 9999.  Blanks around it are allowed.  A text with a time is no date:
 -- use elt.to_timestamp.

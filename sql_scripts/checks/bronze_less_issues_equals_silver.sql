@@ -17,7 +17,7 @@ silver_stock AS (
 
 listed AS (
     SELECT
-        count(*) FILTER (WHERE rule IN ('missing_sku', 'duplicate_sku')) AS products,
+        count(*) FILTER (WHERE rule IN ('missing_sku', 'sku_too_long', 'duplicate_sku')) AS products,
         count(*) FILTER (WHERE rule = 'stock_without_product') AS stock_rows,
         coalesce(
             sum(elt.to_number(value_received)) FILTER (WHERE rule IN ('stock_without_product', 'duplicate_stock_row')),

@@ -36,7 +36,7 @@ COMMENT ON TABLE silver.data_quality_issues IS
 COMMENT ON COLUMN silver.data_quality_issues.rule IS
     'Short name of the rule, such as missing_sku; silver.data_quality_rules explains each.';
 COMMENT ON COLUMN silver.data_quality_issues.row_key IS
-    'Which row: a SKU; SKU / warehouse; link / warehouse for stock without product; the name of a product without SKU; or a warehouse, for its name.';
+    'Which row: a SKU; SKU / warehouse; link / warehouse for stock without product; the name of a product without a usable SKU; or a warehouse, for its name.';
 COMMENT ON COLUMN silver.data_quality_issues.column_name IS 'Column of the bronze table that has the problem.';
 COMMENT ON COLUMN silver.data_quality_issues.occurrence IS
     'Number from 1: tells issues apart that share rule, row_key and column_name.';
@@ -57,6 +57,7 @@ WITH
 of_products (rule, severity, explanation) AS (
     VALUES
         ('missing_sku', 'error', 'A product without SKU is left out.'),
+        ('sku_too_long', 'error', 'A product whose SKU has more than 200 characters is left out.'),
         ('duplicate_sku', 'error', 'Another row of this SKU is used: an active one, else the smallest text.'),
         ('is_active_is_neither', 'warning', 'Neither 1 nor empty; only true counts as active.'),
         ('line_break_in_product', 'warning', 'A line break in a name or type; a blank is used for it.'),
@@ -77,6 +78,11 @@ of_stock (rule, severity, explanation) AS (
         ),
         ('quantity_is_no_number', 'error', 'Counts as 0.'),
         ('missing_warehouse', 'warning', 'Counts as stock of the warehouse unknown.'),
+        (
+            'warehouse_id_too_long',
+            'warning',
+            'An id of more than 200 characters; counts as stock of the warehouse unknown.'
+        ),
         ('negative_quantity', 'warning', 'Used as it is.'),
         ('on_hand_above_available', 'warning', 'More on hand than available; set to quantity_available.'),
         (

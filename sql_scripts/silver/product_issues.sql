@@ -37,9 +37,14 @@ used AS (
 ),
 
 issues (rule, row_key, column_name, value_received, value_used) AS (
-    SELECT 'missing_sku', coalesce(elt.to_line(name), 'no name'), 'sku', sku, NULL
+    SELECT
+        CASE WHEN elt.to_text(sku) IS NULL THEN 'missing_sku' ELSE 'sku_too_long' END,
+        coalesce(elt.to_line(name), 'no name'),
+        'sku',
+        sku,
+        NULL
     FROM bronze.products
-    WHERE elt.to_text(sku) IS NULL
+    WHERE elt.to_key(sku) IS NULL
 
     UNION ALL
     SELECT 'duplicate_sku', product_sku, 'sku', row_text, NULL
@@ -124,6 +129,6 @@ FROM issues
 INNER JOIN silver.data_quality_rules AS rules ON rules.rule = issues.rule
 LEFT JOIN silver.product_stock AS stock
     ON stock.product_sku = issues.row_key
-    AND rules.rule <> 'missing_sku';  -- its row_key is a name, not a SKU
+    AND rules.rule NOT IN ('missing_sku', 'sku_too_long');  -- their row_key is a name, not a SKU
 
 SELECT * FROM elt.publish_rows('silver.data_quality_issues', 'product_issues_now', $$job = 'products'$$);

@@ -51,10 +51,10 @@ rows_with_sku AS (
     SELECT
         bronze_row,
         bronze_row.*,
-        elt.to_text(bronze_row.sku) AS product_sku,
+        elt.to_key(bronze_row.sku) AS product_sku,
         coalesce(lower(elt.to_text(bronze_row.is_active)) IN ('1', 'true'), false) AS is_active_product
     FROM bronze.products AS bronze_row
-    WHERE elt.to_text(bronze_row.sku) IS NOT NULL
+    WHERE elt.to_key(bronze_row.sku) IS NOT NULL
 ),
 
 -- A measure of 0 or less is an error of the source and becomes NULL.  MATERIALIZED: each number is parsed once.

@@ -51,7 +51,7 @@ warehouses AS (
 ),
 
 texts_of_warehouses AS (
-    SELECT DISTINCT coalesce(elt.to_text(warehouse_id), 'unknown') AS warehouse_id, texts.*
+    SELECT DISTINCT coalesce(elt.to_key(warehouse_id), 'unknown') AS warehouse_id, texts.*
     FROM warehouses
     CROSS JOIN LATERAL (
         VALUES ('warehouse_name', warehouse_name), ('warehouse_identifier', warehouse_identifier)
@@ -83,14 +83,17 @@ issues (rule, row_key, column_name, value_received, value_used, pieces) AS (
 
     UNION ALL
     SELECT
-        'missing_warehouse',
+        CASE
+            WHEN elt.to_text(warehouse_id_received) IS NULL THEN 'missing_warehouse'
+            ELSE 'warehouse_id_too_long'
+        END,
         row_key,
         'warehouse_id',
         warehouse_id_received,
         warehouse_id,
         coalesce(quantity_available, 0)
     FROM used
-    WHERE elt.to_text(warehouse_id_received) IS NULL
+    WHERE elt.to_key(warehouse_id_received) IS NULL
 
     UNION ALL
     SELECT 'quantity_is_no_number', row_key, column_name, value_received, number_used::text, NULL

@@ -25,7 +25,7 @@ COMMENT ON TABLE silver.stock_rows IS
 COMMENT ON COLUMN silver.stock_rows.link_id IS
     'Link to bronze.products.inventory_locations, valid within this load only; empty if missing; its md5 if longer than 200 characters, which an index could not hold.';
 COMMENT ON COLUMN silver.stock_rows.warehouse_id IS
-    'Id of the warehouse in Keboola; unknown if the stock row has none.';
+    'Id of the warehouse in Keboola; unknown if the stock row has none, or one of more than 200 characters.';
 COMMENT ON COLUMN silver.stock_rows.link_rank IS
     'Rank among the rows of this link and warehouse; 1 for the highest quantities.';
 COMMENT ON COLUMN silver.stock_rows.is_used IS
@@ -51,7 +51,7 @@ WITH
 
 -- Identical products share a link.  The stock goes to one SKU, the smallest, so that it is not counted twice.
 links AS (
-    SELECT inventory_locations AS link_id, min(elt.to_text(sku)) AS product_sku
+    SELECT inventory_locations AS link_id, min(elt.to_key(sku)) AS product_sku
     FROM bronze.products
     WHERE inventory_locations <> ''
     GROUP BY inventory_locations
@@ -64,7 +64,7 @@ typed AS MATERIALIZED (
             WHEN length(bronze_row.json_parentid) > 200 THEN md5(bronze_row.json_parentid)
             ELSE coalesce(bronze_row.json_parentid, '')
         END AS link_id,
-        coalesce(elt.to_text(bronze_row.warehouse_id), 'unknown') AS warehouse_id,
+        coalesce(elt.to_key(bronze_row.warehouse_id), 'unknown') AS warehouse_id,
         links.product_sku,
         elt.to_line(bronze_row.warehouse_name) AS warehouse_name,
         elt.to_line(bronze_row.warehouse_identifier) AS warehouse_identifier,

@@ -427,6 +427,25 @@ def test_a_link_too_long_for_an_index_is_listed_and_stops_nothing(warehouse: War
     ]
 
 
+@pytest.mark.parametrize("length, is_kept", [(200, True), (201, False), (3_000, False)])
+def test_a_sku_or_warehouse_id_too_long_for_an_index_is_listed_and_stops_nothing(
+    warehouse: Warehouse, length: int, is_kept: bool
+) -> None:
+    dice = random.Random(1)
+    sku, place = ("".join(chr(dice.randrange(0x20000, 0x2A6DF)) for _ in range(length)) for _ in range(2))
+    products = [product(), product(sku=sku, name="Long", inventory_locations="link-b")]
+    rows = [stock(), stock(json_parentid="link-b"), stock(warehouse_id=place)]
+    warehouse.load(products, rows)
+    assert_equals_the_oracle(warehouse, products, rows)
+    assert [warehouse.broken(check) for check in CHECKS] == [[]] * len(CHECKS)
+    listed = [
+        ("sku_too_long", "Long", "sku", sku, None),
+        ("stock_without_product", "link-b / 101", "quantity_available", "10", None),
+        ("warehouse_id_too_long", "A1 / unknown", "warehouse_id", place, "unknown"),
+    ]
+    assert warehouse.issues() == ([] if is_kept else listed)
+
+
 def test_every_check_passes_on_an_empty_warehouse(warehouse: Warehouse) -> None:
     warehouse.load([], [])
     assert [warehouse.broken(check) for check in CHECKS] == [[]] * len(CHECKS)

@@ -34,7 +34,7 @@ PRODUCT_COLUMNS = (
 STOCK_COLUMNS = ("json_parentid", "warehouse_id", "warehouse_name", "warehouse_identifier", *QUANTITIES)
 
 SEVERITY = {
-    **dict.fromkeys(("missing_sku", "duplicate_sku"), ("error", "products")),
+    **dict.fromkeys(("missing_sku", "sku_too_long", "duplicate_sku"), ("error", "products")),
     **dict.fromkeys(
         ("is_active_is_neither", "line_break_in_product", "invalid_measure", "unknown_unit"), ("warning", "products")
     ),
@@ -44,7 +44,10 @@ SEVERITY = {
         ("error", "products_inventory_locations"),
     ),
     **dict.fromkeys(
-        ("missing_warehouse", "negative_quantity", "on_hand_above_available", "line_break_in_warehouse"),
+        (
+            *("missing_warehouse", "warehouse_id_too_long", "negative_quantity"),
+            *("on_hand_above_available", "line_break_in_warehouse"),
+        ),
         ("warning", "products_inventory_locations"),
     ),
 }
@@ -52,6 +55,12 @@ SEVERITY = {
 
 def text_of(value: str | None) -> str | None:
     return (value or "").strip(" \t\r\n") or None
+
+
+def key_of(value: str | None) -> str | None:
+    """The same, if it fits an index."""
+    text = text_of(value)
+    return text if text and len(text) <= 200 else None
 
 
 def has_line_break(value: str | None) -> bool:
@@ -138,9 +147,10 @@ def _is_active(row: Row) -> bool:
 def _products(rows: list[Row], found: list) -> dict[str, tuple]:
     by_sku: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        sku = text_of(row["sku"])
+        sku = key_of(row["sku"])
         if sku is None:
-            found.append(("missing_sku", line_of(row["name"]) or "no name", "sku", row["sku"], None))
+            rule = "sku_too_long" if text_of(row["sku"]) else "missing_sku"
+            found.append((rule, line_of(row["name"]) or "no name", "sku", row["sku"], None))
         else:
             by_sku[sku].append(row)
     return {sku: _product(sku, same, found) for sku, same in by_sku.items()}
@@ -187,7 +197,7 @@ def links(products: list[Row]) -> dict[str, str]:
     """Link -> SKU."""
     links: dict[str, str] = {}
     for row in products:
-        sku, link = text_of(row["sku"]), row["inventory_locations"]
+        sku, link = key_of(row["sku"]), row["inventory_locations"]
         if link and sku:
             links[link] = min(sku, links.get(link, sku))
     return links
@@ -196,7 +206,7 @@ def links(products: list[Row]) -> dict[str, str]:
 def _stock_levels(rows: list[Row], links: Mapping[str, str], found: list) -> dict[tuple[str, str], tuple]:
     by_place: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        warehouse = text_of(row["warehouse_id"]) or "unknown"
+        warehouse = key_of(row["warehouse_id"]) or "unknown"
         sku = links.get(row["json_parentid"] or "")
         if sku is None:
             key = f"{text_of(row['json_parentid']) or 'no link'} / {warehouse}"
@@ -205,7 +215,7 @@ def _stock_levels(rows: list[Row], links: Mapping[str, str], found: list) -> dic
         else:
             by_place[sku, warehouse].append(row)
     texts = {
-        (text_of(row["warehouse_id"]) or "unknown", column, row[column])
+        (key_of(row["warehouse_id"]) or "unknown", column, row[column])
         for row in rows
         for column in ("warehouse_name", "warehouse_identifier")
         if has_line_break(row[column])
@@ -227,9 +237,10 @@ def _stock_level(place: tuple[str, str], rows: list[Row], found: list) -> tuple:
                 found.append(("quantity_is_no_number", key, column, row[column], plain(used[column])))
             elif received[column] < 0:
                 found.append(("negative_quantity", key, column, row[column], plain(used[column]), -received[column]))
-        if text_of(row["warehouse_id"]) is None:
+        if key_of(row["warehouse_id"]) is None:
             pieces = used["quantity_available"]
-            found.append(("missing_warehouse", key, "warehouse_id", row["warehouse_id"], "unknown", pieces))
+            rule = "warehouse_id_too_long" if text_of(row["warehouse_id"]) else "missing_warehouse"
+            found.append((rule, key, "warehouse_id", row["warehouse_id"], "unknown", pieces))
         totals = [total + used[column] for total, column in zip(totals, QUANTITIES, strict=True)]
         if received["quantity_on_hand"] is not None:
             received_on_hand.append(received["quantity_on_hand"])
@@ -281,7 +292,7 @@ def _best_first(row: Row) -> tuple:
 def _with_pieces(one: tuple, summary: Mapping[str, tuple]) -> Found:
     """Add pieces: an issue of a product concerns its total stock."""
     rule, key, column, received, used, *pieces = one
-    if SEVERITY[rule][1] == "products" and rule != "missing_sku":
+    if SEVERITY[rule][1] == "products" and rule not in ("missing_sku", "sku_too_long"):
         pieces = [summary[key][3]]
     return (rule, key, column, received, used, pieces[0] if pieces else None)
 

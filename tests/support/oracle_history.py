@@ -18,7 +18,7 @@ from itertools import pairwise
 from math import ceil, floor
 
 from tests.support import oracle
-from tests.support.oracle import rounded, text_of
+from tests.support.oracle import key_of, rounded
 
 ZERO = Decimal(0)
 FOREVER, NEVER = date.max, date.min
@@ -57,7 +57,7 @@ class Load:
         for row in self.stock:
             if links.get(row["json_parentid"] or "") is not None:
                 continue
-            sums = found.setdefault(text_of(row["warehouse_id"]) or "unknown", [set(), set(), ZERO, ZERO, ZERO, ZERO])
+            sums = found.setdefault(key_of(row["warehouse_id"]) or "unknown", [set(), set(), ZERO, ZERO, ZERO, ZERO])
             available, on_hand, quarantined, unavailable = (
                 oracle.number_of(row[column]) or ZERO for column in oracle.QUANTITIES
             )
