@@ -177,6 +177,79 @@ COMMENT ON FUNCTION elt._change_rows(bigint, regclass, text) IS
     'Internal to elt.publish_rows: runs a statement, and raises an error if it touches another number of rows than expected.';
 
 
+-- Name the column and the beginning of its longest value if a row does not fit an index.  PostgreSQL names neither.
+CREATE OR REPLACE FUNCTION elt._refuse_long_values(target regclass, index_name text, rows text, cannot text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog
+AS $function$
+DECLARE
+    lengths text;
+    longest record;
+BEGIN
+    SELECT string_agg(
+        format(
+            'SELECT %1$L AS name, max(length(s.%1$I::text)) AS size,'
+            ' (array_agg(left(s.%1$I::text, 60) ORDER BY length(s.%1$I::text) DESC NULLS LAST))[1] AS beginning'
+            ' FROM %2$s AS s',
+            attname, rows
+        ),
+        ' UNION ALL '
+    )
+    INTO lengths
+    FROM pg_catalog.pg_index
+    JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid
+    JOIN pg_catalog.pg_attribute ON attrelid = target AND attnum = ANY (indkey)
+    WHERE indrelid = target AND relname = index_name;
+
+    IF lengths IS NOT NULL THEN
+        EXECUTE format('SELECT * FROM (%s) AS found ORDER BY size DESC NULLS LAST LIMIT 1', lengths) INTO longest;
+        RAISE EXCEPTION '%: a value of % has % characters, too many for the index %: %...',
+                cannot, quote_ident(longest.name), longest.size, quote_ident(index_name), longest.beginning
+            USING
+                ERRCODE = 'program_limit_exceeded',
+                HINT = 'An index row holds at most 2,704 bytes. Leave such rows out and list them, as with elt.to_key.';
+    END IF;
+END
+$function$;
+
+COMMENT ON FUNCTION elt._refuse_long_values(regclass, text, text, text) IS
+    'Internal to elt.publish_rows: raises an error that names the longest value of an index''s columns.';
+
+
+-- Warn if rows are not what was written, because a trigger of the target changes them.  Every run would update them.
+CREATE OR REPLACE FUNCTION elt._warn_of_rewriting(target regclass, rows text, expected bigint, is_same text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog
+AS $function$
+DECLARE
+    names text;
+    same  bigint;
+BEGIN
+    SELECT string_agg(quote_ident(tgname), ', ' ORDER BY tgname)
+    INTO names
+    FROM pg_catalog.pg_trigger
+    WHERE tgrelid = target AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 20 <> 0;  -- INSERT, UPDATE
+
+    IF names IS NOT NULL THEN
+        EXECUTE format('SELECT count(*) FROM %s JOIN %s AS t ON %s', rows, target, is_same) INTO same;
+        IF same <> expected THEN
+            RAISE WARNING '% rows of % are not what was published, because a trigger changes them: %',
+                    expected - same, target, names
+                USING HINT = format(
+                    'Such rows are updated in every run. Drop the trigger (DROP TRIGGER .. ON %s;), and write into the'
+                    ' script what it does.', target
+                );
+        END IF;
+    END IF;
+END
+$function$;
+
+COMMENT ON FUNCTION elt._warn_of_rewriting(regclass, text, bigint, text) IS
+    'Internal to elt.publish_rows: warns if triggers changed what was published.';
+
+
 -- Raise an error if a trigger would run a stranger's code with the rights of the caller.
 -- Checked are the functions and conditions of triggers on these tables, and on tables that a write to them can reach:
 -- partitions and children, tables whose foreign keys have an action, and tables below a view.
@@ -335,6 +408,12 @@ BEGIN
     IF unknown_columns IS NOT NULL THEN
         RAISE EXCEPTION '%: the target has no column %', cannot, unknown_columns
             USING ERRCODE = 'undefined_column', HINT = remedy;
+    END IF;
+
+    IF (SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid = target AND attnum > 0 AND NOT attisdropped) > 1599
+    THEN
+        RAISE EXCEPTION '%: the target has 1,600 columns, and to compare rows one more is needed', cannot
+            USING ERRCODE = 'too_many_columns', HINT = 'Split the table in two with the same key.';
     END IF;
 
     IF lost_keys IS NOT NULL THEN
@@ -516,10 +595,21 @@ BEGIN
                     target, fragments.columns, fragments.s_columns, new_rows, fragments.keys
                 )
             );
-        EXCEPTION WHEN unique_violation OR not_null_violation THEN
-            PERFORM elt._refuse_bad_keys(new_rows, fragments.keys, cannot);
-            RAISE;  -- another constraint was violated
+        EXCEPTION
+            WHEN unique_violation OR not_null_violation THEN
+                PERFORM elt._refuse_bad_keys(new_rows, fragments.keys, cannot);
+                RAISE;  -- another constraint was violated
+            WHEN program_limit_exceeded THEN
+                GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
+                PERFORM elt._refuse_long_values(target, violated, new_rows, cannot);
+                RAISE;  -- another limit
         END;
+        PERFORM elt._warn_of_rewriting(
+            target,
+            format('%s AS s', new_rows),
+            inserted,
+            format('%s AND NOT (%s)', fragments.same_key, fragments.is_different)
+        );
     ELSE
 
         -- 5. Compute the difference in one pass.  _elt_here is NULL for a missing row, but not for a row full of NULLs.
@@ -607,8 +697,12 @@ BEGIN
                         target, fragments.assignments, diff, fragments.same_key
                     )
                 );
-            EXCEPTION WHEN unique_violation OR exclusion_violation THEN
+            EXCEPTION WHEN unique_violation OR exclusion_violation OR program_limit_exceeded THEN
                 GET STACKED DIAGNOSTICS problem = PG_EXCEPTION_DETAIL, violated = CONSTRAINT_NAME;
+                IF SQLSTATE = '54000' THEN
+                    PERFORM elt._refuse_long_values(target, violated, diff, cannot);
+                    RAISE;  -- another limit
+                END IF;
                 RAISE EXCEPTION '%: %', cannot, SQLERRM
                     USING
                         ERRCODE = SQLSTATE,
@@ -629,15 +723,27 @@ BEGIN
         END IF;
 
         IF inserted > 0 THEN
-            PERFORM elt._change_rows(
-                inserted,
-                target,
-                format(
-                    'INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s AS s WHERE s._elt_op = ''i''',
-                    target, fragments.columns, fragments.s_columns, diff
-                )
-            );
+            BEGIN
+                PERFORM elt._change_rows(
+                    inserted,
+                    target,
+                    format(
+                        'INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s AS s WHERE s._elt_op = ''i''',
+                        target, fragments.columns, fragments.s_columns, diff
+                    )
+                );
+            EXCEPTION WHEN program_limit_exceeded THEN
+                GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
+                PERFORM elt._refuse_long_values(target, violated, diff, cannot);
+                RAISE;  -- another limit
+            END;
         END IF;
+        PERFORM elt._warn_of_rewriting(
+            target,
+            format('(SELECT %s FROM %s WHERE _elt_op <> ''d'') AS s', fragments.columns, diff),
+            inserted + updated,
+            format('%s AND NOT (%s)', fragments.same_key, fragments.is_different)
+        );
         EXECUTE format('DROP TABLE %s', diff);
     END IF;
 

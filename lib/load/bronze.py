@@ -54,6 +54,8 @@ def publish_bronze(
         # if the number of rows is similar, the old statistics are good enough until autovacuum makes new ones
         if abs(rows - rows_before) > rows_before / 10 or not has_statistics(connection, load.schema, load.name):
             execute(connection, sql.SQL("ANALYZE {}").format(target))
+        if text := _rewritten(connection, load, names, staging):
+            warning = "\n".join(filter(None, (warning, text)))
     except psycopg2.Error as error:
         raise translate(error, f"cannot load {load.table}", LoadError) from error
     if rows != rows_staged:
@@ -62,6 +64,29 @@ def publish_bronze(
             " the server was restarted meanwhile, or a trigger drops rows. The rows loaded before stay; run again."
         )
     return Loaded(rows, rows_before, warning)
+
+
+def _rewritten(connection: Connection, load: Load, names: sql.Composable, staging: Staging) -> str:
+    """A warning if triggers of the table changed rows, so that bronze is not as received. Most tables have none."""
+    target = sql.Identifier(load.schema, load.name)
+    triggers = query(
+        connection,
+        "SELECT quote_ident(tgname) FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal"
+        " AND tgenabled IN ('O', 'A') AND tgtype & 4 <> 0 ORDER BY tgname",
+        (target.as_string(connection),),
+    )
+    if not triggers:
+        return ""
+    ((rows,),) = query(
+        connection,
+        sql.SQL("SELECT count(*) FROM (SELECT {} FROM {} EXCEPT ALL SELECT {} FROM {}) AS missing").format(
+            names, staging.identifier, names, target
+        ),
+    )
+    drop = " ".join(f"DROP TRIGGER {name} ON {load.table};" for (name,) in triggers)
+    return (
+        rows and f"{load.table}: triggers change {rows:,} rows, so they are not as received. To load them as is: {drop}"
+    )
 
 
 def _holds_rows_back(connection: Connection, load: Load) -> bool:

@@ -310,6 +310,7 @@ class Publisher:
     def _keep(self, job: Job, result: ScriptResult) -> None:
         record = self._records[job.name]
         self._records[job.name] = replace(record, scripts=(*record.scripts, result))
+        self._notes += [(job.name, f"{result.path}: {text}") for text in result.warnings]
         self.listener.on_script(result)
 
     def _start(self, step: str) -> None:

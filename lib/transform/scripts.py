@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from lib.postgres.connection import Connection
 from lib.postgres.driver_errors import translate
 from lib.transform.statements import Statement, statements
 
+#: how many different warnings of a script are reported
+MAX_WARNINGS = 5
 #: a result with exactly these columns comes from elt.publish_rows
 ROW_COUNTS = ["inserted", "updated", "deleted", "unchanged"]
 
@@ -31,6 +34,8 @@ class ScriptResult:
     broken_by: int | None = None
     #: for a silver script: rows that it inserted, updated or deleted in any table
     changed_rows: int | None = None
+    #: what PostgreSQL or a function warned of
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_uneventful(self) -> bool:
@@ -44,6 +49,7 @@ def run_script(connection: Connection, script: Script) -> ScriptResult:
     Raises ScriptError as `file:line: PostgreSQL's message`.
     """
     began = time.monotonic()
+    del connection.notices[:]
     row_counts: tuple[int, int, int, int] | None = None
     with connection.cursor() as cursor:
         for statement in statements(script.text):
@@ -54,7 +60,10 @@ def run_script(connection: Connection, script: Script) -> ScriptResult:
                 counts = cursor.fetchone() or (0, 0, 0, 0)
                 inserted, updated, deleted, unchanged = map(sum, zip(row_counts or (0, 0, 0, 0), counts, strict=True))
                 row_counts = inserted, updated, deleted, unchanged
-    return ScriptResult(script.path, time.monotonic() - began, row_counts)
+    found = dict.fromkeys(text for text in connection.notices if text.startswith("WARNING"))
+    warnings = tuple(re.sub("^[A-Z]+: +", "", text.strip(), flags=re.MULTILINE) for text in found)
+    shown = tuple(text.replace("\n", "\n    ") for text in warnings[:MAX_WARNINGS])
+    return ScriptResult(script.path, time.monotonic() - began, row_counts, warnings=shown)
 
 
 @contextmanager

@@ -627,6 +627,71 @@ def test_a_value_that_is_truly_not_unique_is_refused(db):
     assert "Key (v)=(7) already exists" in db.refused("(k, v) AS VALUES (1, 7), (2, 7)")
 
 
+LONG = "(SELECT string_agg(md5(n::text || chr(64 + v)), '') FROM generate_series(1, 100) AS n)"
+
+
+@pytest.mark.parametrize("before", ["", "INSERT INTO silver.t VALUES ('there', 'x', 0)"])
+@pytest.mark.parametrize(("column", "index"), [("k", "t_pkey"), ("name", "t_name")])
+def test_a_value_too_long_for_an_index_is_named_with_its_column(db, column, index, before):
+    """Random text, because an index compresses a repeated one."""
+    db.sql("CREATE TABLE silver.t (k text PRIMARY KEY, name text, v int)")
+    db.sql(f"CREATE INDEX t_name ON silver.t (v, name); {before}")
+    long = ("v::text", LONG) if column == "name" else (LONG, "'x'")
+    source = f"AS SELECT {long[0]} AS k, {long[1]} AS name, v FROM generate_series(1, 1) AS v"
+    beginning = db.sql(f"SELECT left({LONG}, 60) FROM (VALUES (1)) AS one (v)")[0][0]
+    refused = db.refused(source)
+    assert f"a value of {column} has 3200 characters, too many for the index {index}: {beginning}..." in refused
+    assert "Leave such rows out and list them" in refused
+
+
+def test_a_value_that_grows_too_long_for_an_index_is_named_too(db):
+    db.sql("CREATE TABLE silver.t (k int PRIMARY KEY, name text, v int); CREATE INDEX t_name ON silver.t (name)")
+    db.sql("INSERT INTO silver.t VALUES (1, 'short', 1)")
+    refused = db.refused(f"AS SELECT 1 AS k, {LONG} AS name, v FROM generate_series(1, 1) AS v")
+    assert "a value of name has 3200 characters, too many for the index t_name: " in refused
+
+
+def test_a_table_with_too_many_columns_is_refused_on_the_first_day(db):
+    """On the second day, no table of differences could be made."""
+    columns = ", ".join(f"c{number} boolean" for number in range(1599))
+    db.sql(f"CREATE TABLE silver.t (k int PRIMARY KEY, {columns})")
+    refused = db.refused("(k) AS VALUES (1)")
+    assert "the target has 1,600 columns" in refused and "Split the table in two with the same key." in refused
+    db.sql("ALTER TABLE silver.t DROP COLUMN c0")
+    assert db.publish_twice("(k) AS VALUES (1)") == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("timing", "body"),
+    [
+        ("BEFORE INSERT OR UPDATE", "NEW.v := upper(NEW.v); RETURN NEW;"),
+        ("BEFORE INSERT", "NEW.k := NEW.k + 10; RETURN NEW;"),
+        ("AFTER INSERT", "UPDATE silver.t SET v = upper(v) WHERE k = NEW.k; RETURN NULL;"),
+    ],
+)
+def test_a_trigger_that_changes_values_is_named(db, timing, body):
+    db.sql("CREATE TABLE silver.t (k int PRIMARY KEY, v text, note text)")
+    db.sql(f"CREATE FUNCTION silver.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$")
+    db.sql(f'CREATE TRIGGER "Low" {timing} ON silver.t FOR EACH ROW EXECUTE FUNCTION silver.f()')
+    changed = 2 if "NEW.k :=" in body else 1
+    for _ in range(1 if "AFTER" in timing else 2):
+        db.publish("(k, v) AS VALUES (1, 'a'), (2, 'B')")
+        assert f"WARNING:  {changed} rows of silver.t are not what was published" in db.connection.notices[-1]
+        assert 'because a trigger changes them: "Low"' in db.connection.notices[-1]
+        assert "Drop the trigger (DROP TRIGGER .. ON silver.t;)" in db.connection.notices[-1]
+
+
+def test_a_trigger_that_fills_a_column_of_its_own_is_fine(db):
+    db.sql("CREATE TABLE silver.t (k int PRIMARY KEY, v text, note text)")
+    db.sql(
+        "CREATE FUNCTION silver.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.note := 'seen'; RETURN NEW; END $$"
+    )
+    db.sql("CREATE TRIGGER fills BEFORE INSERT OR UPDATE ON silver.t FOR EACH ROW EXECUTE FUNCTION silver.f()")
+    assert db.publish_twice("(k, v) AS VALUES (1, 'a'), (2, NULL)") == (2, 0, 0, 0)
+    assert db.publish_twice("(k, v) AS VALUES (1, NULL), (2, 'b')") == (0, 2, 0, 0)
+    assert db.connection.notices == []
+
+
 def test_rows_that_a_delete_takes_along_are_announced(db):
     db.sql("CREATE TABLE silver.t (k int PRIMARY KEY); INSERT INTO silver.t VALUES (1), (2)")
     db.sql("CREATE TABLE notes (k int REFERENCES silver.t ON DELETE CASCADE); INSERT INTO notes VALUES (1)")

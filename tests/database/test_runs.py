@@ -233,6 +233,24 @@ def test_an_unchanged_gold_script_is_not_run_and_a_changed_one_once(project: Pro
     assert project.database.sql("SELECT obj_description('gold.both'::regclass)") == [("Other words.",)]
 
 
+def test_triggers_that_change_values_are_named_each_morning(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.database.sql(
+        "CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN NEW.v := upper(NEW.v); RETURN NEW; END $$;"
+        "CREATE TRIGGER low BEFORE INSERT OR UPDATE ON silver.c FOR EACH ROW EXECUTE FUNCTION public.f();"
+        "CREATE TRIGGER low BEFORE INSERT ON bronze.a FOR EACH ROW EXECUTE FUNCTION public.f()"
+    )
+    project.put_day("tuesday")
+    project.registry["both"]["checks"] = []
+    for _ in range(2):
+        assert project.run().exit_code == 0
+        assert "c: silver/c.sql: 10 rows of silver.c are not what was published" in project.output
+        assert "a: bronze.a: triggers change 10 rows" in project.output
+        assert "DROP TRIGGER low ON bronze.a;" in project.output
+
+
 def test_an_ordinary_day_locks_no_reader_out_and_a_changed_view_is_reported(monday: Project) -> None:
     monday.run()
     assert "locked" not in monday.output
