@@ -57,13 +57,21 @@ def publish_bronze(
         if text := _rewritten(connection, load, names, staging):
             warning = "\n".join(filter(None, (warning, text)))
     except psycopg2.Error as error:
-        raise translate(error, f"cannot load {load.table}", LoadError) from error
+        raise translate(error, f"cannot load {load.table}", LoadError, _remedy(error, load)) from error
     if rows != rows_staged:
         raise LoadError(
             f"{load.table}: {rows_staged:,} rows were staged, {rows:,} arrived;"
             " the server was restarted meanwhile, or a trigger drops rows. The rows loaded before stay; run again."
         )
     return Loaded(rows, rows_before, warning)
+
+
+def _remedy(error: psycopg2.Error, load: Load) -> str:
+    """What to do if a publication for logical replication does not allow DELETE (PostgreSQL: "Publication")."""
+    if error.pgcode != "55000" or "replica identity" not in str(error):
+        return ""
+    command = f"ALTER TABLE {load.table} REPLICA IDENTITY FULL;"
+    return f"A publication cannot send its deleted rows. Type in psql, then run again: {command}"
 
 
 def _rewritten(connection: Connection, load: Load, names: sql.Composable, staging: Staging) -> str:

@@ -6,7 +6,7 @@ PostgreSQL: COPY, section "CSV Format".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -53,10 +53,11 @@ class Staging:
         return sql.Identifier("elt_staging", self.name)
 
 
-def sweep_staging(connection: Connection) -> None:
-    """Drop all staging tables. Called under the run lock, so no other run uses them."""
+def sweep_staging(connection: Connection, keep: Collection[str] = ()) -> None:
+    """Drop all staging tables but those to keep. Called under the run lock, so no other run uses them."""
     for (name,) in query(connection, "SELECT tablename FROM pg_tables WHERE schemaname = 'elt_staging'"):
-        drop_staging(connection, name)
+        if name not in keep:
+            drop_staging(connection, name)
 
 
 def drop_staging(connection: Connection, name: str, *, seconds: float = 2.0) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+import psycopg2
+
 from lib.config.jobs import Job, Load, Script
 from lib.elt_schema.installation import SCHEMAS
 from lib.elt_schema.strangers import Name, creators, refuse_strangers, refuse_triggers
@@ -37,6 +39,8 @@ from lib.transform.replace_view import replacement_help
 from lib.transform.scripts import ScriptResult, run_script
 from lib.transform.view_properties import read_options, restore_options
 
+#: classes of SQLSTATE: data exceptions and violated constraints (PostgreSQL: "PostgreSQL Error Codes")
+ABOUT_VALUES = ("22", "23")
 #: seconds for which a definition waits for its lock at least
 SHORTEST_WAIT = 0.1
 
@@ -51,6 +55,8 @@ class Published:
     waits: tuple[ReaderWait, ...] = ()
     #: (job, text): warnings to report
     notes: tuple[tuple[str, str], ...] = ()
+    #: staging tables that a message about a failure names, so that the user can look at the rows
+    kept: frozenset[str] = frozenset()
 
 
 class _JobFailed(Exception):
@@ -81,6 +87,7 @@ class Publisher:
     _records: dict[str, JobRecord] = field(default_factory=dict)
     _notes: list[tuple[str, str]] = field(default_factory=list)
     _named: frozenset[Name] = frozenset()
+    _kept: set[str] = field(default_factory=set)
     #: whether a stranger may create objects in one of our schemas
     _watchful: bool = False
 
@@ -106,6 +113,7 @@ class Publisher:
         notes: list[tuple[str, str]] = []
         with translated("publish"), transaction(self.connection, self._settings):
             self._begin(groups)
+            self._kept = set()
             for group in groups:
                 if not any(job.name in failed for job in group):
                     try:
@@ -118,7 +126,7 @@ class Publisher:
                             error = LockTimeout("; ".join(filter(None, (str(error), in_the_way()))))
                             if not last_try:
                                 raise error from failure
-                        failed[failure.job.name] = error
+                        failed[failure.job.name] = self._with_rows(group, failure.job, error)
                 records += failure_records(group, failed, self.accepted)
             written = tuple(sorted(self._counter.all()))
             if not history.end_run(self.connection, self.session.run_id, "failed" if failed else "done"):
@@ -126,8 +134,29 @@ class Publisher:
                     f"row {self.session.run_id} of elt.runs was changed from outside during the run: nothing was"
                     " published. Run again."
                 )
-            self.outcome = Published(tuple(records), written, self._locks.waits(), tuple(notes))
+            self.outcome = Published(tuple(records), written, self._locks.waits(), tuple(notes), frozenset(self._kept))
         return self.outcome
+
+    def _with_rows(self, group: Sequence[Job], job: Job, error: EltError) -> EltError:
+        """The error with the names of the staging tables that the job's scripts read, if it is about values in them.
+
+        These tables stay until the next run. Bronze does not have their rows: the group was rolled back.
+        """
+        cause = error.__cause__
+        code = (cause.pgcode if isinstance(cause, psycopg2.Error) else None) or ""
+        if not isinstance(error, CheckFailed) and code[:2] not in ABOUT_VALUES:
+            return error
+        named = named_in([job])
+        names = [
+            self.staged[load.job].staging.name
+            for load in (job.load for job in group)
+            if load and load.job in self.staged and (load.schema, load.name) in named
+        ]
+        if not names:
+            return error
+        self._kept.update(names)
+        tables = ", ".join(f"elt_staging.{name}" for name in names)
+        return type(error)(f"{error}\n    The rows as received are in {tables} until the next run.")
 
     def _begin(self, groups: Sequence[Sequence[Job]]) -> None:
         """Checks and settings before the first group. Raises DatabaseError."""

@@ -281,7 +281,7 @@ class Run:
         """Drop staging tables, report notes, vacuum. An error here is only a warning: it cannot undo data."""
         try:
             with translated("tidying up after the run"):
-                sweep_staging(connection)
+                sweep_staging(connection, published.kept)
                 for job, note in published.notes:
                     self.listener.note(job, note)
                 for notice in vacuum(connection, published.written):

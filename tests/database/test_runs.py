@@ -345,6 +345,43 @@ def test_a_lock_that_somebody_holds_is_named_and_the_other_group_publishes(monda
     assert_group_stayed_and_c_moved_on(monday)
 
 
+def test_a_cast_that_fails_names_the_value_and_where_the_rows_stay_until_the_next_run(monday: Project) -> None:
+    monday.put("a", [*((str(number), "tuesday") for number in range(9)), ("2 pieces", "tuesday")])
+    assert monday.run().exit_code == 1
+    assert 'silver/a.sql:4: invalid input syntax for type integer: "2 pieces"' in monday.output
+    assert "The rows as received are in elt_staging.r2_a until the next run." in monday.output
+    assert monday.database.sql("SELECT v FROM elt_staging.r2_a WHERE id = '2 pieces'") == [("tuesday",)]
+    assert monday.database.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'elt_staging'") == [("r2_a",)]
+    monday.put_day("tuesday")
+    assert monday.run().exit_code == 0
+    assert monday.database.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'elt_staging'") == []
+
+
+def test_the_rows_stay_too_where_a_check_fails_or_a_constraint_is_violated(monday: Project) -> None:
+    monday.script("checks/none.sql", "SELECT id FROM bronze.b")
+    monday.registry["b"]["checks"] = ["checks/none.sql"]
+    monday.database.sql("ALTER TABLE silver.c ADD CHECK (v <> 'tuesday')")
+    monday.put_day("tuesday")
+    assert monday.run().exit_code == 1
+    for table in ("r2_b", "r2_c"):
+        assert f"The rows as received are in elt_staging.{table} until the next run." in monday.output
+    assert "Failing row contains (1, tuesday)." in monday.output
+    monday.script("silver/c.sql", "SELECT oops;")
+    monday.run()
+    assert "r3_c" not in monday.output, "this failure has nothing to do with the rows"
+
+
+def test_a_publication_that_makes_deletes_impossible_is_named_with_the_statement_that_helps(monday: Project) -> None:
+    """Bronze tables have no primary key, by which a subscriber could find the deleted row."""
+    monday.database.sql("CREATE PUBLICATION replica FOR TABLE bronze.a")
+    monday.put_day("tuesday")
+    assert monday.run().exit_code == 1
+    (remedy,) = re.findall(r"[Tt]ype in psql, then run again: (ALTER TABLE .*;)", monday.output)
+    monday.database.sql(remedy)
+    assert monday.run().exit_code == 0
+    assert monday.day("bronze.a") == "tuesday"
+
+
 def test_nothing_of_a_run_stays_in_staging_and_litter_of_a_dead_one_is_swept(project: Project) -> None:
     project.put_day("monday")
     project.run()
