@@ -27,9 +27,12 @@ from lib.load.guards import Accepted, check_age, check_columns, named
 from lib.postgres.connection import Connection, Database, address
 from lib.postgres.driver_errors import translated
 from lib.run.plan import make_extractor, read_project
+from lib.run.table_check import tables_that_differ
 from lib.run.targets import named_in, written_in
 from lib.run.trial import read_contracts
 from lib.stop import StopSignal
+from lib.transform.references import references
+from lib.transform.refusals import writes_nothing
 
 
 def check(settings: Settings, console: Console, *, online: bool) -> int:
@@ -92,6 +95,8 @@ def _offline(settings: Settings) -> Findings:
         registry = read_project(settings.root)
         scripts = sum(len(job.transform) + len(job.checks) for job in registry.jobs.values())
         findings.ok(f"elt_jobs.json: {len(registry.jobs)} jobs, {scripts} scripts and checks")
+        for finding in _idle_scripts(registry):
+            findings.append(finding)
         for name in registry.unused_scripts:
             findings.ok(f"sql_scripts/{name} is used by no job")
     if registry is None or _loads(registry):
@@ -126,6 +131,25 @@ def _online(settings: Settings) -> Findings:
     return findings
 
 
+def _idle_scripts(registry: Registry) -> Iterator[Finding]:
+    """Silver scripts that write no row."""
+    scripts = [script for job in registry.jobs.values() for script in job.of_layer("silver")]
+    written = {
+        name for script in scripts for found in [references(script.text)] for name in found.published | found.changed
+    }
+    for script in scripts:
+        instead = writes_nothing(script)
+        table = (script.layer, script.relation.partition(".")[2])
+        call = f"SELECT * FROM elt.publish_rows('{script.relation}', '{table[1]}_now');"
+        if instead == "reads rows":
+            yield Finding(f"{script.path} reads rows and writes none: end it with {call}", "wrong")
+        elif instead and table not in written:
+            text = (
+                f"{script.path} makes a table, and no script writes to it. If nobody does by hand, end it with {call}"
+            )
+            yield Finding(text, "warning")
+
+
 def _loads(registry: Registry) -> bool:
     return any(job.load for job in registry.jobs.values())
 
@@ -151,6 +175,8 @@ def _ask_postgres(connection: Connection, registry: Registry | None, findings: F
     contracts, failed = read_contracts(connection, loading, path, [0.5] * 4, time.sleep, lambda: "")
     for error in failed.values():
         findings.wrong(str(error))
+    for text in tables_that_differ(connection, jobs, path):
+        findings.wrong(text)
     return contracts
 
 

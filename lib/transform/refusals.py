@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from lib.config.jobs import Script
@@ -45,6 +46,8 @@ def refusals(script: Script) -> list[str]:
     found += [(part.line, text) for part in parts for text in _refusals_of(part)]
     if script.layer == "gold" and parts:
         found += _refusals_of_gold(script, parts)
+    if script.layer == "bronze":
+        found += _refusals_of_bronze(script, parts)
     if not parts:
         found.append((1, "the script has no statement"))
     return [f"{script.path}:{line}: {text}" for line, text in sorted(found)]
@@ -96,3 +99,52 @@ def _refusals_of_gold(script: Script, parts: Sequence[Statement]) -> list[tuple[
     if not makes_view and not found:
         found.append((1, f"does not make the view {script.relation} that the file is named after"))
     return found
+
+
+def _refusals_of_bronze(script: Script, parts: Sequence[Statement]) -> Iterator[tuple[int, str]]:
+    """A bronze script makes the table that its file is named after.
+
+    It runs only when its text changed, so another table would be made once and never again.
+    """
+    for part in parts:
+        made = created_by(part)
+        is_ours = (
+            made is None or made.kind not in ("table", "view", "materialized view") or made.name == script.relation
+        )
+        is_part = {"partition", "inherits"}.intersection(part.words)
+        if made and not (is_ours or is_part or _is_temporary(part)):
+            text = f"makes {made.name}, but this file is for {script.relation}"
+            yield part.line, f"{text}: correct the name, or move it to a silver script"
+
+
+def _is_temporary(statement: Statement) -> bool:
+    return bool({"temp", "temporary", "pg_temp"}.intersection(statement.words[:6]))
+
+
+#: a statement with one of these words may change rows
+WRITING_WORDS = {
+    *("insert", "into", "update", "delete", "merge", "copy", "call", "do", "execute", "refresh", "alter"),
+    *("publish_rows", "publish_history"),
+}
+#: a call of a function with its schema, which may change rows
+QUALIFIED_CALL = re.compile(r'(?i)(?<![\w"])(?!elt\b|pg_catalog\b)[\w"]+\s*\.\s*[\w"]+\s*\(')
+
+
+def writes_nothing(script: Script) -> str:
+    """What a silver script does instead of writing rows: "reads rows", or "makes a table"; empty if it may write."""
+    parts = statements(script.text)
+    if any(_may_write(part) for part in parts):
+        return ""
+    reads = any(part.words[:1] in (("select",), ("with",), ("table",)) or _is_temporary(part) for part in parts)
+    return "reads rows" if reads else "makes a table"
+
+
+def _may_write(statement: Statement) -> bool:
+    words = statement.words
+    if words[:1] == ("create",) and not _is_temporary(statement):
+        made = created_by(statement)
+        return made is None or made.kind != "table" or "as" in words
+    if WRITING_WORDS.intersection(words):
+        return True
+    calls_alone = words[:1] == ("select",) and "from" not in words and "(" in statement.text
+    return calls_alone or bool(QUALIFIED_CALL.search(statement.text))

@@ -92,10 +92,22 @@ def test_check_online_names_missing_rights_with_the_statement_to_run(morning: Mo
         morning.database.sql(f"DROP ROLE {name}_poor")
 
 
-def test_check_online_names_a_table_that_keboola_lacks(morning: Morning) -> None:
+def test_check_finds_silver_scripts_that_write_nothing(checkout: Checkout) -> None:
+    silver = checkout.folder / "sql_scripts/silver"
+    (silver / "products.sql").write_text("CREATE TEMP TABLE products_now AS SELECT * FROM silver.product_rows;\n")
+    (silver / "loaded_days.sql").write_text("CREATE TABLE IF NOT EXISTS silver.loaded_days (day date);\n")
+    found = checkout.run("main.py", "check")
+    assert found.returncode == 2
+    assert "error: silver/products.sql reads rows and writes none: end it with SELECT * FROM elt.pub" in found.stdout
+    assert "warning: silver/loaded_days.sql makes a table, and no script writes to it." in found.stdout
+
+
+def test_check_online_names_a_table_that_keboola_lacks_and_one_that_differs_from_its_script(morning: Morning) -> None:
+    morning.database.sql("CREATE SCHEMA silver; CREATE TABLE silver.products (product_sku integer)")
     morning.keboola.delete_table("in.c-interview_de.products")
     found = morning.run("main.py", "check", "--online")
     assert found.returncode == 2 and "in.c-interview_de.products" in found.stdout
+    assert "silver/products.sql:5: product_sku is text here, but silver.products has integer:" in found.stdout
 
 
 def test_status_shows_runs_jobs_and_the_error_of_a_failed_one(morning: Morning) -> None:

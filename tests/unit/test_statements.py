@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib.config.jobs import Script
-from lib.transform.refusals import refusals
+from lib.transform.refusals import refusals, writes_nothing
 from lib.transform.statements import statements
 from tests.support.scripts import ROUTINE, SPLIT, script
 
@@ -73,6 +73,66 @@ def test_what_only_looks_like_it_is_not_refused(text: str) -> None:
 def test_all_refusals_of_a_script_come_at_once_in_the_order_of_its_lines() -> None:
     found = refusals(script("\\set x 1\nBEGIN;\nSELECT 1;\n\\i y\nCOMMIT;\n"))
     assert [refusal.split(":")[1] for refusal in found] == ["1", "2", "4", "5"]
+
+
+def bronze(text: str) -> Script:
+    return Script("bronze/x.sql", "bronze", Path("bronze/x.sql"), text)
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("CREATE TABLE bronze.x (a text);\nCREATE TABLE IF NOT EXISTS bronze.y (a text)", "2: makes bronze.y"),
+        ("CREATE TABLE IF NOT EXISTS bronze.z (a text)", "1: makes bronze.z"),
+        ("CREATE TABLE x (a text)", "1: makes x"),
+        ("CREATE VIEW silver.v AS SELECT 1", "1: makes silver.v"),
+        ("CREATE UNLOGGED TABLE silver.x AS SELECT 1", "1: makes silver.x"),
+    ],
+)
+def test_a_bronze_script_makes_no_other_table_than_its_own(text: str, made: str) -> None:
+    (refusal,) = refusals(bronze(text))
+    assert refusal.startswith(f"bronze/x.sql:{made}, but this file is for bronze.x: correct the name")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'create table if not exists "bronze"."x" (a text)',
+        "CREATE TABLE bronze.x (a text) PARTITION BY LIST (a); CREATE TABLE bronze.x_1 PARTITION OF bronze.x DEFAULT",
+        "CREATE TABLE bronze.x (a text); CREATE TABLE bronze.x_1 () INHERITS (bronze.x)",
+        "CREATE TEMP TABLE y (a text); CREATE TABLE pg_temp.z (a text); CREATE INDEX i ON bronze.x (a)",
+        "SELECT elt.add_column('bronze.x', 'b', 'text')",
+    ],
+)
+def test_what_belongs_to_a_bronze_table_may_be_made_with_it(text: str) -> None:
+    assert refusals(bronze(text)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "instead"),
+    [
+        ("SELECT * FROM bronze.x", "reads rows"),
+        ("WITH a AS (SELECT 1) SELECT count(*) FROM a WHERE b IN (1)", "reads rows"),
+        (
+            "CREATE TABLE IF NOT EXISTS silver.x (a int);\nCREATE TEMP TABLE x_now AS SELECT * FROM bronze.x",
+            "reads rows",
+        ),
+        ("DROP TABLE IF EXISTS pg_temp.x; COMMENT ON TABLE silver.x IS 'INSERT'; SELECT 1", "reads rows"),
+        ("CREATE TABLE IF NOT EXISTS silver.x (a int); COMMENT ON TABLE silver.x IS 'x'", "makes a table"),
+        ("SELECT * FROM elt.publish_rows('silver.x', 'x_now')", ""),
+        ("SELECT changed FROM elt.publish_history('silver.x', 'x_now', elt.run_date())", ""),
+        ("WITH gone AS (DELETE FROM silver.x RETURNING *) SELECT * FROM gone", ""),
+        ("SELECT 1 AS a INTO silver.x", ""),
+        ("CREATE TABLE silver.x AS SELECT 1", ""),
+        ("DO $$ BEGIN PERFORM 1; END $$", ""),
+        ("SELECT silver.refresh(id) FROM silver.list", ""),
+        ("SELECT refresh()", ""),
+        ("CALL refresh()", ""),
+        ("CREATE FUNCTION silver.f() RETURNS int LANGUAGE sql RETURN 1", ""),
+    ],
+)
+def test_a_silver_script_that_writes_no_row_is_found(text: str, instead: str) -> None:
+    assert writes_nothing(script(text)) == instead
 
 
 @pytest.mark.parametrize(
