@@ -1,6 +1,7 @@
 # make demo        makes .venv, starts a PostgreSQL from a wheel and a local Keboola, and loads 30 days of sample data
 # make test        runs every test except the long loops
 # make test-long   runs the long loops at full count
+# make test-15     runs the tests with a database on PostgreSQL 15; needs Debian's package postgresql-15
 # make check       runs black, ruff, mypy and sqlfluff; changes nothing
 # make format      formats all Python files with black and sorts imports
 # make clean       deletes .venv, the demo and caches; never your data
@@ -17,17 +18,20 @@ export PIP_USER := 0
 # if the Python of .venv no longer exists, for example after an upgrade of the system, make .venv again
 $(shell .venv/bin/python -c '' 2>/dev/null || rm -f .venv/made .venv/installed-*)
 
-.PHONY: demo test test-long check format clean
+.PHONY: demo test test-15 test-long check format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed-demo
 	@.venv/bin/python main.py demo
 
 test: .venv/installed-dev
-	@.venv/bin/python -m pytest -n 3 --dist worksteal -m "not long"
+	@.venv/bin/python -m pytest -n 3 --dist worksteal -m "not long and not postgresql_15"
+
+test-15: .venv/installed-dev
+	@.venv/bin/python -m pytest -n 3 --dist worksteal -m "not long and postgresql_15"
 
 test-long: .venv/installed-dev
-	@.venv/bin/python -m pytest -n 3 --dist worksteal -m long
+	@.venv/bin/python -m pytest -n 3 --dist worksteal -m "long and not postgresql_15"
 
 check: .venv/installed-dev
 	@.venv/bin/python -m black --check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -394,4 +395,4 @@ def test_a_vacuum_of_somebody_elses_table_is_reported(bench: Workbench) -> None:
     bench.sql("DROP ROLE IF EXISTS guest; CREATE ROLE guest; GRANT USAGE ON SCHEMA bronze TO guest; SET ROLE guest")
     said = vacuum(bench.connection, ["bronze.t"])
     bench.sql("RESET ROLE; DROP OWNED BY guest; DROP ROLE guest")
-    assert said == ['WARNING:  permission denied to vacuum "t", skipping it']
+    assert len(said) == 1 and re.search("^WARNING:  .*vacuum", said[0]) and '"t"' in said[0]

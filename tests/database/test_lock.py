@@ -339,6 +339,8 @@ def test_a_database_that_cannot_hold_every_text_is_refused(project: Project, enc
 
 
 def test_a_login_trigger_with_a_temporary_table_is_no_reason_to_fail(project: Project) -> None:
+    if project.database.server.version < 17:
+        return  # there are no such triggers
     project.database.sql("""
         CREATE FUNCTION public.greet() RETURNS event_trigger LANGUAGE plpgsql AS $$
         BEGIN

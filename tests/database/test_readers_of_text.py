@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection
 
 from lib.elt_schema.installation import install
 from lib.postgres.embedded.server import Server
-from tests.support.databases import fresh_database, sql
+from tests.support.databases import fresh_database, on, sql
 
 INTEGERS = {
     "12": 12,
@@ -85,7 +85,7 @@ TIMESTAMPS = {
 }
 
 
-@pytest.fixture(scope="module", params=[16, 18])
+@pytest.fixture(scope="module", params=on(16, 18), ids=lambda version: f"postgresql_{version}")
 def connection(request: pytest.FixtureRequest, servers: Mapping[int, Server]) -> Iterator[Connection]:
     with fresh_database(servers[request.param]) as database:
         opened = database.connect()
@@ -110,6 +110,8 @@ def test_a_text_is_read_or_null(connection: Connection, function: str, texts: Ma
 
 
 def test_the_calendar_is_that_of_postgresql(connection: Connection) -> None:
+    if connection.server_version < 160000:
+        return  # there is nothing to compare with: pg_input_is_valid is new in 16
     wrong = sql(
         connection,
         """

@@ -1,5 +1,7 @@
 """Real PostgreSQL servers for the tests: the wheel's 16 and 18, started on first use, removed afterwards.
 
+Where Debian's PostgreSQL 15 is installed, tests on a database exist for 15, too, with the marker postgresql_15.
+
 A helper process removes them, because it notices every end of pytest, also by kill -9.
 """
 
@@ -33,6 +35,18 @@ shutil.rmtree(sys.argv[1])
 """
 
 
+#: Debian's package postgresql-15. Joined to the wheel's folder, an absolute path is taken as it is.
+DEBIAN_15 = Path("/usr/lib/postgresql/15")
+WHEEL = sorted(INSTALLS)
+if (DEBIAN_15 / "bin" / "postgres").exists():
+    INSTALLS[15] = str(DEBIAN_15)
+
+
+def on(*versions: int) -> list:
+    """These versions for `params` of a fixture, and 15 with its marker where it is installed."""
+    return [*versions, *(pytest.param(15, marks=pytest.mark.postgresql_15) for _ in range(15 in INSTALLS))]
+
+
 class Servers(Mapping[int, Server]):
     """One server per major version, started on first use, because a start takes a second."""
 
@@ -48,10 +62,10 @@ class Servers(Mapping[int, Server]):
         return self._started[version]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(INSTALLS)
+        return iter(WHEEL)
 
     def __len__(self) -> int:
-        return len(INSTALLS)
+        return len(WHEEL)
 
 
 def sql(connection: Connection, text: str, *args: object) -> list[tuple]:
@@ -144,21 +158,27 @@ def fresh_database(server: Server, template: str = "template0") -> Iterator[Empt
     administrator.sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session", params=on(18), ids=lambda version: f"postgresql_{version}")
+def main_server(request: pytest.FixtureRequest, servers: Mapping[int, Server]) -> Server:
+    """The server of every test that does not compare versions."""
+    return servers[request.param]
+
+
 @pytest.fixture
-def database(servers: Mapping[int, Server]) -> Iterator[EmptyDatabase]:
-    """An empty database on PostgreSQL 18."""
-    with fresh_database(servers[18]) as fresh:
+def database(main_server: Server) -> Iterator[EmptyDatabase]:
+    """An empty database."""
+    with fresh_database(main_server) as fresh:
         yield fresh
 
 
 @pytest.fixture(scope="module")
-def module_database(servers: Mapping[int, Server]) -> Iterator[EmptyDatabase]:
-    """A database on PostgreSQL 18 for all tests of a module, because creating one takes longer than most tests."""
-    with fresh_database(servers[18]) as fresh:
+def module_database(main_server: Server) -> Iterator[EmptyDatabase]:
+    """A database for all tests of a module, because creating one takes longer than most tests."""
+    with fresh_database(main_server) as fresh:
         yield fresh
 
 
-@pytest.fixture(params=sorted(INSTALLS), ids=lambda version: f"postgresql_{version}")
+@pytest.fixture(params=on(*WHEEL), ids=lambda version: f"postgresql_{version}")
 def database_on_each(request: pytest.FixtureRequest, servers: Mapping[int, Server]) -> Iterator[EmptyDatabase]:
     """An empty database, once on PostgreSQL 16 and once on 18."""
     with fresh_database(servers[request.param]) as fresh:

@@ -9,7 +9,7 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -141,15 +141,15 @@ class Calendar:
 
 @pytest.fixture
 def project(database: EmptyDatabase, tmp_path: Path) -> Iterator[Project]:
-    """A project with an empty database on PostgreSQL 18; tables are put by the test."""
+    """A project with an empty database; tables are put by the test."""
     with KeboolaServer(polls=0, clock=Calendar()) as keboola:
         yield Project(tmp_path, database, keboola)
 
 
 @pytest.fixture(scope="session")
-def loaded_on_monday(servers: Mapping[int, Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def loaded_on_monday(main_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The name of a loaded database to copy, because that is ten times faster than a load."""
-    with fresh_database(servers[18]) as database, KeboolaServer(polls=0, clock=Calendar()) as keboola:
+    with fresh_database(main_server) as database, KeboolaServer(polls=0, clock=Calendar()) as keboola:
         project = Project(tmp_path_factory.mktemp("monday"), database, keboola)
         project.put_day("monday")
         assert project.run().exit_code == 0, project.output
@@ -157,11 +157,11 @@ def loaded_on_monday(servers: Mapping[int, Server], tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture
-def monday(servers: Mapping[int, Server], loaded_on_monday: str, tmp_path: Path) -> Iterator[Project]:
+def monday(main_server: Server, loaded_on_monday: str, tmp_path: Path) -> Iterator[Project]:
     """A project that was loaded on monday; tuesday's rows are in Keboola."""
     # the calendar starts as for that load, so Keboola's tables count as already loaded
     with (
-        fresh_database(servers[18], loaded_on_monday) as database,
+        fresh_database(main_server, loaded_on_monday) as database,
         KeboolaServer(polls=0, clock=Calendar()) as keboola,
     ):
         project = Project(tmp_path, database, keboola)
