@@ -134,7 +134,7 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     check.add_argument(
         "--online",
         action="store_true",
-        help="also ask Keboola (token, tables) and PostgreSQL (rights, with the GRANT to run)",
+        help="also ask Keboola (token, tables) and PostgreSQL (rights, with the statements that give them)",
     )
     status = commands.add_parser(
         "status",

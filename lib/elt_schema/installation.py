@@ -34,7 +34,11 @@ def install(connection: Connection) -> None:
     mark = f"One row per run of the pipeline (schema elt as of {hashlib.md5(''.join(texts).encode()).hexdigest()})."
     try:
         if missing := missing_rights(connection) + of_others(connection, (), usable=True):
-            raise DatabaseError("\n    ".join(["the role lacks rights that every run needs", *missing]))
+            asked = (
+                "the role lacks rights that every run needs. `python main.py check --online` also prints what the jobs"
+                " need. Type as an administrator:"
+            )
+            raise DatabaseError("\n    ".join([asked, *missing]))
         _create_schemas(connection)
         if query(
             connection,
@@ -68,7 +72,7 @@ def _create_schemas(connection: Connection) -> None:
 
 
 def missing_rights(connection: Connection) -> list[str]:
-    """One line for each right that the role lacks on the pipeline's schemas, with the statement to grant it."""
+    """One statement for each right that the role lacks on the database and the pipeline's schemas."""
     role, database, may_create, may_use_temporary = query(
         connection,
         "SELECT quote_ident(current_user), quote_ident(current_database()),"
@@ -84,9 +88,9 @@ def missing_rights(connection: Connection) -> list[str]:
             (schema,),
         )[0]
         if not exists and not may_create:
-            missing.append(f"schema {schema} does not exist: CREATE SCHEMA {schema} AUTHORIZATION {role};")
+            missing.append(f"CREATE SCHEMA {schema} AUTHORIZATION {role};")
         elif exists and not (usage and create):
-            missing.append(f"no right to use schema {schema}: GRANT USAGE, CREATE ON SCHEMA {schema} TO {role};")
+            missing.append(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {role};")
     if not may_use_temporary:
-        missing.append(f"no right to temporary tables: GRANT TEMPORARY ON DATABASE {database} TO {role};")
+        missing.append(f"GRANT TEMPORARY ON DATABASE {database} TO {role};")
     return missing
