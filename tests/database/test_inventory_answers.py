@@ -444,7 +444,8 @@ def record(mornings: Mornings, status: str, at: str, error: str | None = None, *
     """
     mornings.sql(
         "INSERT INTO elt.runs (status, run_date, started_at, finished_at, jobs, process, error) VALUES"
-        f" ('{status}', '2026-01-05', '2026-01-05 {at}Z', '2026-01-05 {at}Z', '{{{','.join(jobs)}}}', 'x', {quoted(error)})"
+        f" ('{status}', '2026-01-05', '2026-01-05 {at}Z', '2026-01-05 {at}Z', '{{{','.join(jobs)}}}', 'x',"
+        f" {quoted(error)})"
     )
     for job, ended in jobs.items():
         loaded = f"1, TIMESTAMPTZ '2026-01-05 {at}Z' - INTERVAL '1 hour'" if ended == "published" else "NULL, NULL"
