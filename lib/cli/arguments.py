@@ -154,8 +154,8 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser],
     status = commands.add_parser(
         "status",
         help="the last runs, and how old each job's tables are",
-        description="Show the last runs, and for each job when it was published, its rows, when the source imported them,"
-        " and its error.",
+        description="Show the last runs, and for each job when it was published, its rows, when the source imported"
+        " them, and its error.",
         epilog=f"example: python {prog} status --runs 20",
     )
     status.add_argument("--runs", type=_count_of_runs, default=7, metavar="N", help="how many runs (default: 7)")

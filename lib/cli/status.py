@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import psycopg2
-
 from lib.cli.arguments import how_to_type
 from lib.cli.console import Console
 from lib.config.settings import Settings
 from lib.elt_schema.strangers import refuse_strangers
-from lib.errors import EltError
+from lib.errors import DatabaseError, EltError
 from lib.postgres.connection import Connection, Database, address, execute, query
-from lib.postgres.driver_errors import translate
+from lib.postgres.driver_errors import translated
 from lib.run.plan import read_project
 
 
@@ -65,9 +63,11 @@ REMEDIES = {
 def reading(subject: str) -> Iterator[None]:
     """Raise an error of the driver as ours, with what to do if something is missing or may not be read."""
     try:
-        yield
-    except psycopg2.Error as error:
-        raise translate(error, subject, remedy=REMEDIES.get(error.pgcode or "", "")) from error
+        with translated(subject):
+            yield
+    except DatabaseError as error:
+        remedy = REMEDIES.get(getattr(error.__cause__, "pgcode", None) or "")
+        raise DatabaseError("\n    ".join(filter(None, [str(error), remedy]))) from error
 
 
 def is_new(connection: Connection) -> bool:

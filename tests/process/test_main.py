@@ -83,7 +83,7 @@ def test_check_online_names_missing_rights_with_the_statement_to_run(morning: Mo
         morning.settings(settings.replace('user = "postgres"', f'user = "{name}_poor"'))
         found = morning.run("main.py", "check", "--online")
         assert found.returncode == 2
-        statements = [line.split(": ")[-1] for line in found.stdout.splitlines() if "schema" in line and ";" in line]
+        statements = [line.strip() for line in found.stdout.splitlines() if line.startswith("    ")]
         assert f"CREATE SCHEMA bronze AUTHORIZATION {name}_poor;" in statements
         for statement in statements:
             morning.database.sql(statement)
