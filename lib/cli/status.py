@@ -100,6 +100,12 @@ PUBLISHED = TIME.format("published_at")
 # to_jsonb, because the view of an older version lacks the column until the next run
 IMPORTED = TIME.format("(to_jsonb(job_status) ->> 'source_imported_at')::timestamptz")
 
+#: the scripts of each job's last run that published it, because not every run has every job
+LATEST = (
+    "FROM elt.script_runs AS newest WHERE job <> ALL (%(gone)s)"
+    " AND run_id = (SELECT max(run_id) FROM elt.script_runs WHERE job = newest.job)"
+)
+
 STATUS: Sequence[tuple[str, Sequence[str], str]] = (
     (
         "runs, the newest first",
@@ -115,17 +121,15 @@ STATUS: Sequence[tuple[str, Sequence[str], str]] = (
         f" {IMPORTED} FROM elt.job_status ORDER BY job",
     ),
     (
-        "what took longest in the newest run that published",
+        "what took longest when each job was last published",
         ("step", "seconds", "changes", "unchanged"),
-        "SELECT script, seconds, '+' || inserted || ' ~' || updated || ' -' || deleted, unchanged FROM elt.script_runs"
-        " WHERE run_id = (SELECT max(run_id) FROM elt.script_runs) ORDER BY seconds DESC, script LIMIT 10",
+        "SELECT script, seconds, '+' || inserted || ' ~' || updated || ' -' || deleted, unchanged"
+        f" {LATEST} ORDER BY seconds DESC, script LIMIT 10",
     ),
     (
         "checks that warn",
         ("check", "rows"),
-        # as of the last run that published their job, because not every run has every job
-        "SELECT script, broken_by FROM elt.script_runs AS newest WHERE broken_by > 0 AND job <> ALL (%(gone)s)"
-        " AND run_id = (SELECT max(run_id) FROM elt.script_runs WHERE job = newest.job) ORDER BY job, script",
+        f"SELECT script, broken_by {LATEST} AND broken_by > 0 ORDER BY job, script",
     ),
 )
 

@@ -50,7 +50,7 @@ def test_no_command_of_a_superuser_calls_a_look_alike(morning: Morning, mallory:
 def test_commands_that_only_look_call_nothing_of_an_intruder(morning: Morning, mallory: Role) -> None:
     assert morning.run("elt_daily_load.py").returncode == 0
     database = morning.database
-    database.sql(f"GRANT USAGE, CREATE ON SCHEMA elt TO {mallory.name}; DROP VIEW elt.recent_runs")
+    database.sql(f"GRANT USAGE, CREATE ON SCHEMA elt TO {mallory.name}; DROP VIEW elt.recent_runs CASCADE")
     database.sql(f"CREATE SCHEMA app AUTHORIZATION {mallory.name}")
     mallory.sql("CREATE SEQUENCE app.trap; GRANT USAGE ON SCHEMA app TO PUBLIC; GRANT ALL ON app.trap TO PUBLIC")
     mallory.sql(
