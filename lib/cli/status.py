@@ -67,7 +67,9 @@ def reading(subject: str) -> Iterator[None]:
             yield
     except DatabaseError as error:
         remedy = REMEDIES.get(getattr(error.__cause__, "pgcode", None) or "")
-        raise DatabaseError("\n    ".join(filter(None, [str(error), remedy]))) from error
+        if remedy is None:
+            raise
+        raise DatabaseError(f"{error}\n    {remedy}") from error
 
 
 def is_new(connection: Connection) -> bool:
