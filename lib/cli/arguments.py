@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,20 @@ if TYPE_CHECKING:
     from lib.config.settings import Settings
 
 
-RUN_EPILOG = """examples:
-  python main.py run                       every job, as elt_daily_load.py does
-  python main.py run products              one job, and the transforms and checks of what depends on it
-  python main.py run --accept products:shrink    load an export that is much smaller than the table, once
+EXIT_CODES = (
+    "exit codes: 0 done, 1 a job failed, 2 registry, settings or usage, 75 another run is at work, 130/143 stopped"
+)
 
-exit codes: 0 done, 1 a job failed, 2 registry, settings or usage, 75 another run is at work, 130/143 stopped"""
+
+def _run_epilog(prog: str, alone: str) -> str:
+    """Examples of a command that runs jobs. prog: how it is typed. alone: what it does without job names."""
+    examples = (
+        ("", alone),
+        (" products", "one job, and the transforms and checks of what depends on it"),
+        (" --accept products:shrink", "load an export much smaller than its table, once"),
+    )
+    lines = [f"  python {prog}{words:<27}{what}" for words, what in examples]
+    return "\n".join(["examples:", *lines, "", EXIT_CODES])
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -66,6 +75,12 @@ def _past_date(text: str) -> date:
     return day
 
 
+def _count_of_runs(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs: write 1 or more")
+    return int(text)
+
+
 def how_to_type(name: str, settings: Settings) -> str:
     """The text of a command as the user can type it here, for the demo or the project."""
     return f"{_python()} main.py {'demo ' if settings.state_folder != '.elt' else ''}{name}"
@@ -101,8 +116,8 @@ def main_parser() -> argparse.ArgumentParser:
         formatter_class=HelpFormatter,
     )
     within_demo = demo.add_subparsers(dest="demo_command", metavar="COMMAND")
-    for target in (commands, within_demo):
-        _add_commands(target)
+    _add_commands(commands, "main.py")
+    _add_commands(within_demo, "main.py demo")
     within_demo.add_parser(
         "fail",
         help="play a bad morning: what cron mails, what readers see, what fixes it",
@@ -114,14 +129,14 @@ def main_parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the commands that exist both for the project and for the demo."""
+def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], prog: str) -> None:
+    """Add the commands that exist both for the project and for the demo. prog: what is typed before them."""
     run = commands.add_parser(
         "run",
         help="run all jobs, or the named ones",
         description="Run all jobs in dependency order, or load the named ones and bring what depends on them"
         " up to date.",
-        epilog=RUN_EPILOG,
+        epilog=_run_epilog(f"{prog} run", "every job, as elt_daily_load.py does"),
         formatter_class=HelpFormatter,
     )
     _add_run_arguments(run)
@@ -129,25 +144,26 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "check",
         help="find every mistake that can be found before a run",
         description="Check settings, registry, scripts and secrets, and report every mistake at once.",
-        epilog="example: python main.py check --online",
+        epilog=f"example: python {prog} check --online",
     )
     check.add_argument(
         "--online",
         action="store_true",
-        help="also ask Keboola (token, tables) and PostgreSQL (rights, with the GRANT to run)",
+        help="also ask Keboola (token, tables) and PostgreSQL (rights, with the statements that give them)",
     )
     status = commands.add_parser(
         "status",
         help="the last runs, and how old each job's tables are",
-        description="Show the last runs and, for each job, when it was published, its rows and seconds, and its error.",
-        epilog="example: python main.py status --runs 20",
+        description="Show the last runs, and for each job when it was published, its rows, when the source imported"
+        " them, and its error.",
+        epilog=f"example: python {prog} status --runs 20",
     )
-    status.add_argument("--runs", type=int, default=7, metavar="N", help="how many runs (default: 7)")
+    status.add_argument("--runs", type=_count_of_runs, default=7, metavar="N", help="how many runs (default: 7)")
     psql = commands.add_parser(
         "psql",
         help="open psql on the configured database",
         description="Open psql on the configured database, without asking for the password.",
-        epilog='example: python main.py psql -c "SELECT * FROM gold.product_status_summary LIMIT 10"',
+        epilog=f'example: python {prog} psql -c "SELECT * FROM gold.product_status_summary LIMIT 10"',
         formatter_class=HelpFormatter,
     )
     psql.usage = f"{psql.prog} [psql's own arguments]"
@@ -155,7 +171,7 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "stop",
         help="stop the embedded PostgreSQL",
         description="Stop the PostgreSQL that `embedded = true` (or the demo) started; its data stay.",
-        epilog="example: python main.py stop",
+        epilog=f"example: python {prog} stop",
     )
 
 
@@ -173,12 +189,12 @@ def _add_credentials(commands: argparse._SubParsersAction[argparse.ArgumentParse
     credentials.add_argument("name", nargs="?", choices=("keboola", "postgres"), help="which secret (show: both)")
 
 
-def run_parser() -> argparse.ArgumentParser:
-    """The parser of the two scripts."""
+def run_parser(jobs: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of a script that lists these jobs; none: all jobs. Its examples name the script."""
     parser = argparse.ArgumentParser(
-        description="Run the jobs that the script lists, or those named here.",
-        epilog="example: python elt_run_job.py products --wait",
+        description="Run the jobs that the script lists, or those named here.", formatter_class=HelpFormatter
     )
+    parser.epilog = _run_epilog(parser.prog, f"the jobs in its list: {', '.join(jobs)}" if jobs else "every job")
     _add_run_arguments(parser)
     return parser
 

@@ -157,11 +157,12 @@ def _loads(registry: Registry) -> bool:
 def _ask_postgres(connection: Connection, registry: Registry | None, findings: Findings) -> dict[str, Contract]:
     """Check rights, owners and what strangers could do. Returns, by job, the columns that each export must fill."""
     jobs = list(registry.jobs.values()) if registry else []
-    missing = missing_rights(connection)
-    foreign = of_others(connection, named_in(jobs), usable=True) + creators(connection, ["elt", "elt_staging"])
-    for text in missing + foreign:
-        findings.wrong(text)
-    if not missing + foreign:
+    lacking = missing_rights(connection) + of_others(connection, named_in(jobs), usable=True)
+    lacking += creators(connection, ["elt", "elt_staging"])
+    if lacking:
+        asked = "PostgreSQL: a run needs this. Look at each line, then type all of them as an administrator:"
+        findings.wrong("\n    ".join([asked, *lacking]))
+    else:
         findings.ok("PostgreSQL: the role has every right that a run needs")
     written = [f"{schema}.{name}" for schema, name in written_in(jobs)]
     for text in creators(connection, ["bronze", "silver", "gold"]) + trigger_rights(connection, written):
@@ -169,7 +170,7 @@ def _ask_postgres(connection: Connection, registry: Registry | None, findings: F
     path = script_path(connection)
     if path.hidden or path.reason:
         findings.warn(f"scripts do not see schema public: {path.reason}")
-    if missing or foreign:
+    if lacking:
         return {}
     loading = [job for job in jobs if job.load]
     contracts, failed = read_contracts(connection, loading, path, [0.5] * 4, time.sleep, lambda: "")

@@ -69,7 +69,7 @@ def run_job(jobs: Sequence[str], arguments: Sequence[str] | None = None) -> int:
 
     arguments: the command line's, by default sys.argv. Job names in it replace `jobs`.
     """
-    return guarded(partial(run_jobs, run_parser().parse_args(arguments), jobs))
+    return guarded(partial(run_jobs, run_parser(jobs).parse_args(arguments), jobs))
 
 
 def run_command(name: str | None, given: argparse.Namespace, settings: Settings) -> int:

@@ -196,9 +196,13 @@ class Console:
                 self._bars = None
 
     def summary(self, name: str, records: Sequence[JobRecord], error: EltError | None = None) -> None:
-        """Print the summary. Its last line says what was published, what failed and why, and what was held back."""
-        for record in records:
-            if record.status == "failed" and "\n" in (record.error or ""):
+        """Print the summary. Its last line says what was published, what failed and what was held back.
+
+        It also says why, if one job failed. Each of several has a line of its own before it.
+        """
+        failed = [record for record in records if record.status == "failed"]
+        for record in failed:
+            if len(failed) > 1 or "\n" in (record.error or ""):
                 self._print(f"{record.job} failed: {record.error}", wrong=True)
         if error is not None and "\n" in str(error):
             self.error(error)
@@ -211,16 +215,13 @@ class Console:
                 noun = "table" if step == "script" else "check"
                 self.step(step, f"{_count(len(quiet), noun)} {outcome}", None, sum(result.seconds for result in quiet))
         seconds = f"{time.monotonic() - self._began:.1f} s"
-        by_status = {
-            status: [record for record in records if record.status == status]
-            for status in ("published", "failed", "held back")
-        }
-        parts = [f"{_count(len(by_status['published']), 'job')} published"] if records else []
-        if failed := by_status["failed"]:
-            reasons = ", ".join(f"{record.job} ({_first_line(record.error)})" for record in failed)
-            parts.append(f"{len(failed)} failed: {reasons}")
-        if held := by_status["held back"]:
-            parts.append(f"{len(held)} held back: {', '.join(record.job for record in held)}")
+        published = sum(record.status == "published" for record in records)
+        parts = [f"{_count(published, 'job')} published"] if records else []
+        if failed:
+            reason = f" ({_first_line(failed[0].error)})" if len(failed) == 1 else ""
+            parts.append(f"{len(failed)} failed: {', '.join(record.job for record in failed)}{reason}")
+        if held := [record.job for record in records if record.status == "held back"]:
+            parts.append(f"{len(held)} held back: {', '.join(held)}")
         if error is not None:
             parts.append(_first_line(error) if str(error).startswith("stopped") else f"stopped: {_first_line(error)}")
         wrong = error is not None or bool(failed)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from lib.cli.arguments import how_to_type
 from lib.cli.console import Console
+from lib.cli.status import is_new, reading
 from lib.config.settings import Settings, require_postgres
 from lib.elt_schema.strangers import refuse_strangers
 from lib.errors import EltError, SettingsError
 from lib.postgres.connection import Connection, Database, address, query
-from lib.postgres.driver_errors import translated
 from lib.run.plan import read_project
 
 
@@ -44,7 +44,7 @@ def _postgres(settings: Settings, console: Console) -> str:
     except SettingsError:
         return "not set up"
     try:
-        with translated("PostgreSQL"):
+        with reading("PostgreSQL"):
             connection = Database(settings).connect("elt overview")
             try:
                 refuse_strangers(connection)
@@ -56,14 +56,14 @@ def _postgres(settings: Settings, console: Console) -> str:
 
 
 def _last_run(connection: Connection, console: Console) -> str:
-    if query(connection, "SELECT to_regclass('elt.recent_runs')")[0][0] is None:
+    if is_new(connection):
         return "none yet"
-    rows = query(connection, "SELECT run_id, status, started_at, seconds, error FROM elt.recent_runs LIMIT 1")
-    if not rows:
-        return "none yet"
-    run_id, outcome, started_at, seconds, error = rows[0]
+    run_id, outcome, started_at, seconds, error = query(
+        connection, "SELECT run_id, status, started_at, seconds, error FROM elt.recent_runs LIMIT 1"
+    )[0]
     when = f"{started_at.astimezone(console.zone):%Y-%m-%d %H:%M %Z}"
-    return f"{run_id}, {outcome}, {when}, {seconds} s" + (f": {error.splitlines()[0]}" if error else "")
+    took = "" if seconds is None else f", {seconds} s"
+    return f"{run_id}, {outcome}, {when}{took}" + (f": {error.splitlines()[0]}" if error else "")
 
 
 def _first_line(error: Exception) -> str:

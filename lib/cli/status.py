@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from lib.cli.arguments import how_to_type
 from lib.cli.console import Console
 from lib.config.settings import Settings
 from lib.elt_schema.strangers import refuse_strangers
+from lib.errors import DatabaseError, EltError
 from lib.postgres.connection import Connection, Database, address, execute, query
 from lib.postgres.driver_errors import translated
+from lib.run.plan import read_project
 
 
 def status(settings: Settings, console: Console, *, runs: int) -> int:
@@ -17,23 +20,27 @@ def status(settings: Settings, console: Console, *, runs: int) -> int:
 
     Errors are printed last, in full. Returns 0. Raises EltError if the database cannot be asked.
     """
-    with translated("status"):
+    with reading("status"):
         connection = Database(settings).connect("elt status")
         try:
             refuse_strangers(connection, [("gold", "load_status")])
-            installed = query(connection, "SELECT to_regclass('elt.recent_runs') IS NOT NULL")[0][0]
-            if not installed or not query(connection, "SELECT FROM elt.recent_runs LIMIT 1"):
+            if is_new(connection):
                 console.text(address(connection))
                 console.text(f"no run yet; to load everything: {how_to_type('run', settings)}")
                 return 0
-            if sentence := _sentence(connection, settings):
+            execute(connection, "SELECT set_config('TimeZone', %s, false)", (settings.time_zone,))
+            if sentence := _sentence(connection):
                 console.text(sentence)
             console.text(address(connection))
+            console.text(f"time zone {settings.time_zone}")
+            gone = _gone(connection, settings)
             for title, headers, sql in STATUS:
-                rows = query(connection, sql, {"runs": runs})
+                rows = query(connection, sql, {"runs": runs, "gone": gone})
                 if rows:
                     console.text(f"\n{title}")
                     console.table(headers, rows)
+            if gone:
+                console.text(f"\nno longer in elt_jobs.json: {', '.join(gone)}")
             errors = query(connection, ERRORS, {"runs": runs})
             if errors:
                 console.text("\nerrors, the newest first")
@@ -44,14 +51,62 @@ def status(settings: Settings, console: Console, *, runs: int) -> int:
     return 0
 
 
-def _sentence(connection: Connection, settings: Settings) -> str:
+#: what to do about an error, by SQLSTATE
+REMEDIES = {
+    "42P01": "The next run makes what is missing in schema elt.",
+    "42703": "The next run makes what is missing in schema elt.",
+    "42501": "`python main.py check --online` prints what an administrator types.",
+}
+
+
+@contextmanager
+def reading(subject: str) -> Iterator[None]:
+    """Raise an error of the driver as ours, with what to do if something is missing or may not be read."""
+    try:
+        with translated(subject):
+            yield
+    except DatabaseError as error:
+        remedy = REMEDIES.get(getattr(error.__cause__, "pgcode", None) or "")
+        if remedy is None:
+            raise
+        raise DatabaseError(f"{error}\n    {remedy}") from error
+
+
+def is_new(connection: Connection) -> bool:
+    """Whether no run has begun here."""
+    no_table = query(connection, "SELECT to_regclass('elt.runs')") == [(None,)]
+    return no_table or not query(connection, "SELECT FROM elt.recent_runs LIMIT 1")
+
+
+def _gone(connection: Connection, settings: Settings) -> list[str]:
+    """The jobs that ran here and are no longer in elt_jobs.json. Empty if that cannot be read: `check` says why."""
+    try:
+        registered = read_project(settings.root).jobs
+    except EltError:
+        return []
+    ran = query(connection, "SELECT job FROM elt.job_status ORDER BY job")
+    return [job for (job,) in ran if job not in registered]
+
+
+def _sentence(connection: Connection) -> str:
     """The sentence of the view gold.load_status. Empty if the project's jobs do not make this view."""
     if query(connection, "SELECT to_regclass('gold.load_status')") == [(None,)]:
         return ""
-    execute(connection, "SELECT set_config('TimeZone', %s, false)", (settings.time_zone,))
     sentence: str = query(connection, "SELECT sentence FROM gold.load_status")[0][0]
     return sentence
 
+
+#: a time in 11 columns, so that the table has 80
+TIME = "to_char({0}, CASE WHEN {0} > now() - INTERVAL '300 days' THEN 'MM-DD HH24:MI' ELSE 'YYYY-MM-DD' END)"
+PUBLISHED = TIME.format("published_at")
+# to_jsonb, because the view of an older version lacks the column until the next run
+IMPORTED = TIME.format("(to_jsonb(job_status) ->> 'source_imported_at')::timestamptz")
+
+#: the scripts of each job's last run that published it, because not every run has every job
+LATEST = (
+    "FROM elt.script_runs AS newest WHERE job <> ALL (%(gone)s)"
+    " AND run_id = (SELECT max(run_id) FROM elt.script_runs WHERE job = newest.job)"
+)
 
 STATUS: Sequence[tuple[str, Sequence[str], str]] = (
     (
@@ -63,30 +118,30 @@ STATUS: Sequence[tuple[str, Sequence[str], str]] = (
     ),
     (
         "jobs, as of their last run",
-        ("job", "status", "last published", "rows", "run"),
-        "SELECT job, status, published_at, rows_loaded, run_id FROM elt.job_status ORDER BY job",
+        ("job", "status", "published", "rows", "source imported"),
+        f"SELECT job, CASE WHEN job = ANY (%(gone)s) THEN 'removed' ELSE status END, {PUBLISHED}, rows_loaded,"
+        f" {IMPORTED} FROM elt.job_status ORDER BY job",
     ),
     (
-        "what took longest in the newest run that published",
+        "what took longest when each job was last published",
         ("step", "seconds", "changes", "unchanged"),
-        "SELECT script, seconds, '+' || inserted || ' ~' || updated || ' -' || deleted, unchanged FROM elt.script_runs"
-        " WHERE run_id = (SELECT max(run_id) FROM elt.script_runs) ORDER BY seconds DESC, script LIMIT 10",
+        "SELECT script, seconds, '+' || inserted || ' ~' || updated || ' -' || deleted, unchanged"
+        f" {LATEST} ORDER BY seconds DESC, script LIMIT 10",
     ),
     (
         "checks that warn",
         ("check", "rows"),
-        "SELECT script, broken_by FROM elt.script_runs"
-        " WHERE run_id = (SELECT max(run_id) FROM elt.script_runs) AND broken_by > 0 ORDER BY job, script",
+        f"SELECT script, broken_by {LATEST} AND broken_by > 0 ORDER BY job, script",
     ),
 )
 
 
 ERRORS = """
     SELECT format('run %%s', run_id), error FROM (
-        SELECT run_id, '' AS job, error FROM elt.runs
+        SELECT run_id, NULL AS recorded_at, '' AS job, error FROM elt.runs
         UNION ALL
-        SELECT run_id, job, job || ': ' || error FROM elt.job_runs WHERE status = 'failed'
+        SELECT run_id, recorded_at, job, job || ': ' || error FROM elt.job_runs WHERE status = 'failed'
     ) AS failures
     WHERE error IS NOT NULL AND run_id IN (SELECT run_id FROM elt.runs ORDER BY run_id DESC LIMIT %(runs)s)
-    ORDER BY run_id DESC, job
+    ORDER BY run_id DESC, recorded_at NULLS FIRST, job
 """

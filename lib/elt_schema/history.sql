@@ -1,17 +1,17 @@
 -- The history of the pipeline, kept in the database that it loads: runs, jobs, scripts, and applied definitions.
 -- Job rows of status 'published' are written in the transaction that publishes the data, so they never contradict them.
+-- Each column and constraint is added on its own: a warehouse of an older version gets those that it lacks, and what
+-- somebody dropped is there again.  A default is only for the rows that were there before.
 
-CREATE TABLE IF NOT EXISTS elt.runs (
-    run_id      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    status      text        NOT NULL CHECK (status IN ('running', 'done', 'failed', 'cancelled', 'lost')),
-    run_date    date        NOT NULL,
-    started_at  timestamptz NOT NULL,
-    finished_at timestamptz,
-    jobs        text[]      NOT NULL,
-    source      text,
-    process     text        NOT NULL,
-    error       text
-);
+CREATE TABLE IF NOT EXISTS elt.runs (run_id bigint GENERATED ALWAYS AS IDENTITY);
+ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS status text NOT NULL DEFAULT 'lost';
+ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS run_date date NOT NULL DEFAULT current_date;
+ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS started_at timestamptz NOT NULL DEFAULT now();
+ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS finished_at timestamptz;
+ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS jobs text[] NOT NULL DEFAULT '{}';
+ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS source text;
+ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS process text NOT NULL DEFAULT 'not known';
+ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS error text;
 -- no comment on the table here: the installer stores the version of these files in it
 COMMENT ON COLUMN elt.runs.run_id IS 'Number of the run; its staging tables carry it (elt_staging.r17_products).';
 COMMENT ON COLUMN elt.runs.status IS
@@ -25,21 +25,16 @@ COMMENT ON COLUMN elt.runs.source IS 'Project that the rows came from.';
 COMMENT ON COLUMN elt.runs.process IS 'Process id and host of the run.';
 COMMENT ON COLUMN elt.runs.error IS 'Why the run ended early. Errors of single jobs are in elt.job_runs.';
 
-CREATE TABLE IF NOT EXISTS elt.job_runs (
-    run_id           bigint      NOT NULL REFERENCES elt.runs,
-    job              text        NOT NULL,
-    status           text        NOT NULL CHECK (status IN ('published', 'failed', 'held back')),
-    recorded_at      timestamptz NOT NULL,
-    rows_loaded      bigint,
-    rows_before      bigint,
-    source_version   text,
-    accepted_shrink  boolean     NOT NULL,
-    stage_seconds    numeric,
-    publish_seconds  numeric,
-    error            text,
-    PRIMARY KEY (run_id, job)
-);
--- later versions added these: a warehouse that an older version filled gets them here
+CREATE TABLE IF NOT EXISTS elt.job_runs (run_id bigint NOT NULL, job text NOT NULL);
+ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS status text NOT NULL DEFAULT 'failed';
+ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS recorded_at timestamptz NOT NULL DEFAULT now();
+ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS rows_loaded bigint;
+ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS rows_before bigint;
+ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS source_version text;
+ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS accepted_shrink boolean NOT NULL DEFAULT false;
+ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS stage_seconds numeric;
+ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS publish_seconds numeric;
+ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS error text;
 ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS source_imported_at timestamptz;
 ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS unused_columns text[];
 ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS accepted_guards text[];
@@ -65,18 +60,13 @@ COMMENT ON COLUMN elt.job_runs.publish_seconds IS
     'Seconds in the publish transaction: load, scripts and checks of this job.';
 COMMENT ON COLUMN elt.job_runs.error IS 'Why the job failed or was held back.';
 
-CREATE TABLE IF NOT EXISTS elt.script_runs (
-    run_id    bigint  NOT NULL REFERENCES elt.runs,
-    job       text    NOT NULL,
-    script    text    NOT NULL,
-    seconds   numeric NOT NULL,
-    inserted  bigint,
-    updated   bigint,
-    deleted   bigint,
-    unchanged bigint,
-    broken_by bigint,
-    PRIMARY KEY (run_id, job, script)
-);
+CREATE TABLE IF NOT EXISTS elt.script_runs (run_id bigint NOT NULL, job text NOT NULL, script text NOT NULL);
+ALTER TABLE elt.script_runs ADD COLUMN IF NOT EXISTS seconds numeric NOT NULL DEFAULT 0;
+ALTER TABLE elt.script_runs ADD COLUMN IF NOT EXISTS inserted bigint;
+ALTER TABLE elt.script_runs ADD COLUMN IF NOT EXISTS updated bigint;
+ALTER TABLE elt.script_runs ADD COLUMN IF NOT EXISTS deleted bigint;
+ALTER TABLE elt.script_runs ADD COLUMN IF NOT EXISTS unchanged bigint;
+ALTER TABLE elt.script_runs ADD COLUMN IF NOT EXISTS broken_by bigint;
 COMMENT ON TABLE elt.script_runs IS 'One row per script of a published job.';
 COMMENT ON COLUMN elt.script_runs.run_id IS 'Run, as in elt.runs.';
 COMMENT ON COLUMN elt.script_runs.job IS 'Job that lists the script in elt_jobs.json.';
@@ -88,13 +78,11 @@ COMMENT ON COLUMN elt.script_runs.deleted IS 'Rows that elt.publish_rows deleted
 COMMENT ON COLUMN elt.script_runs.unchanged IS 'Rows that elt.publish_rows found unchanged. NULL as for inserted.';
 COMMENT ON COLUMN elt.script_runs.broken_by IS 'Rows that break the claim of a check. NULL: not a check.';
 
-CREATE TABLE IF NOT EXISTS elt.definitions (
-    script     text        PRIMARY KEY,
-    script_md5 text        NOT NULL,
-    view_md5   text,
-    run_id     bigint      NOT NULL,
-    applied_at timestamptz NOT NULL
-);
+CREATE TABLE IF NOT EXISTS elt.definitions (script text NOT NULL);
+ALTER TABLE elt.definitions ADD COLUMN IF NOT EXISTS script_md5 text NOT NULL DEFAULT '';
+ALTER TABLE elt.definitions ADD COLUMN IF NOT EXISTS view_md5 text;
+ALTER TABLE elt.definitions ADD COLUMN IF NOT EXISTS run_id bigint NOT NULL DEFAULT 0;
+ALTER TABLE elt.definitions ADD COLUMN IF NOT EXISTS applied_at timestamptz NOT NULL DEFAULT now();
 COMMENT ON TABLE elt.definitions IS
     'Bronze and gold scripts as last applied in this database. A script that differs is applied again.';
 COMMENT ON COLUMN elt.definitions.script IS 'Path below sql_scripts, such as gold/dim_date.sql.';
@@ -104,30 +92,104 @@ COMMENT ON COLUMN elt.definitions.view_md5 IS
 COMMENT ON COLUMN elt.definitions.run_id IS 'Run that applied the script.';
 COMMENT ON COLUMN elt.definitions.applied_at IS 'When the script was applied.';
 
+-- Runs that are missing although their jobs are there, because somebody dropped or emptied elt.runs.
+INSERT INTO elt.runs (run_id, status, run_date, started_at, finished_at, jobs, process, error)
+OVERRIDING SYSTEM VALUE
+SELECT
+    run_id,
+    CASE WHEN bool_and(status = 'published') THEN 'done' ELSE 'failed' END,
+    coalesce(min(recorded_at), now())::date,
+    coalesce(min(recorded_at), now()),
+    max(recorded_at),
+    array_agg(DISTINCT job ORDER BY job),
+    'not known',
+    'the row of this run was lost; it was made again from its jobs'
+FROM (
+    SELECT run_id, job, status, recorded_at FROM elt.job_runs
+    UNION ALL
+    SELECT run_id, job, 'published' AS status, NULL AS recorded_at FROM elt.script_runs
+) AS recorded
+WHERE run_id NOT IN (SELECT run_id FROM elt.runs)
+GROUP BY run_id;
+
+DO $block$
+DECLARE
+    missing text;
+BEGIN
+    FOR missing IN
+        SELECT format('ALTER TABLE elt.%I ADD %s', wanted.name, wanted.constraint_text)
+        FROM (
+            VALUES
+                ('runs', 'p', 'PRIMARY KEY (run_id)'),
+                ('runs', 'c', $$CHECK (status IN ('running', 'done', 'failed', 'cancelled', 'lost'))$$),
+                ('job_runs', 'p', 'PRIMARY KEY (run_id, job)'),
+                ('job_runs', 'f', 'FOREIGN KEY (run_id) REFERENCES elt.runs'),
+                ('job_runs', 'c', $$CHECK (status IN ('published', 'failed', 'held back'))$$),
+                ('script_runs', 'p', 'PRIMARY KEY (run_id, job, script)'),
+                ('script_runs', 'f', 'FOREIGN KEY (run_id) REFERENCES elt.runs'),
+                ('definitions', 'p', 'PRIMARY KEY (script)')
+        ) AS wanted (name, kind, constraint_text)
+        WHERE NOT EXISTS (
+            SELECT FROM pg_constraint
+            WHERE conrelid = to_regclass('elt.' || wanted.name) AND contype::text = wanted.kind
+        )
+        ORDER BY wanted.kind DESC  -- primary keys, then what references them
+    LOOP
+        EXECUTE missing;
+    END LOOP;
+    IF (SELECT attidentity = '' FROM pg_attribute WHERE attrelid = 'elt.runs'::regclass AND attname = 'run_id') THEN
+        ALTER TABLE elt.runs ALTER COLUMN run_id ADD GENERATED ALWAYS AS IDENTITY;
+    END IF;
+END
+$block$;
+
+-- A run is at work only while a session holds the run lock (lib/postgres/run_lock.py).  So a run whose process was
+-- killed is lost at once here, and in elt.runs as soon as the next run notices it.
 CREATE OR REPLACE VIEW elt.recent_runs AS
+WITH
+
+first_errors AS (
+    SELECT DISTINCT ON (run_id) run_id, error
+    FROM elt.job_runs
+    WHERE status = 'failed'
+    ORDER BY run_id ASC, recorded_at ASC, job ASC
+)
+
 SELECT
     runs.run_id,
-    runs.status,
+    CASE
+        WHEN runs.status = 'running' AND NOT EXISTS (
+            SELECT FROM pg_locks
+            WHERE locktype = 'advisory' AND granted AND classid = 6646900 AND objid = 1 AND objsubid = 2
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        ) THEN 'lost'
+        ELSE runs.status
+    END AS status,
     runs.started_at,
     round(extract(EPOCH FROM runs.finished_at - runs.started_at), 1) AS seconds,
     count(job_runs.job) FILTER (WHERE job_runs.status = 'published') AS jobs_published,
     count(job_runs.job) FILTER (WHERE job_runs.status <> 'published') AS jobs_not_published,
     sum(job_runs.rows_loaded) FILTER (WHERE job_runs.status = 'published') AS rows_loaded,
-    coalesce(runs.error, min(job_runs.error) FILTER (WHERE job_runs.status = 'failed')) AS error
+    coalesce(runs.error, first_errors.error) AS error,
+    runs.finished_at
 FROM elt.runs AS runs
 LEFT JOIN elt.job_runs AS job_runs USING (run_id)
-GROUP BY runs.run_id
+LEFT JOIN first_errors USING (run_id)
+GROUP BY runs.run_id, first_errors.error
 ORDER BY runs.run_id DESC;
 COMMENT ON VIEW elt.recent_runs IS 'One row per run, newest first, with its result.';
 COMMENT ON COLUMN elt.recent_runs.run_id IS 'Run, as in elt.runs.';
-COMMENT ON COLUMN elt.recent_runs.status IS 'running, done, failed, cancelled or lost; explained in elt.runs.';
+COMMENT ON COLUMN elt.recent_runs.status IS 'running (its process is at work now), done, failed, cancelled or lost; explained in elt.runs.';
 COMMENT ON COLUMN elt.recent_runs.started_at IS 'When the run took the run lock.';
-COMMENT ON COLUMN elt.recent_runs.seconds IS 'Seconds from start to end. NULL: still running.';
+COMMENT ON COLUMN elt.recent_runs.seconds IS 'Seconds from start to end. NULL as for finished_at.';
 COMMENT ON COLUMN elt.recent_runs.jobs_published IS 'Jobs whose new rows readers can see.';
 COMMENT ON COLUMN elt.recent_runs.jobs_not_published IS
     'Jobs that failed or were held back; their tables kept the old rows.';
 COMMENT ON COLUMN elt.recent_runs.rows_loaded IS 'Rows written to bronze tables by published jobs.';
-COMMENT ON COLUMN elt.recent_runs.error IS 'Why the run ended early, else the error of a failed job. NULL: no error.';
+COMMENT ON COLUMN elt.recent_runs.error IS
+    'Why the run ended early, else the error of the job that failed first. NULL: no error.';
+COMMENT ON COLUMN elt.recent_runs.finished_at IS
+    'When the run ended. NULL: it is still running, or it is lost and no later run has noticed it.';
 
 CREATE OR REPLACE VIEW elt.job_status AS
 WITH
@@ -139,9 +201,17 @@ latest AS (
 ),
 
 published AS (
-    SELECT DISTINCT ON (job) job, recorded_at, rows_loaded, stage_seconds, publish_seconds
+    SELECT DISTINCT ON (job) job, recorded_at, publish_seconds
     FROM elt.job_runs
     WHERE status = 'published'
+    ORDER BY job ASC, run_id DESC
+),
+
+-- Not every run that publishes a job also loads it: a run of some jobs only refines what depends on them.
+loaded AS (
+    SELECT DISTINCT ON (job) job, rows_loaded, stage_seconds, source_imported_at
+    FROM elt.job_runs
+    WHERE status = 'published' AND rows_loaded IS NOT NULL
     ORDER BY job ASC, run_id DESC
 )
 
@@ -149,21 +219,27 @@ SELECT
     latest.job,
     latest.status,
     published.recorded_at AS published_at,
-    published.rows_loaded,
-    published.stage_seconds,
+    loaded.rows_loaded,
+    loaded.stage_seconds,
     published.publish_seconds,
     latest.run_id,
-    latest.error
+    latest.error,
+    loaded.source_imported_at
 FROM latest
 LEFT JOIN published USING (job)
+LEFT JOIN loaded USING (job)
 ORDER BY latest.job;
 COMMENT ON VIEW elt.job_status IS 'One row per job: how its latest run ended, and when its tables were last published.';
 COMMENT ON COLUMN elt.job_status.job IS 'Name of the job in elt_jobs.json.';
 COMMENT ON COLUMN elt.job_status.status IS 'Result of its latest run: published, failed or held back.';
 COMMENT ON COLUMN elt.job_status.published_at IS 'When its tables were last published. NULL: never.';
-COMMENT ON COLUMN elt.job_status.rows_loaded IS 'Rows that were loaded then. NULL: the job loads no table.';
-COMMENT ON COLUMN elt.job_status.stage_seconds IS 'Seconds of export and staging then.';
-COMMENT ON COLUMN elt.job_status.publish_seconds IS 'Seconds in the publish transaction then.';
+COMMENT ON COLUMN elt.job_status.rows_loaded IS
+    'Rows of its last load, which may be older than published_at. NULL: the job loads no table.';
+COMMENT ON COLUMN elt.job_status.stage_seconds IS 'Seconds of export and staging of its last load.';
+COMMENT ON COLUMN elt.job_status.publish_seconds IS
+    'Seconds in the publish transaction when its tables were last published.';
 COMMENT ON COLUMN elt.job_status.run_id IS 'Latest run of the job, published or not.';
 COMMENT ON COLUMN elt.job_status.error IS
     'Why the latest run of the job failed or was held back. NULL: it was published.';
+COMMENT ON COLUMN elt.job_status.source_imported_at IS
+    'When the source last imported the rows of the last load. NULL: the job loads no table, or the source does not say.';

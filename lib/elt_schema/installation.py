@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg2
@@ -19,45 +20,118 @@ from lib.postgres.transaction import transaction
 
 FOLDER = Path(__file__).parent
 #: finds the names of the tables, views and functions that the .sql files make
-MADE = re.compile(r"^CREATE (?:OR REPLACE )?(?:TABLE IF NOT EXISTS|VIEW|FUNCTION) elt\.(\w+)", re.MULTILINE)
+MADE = re.compile(r"^CREATE (?:OR REPLACE )?(TABLE IF NOT EXISTS|VIEW|FUNCTION) elt\.(\w+)", re.MULTILINE)
 SCHEMAS = ("elt", "elt_staging", "bronze", "silver", "gold")
+
+#: A hash of these objects as they are in the database: columns, constraints, views and functions.
+STATE = """
+    WITH made AS (
+        SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace('elt') AND relname = ANY (%(names)s)
+    )
+
+    SELECT md5(coalesce(string_agg(line, ' ' ORDER BY line COLLATE "C"), '')) FROM (
+        SELECT concat_ws(' ', attrelid::regclass, attname, atttypid::regtype, attnotnull, attidentity)
+        FROM pg_attribute WHERE attrelid IN (TABLE made) AND attnum > 0 AND NOT attisdropped
+        UNION ALL
+        SELECT concat_ws(' ', conrelid::regclass, pg_get_constraintdef(oid))
+        FROM pg_constraint WHERE conrelid IN (TABLE made)
+        UNION ALL
+        SELECT concat_ws(' ', oid::regclass, relkind, pg_get_viewdef(oid))
+        FROM pg_class WHERE oid IN (TABLE made)
+        UNION ALL
+        SELECT pg_get_functiondef(oid)
+        FROM pg_proc WHERE pronamespace = to_regnamespace('elt') AND proname = ANY (%(names)s) AND prokind = 'f'
+    ) AS lines (line)
+"""
+
+REMEDY = (
+    "If it was changed by hand and cannot be changed back: ALTER SCHEMA elt RENAME TO elt_old; The next run makes a new"
+    " one, and the history stays in elt_old."
+)
 
 
 def install(connection: Connection) -> None:
-    """Bring schema elt and the layers' schemas up to date. Takes no lock if they already are.
+    """Bring schema elt and the layers' schemas up to date, and repair what is missing. Takes no lock if all is there.
 
     Call it under the run lock: two CREATE OR REPLACE at the same time fail with "tuple concurrently updated".
-    Raises DatabaseError with the statements for an administrator if a right is missing.
+    Raises DatabaseError with the statements to type if a right is missing, or if the schema cannot be repaired.
     """
-    texts = [file.read_text(encoding="utf-8") for file in sorted(FOLDER.glob("*.sql"))]
-    # the comment marks the installed version; it is on a table, because the schemas may belong to an administrator
-    mark = f"One row per run of the pipeline (schema elt as of {hashlib.md5(''.join(texts).encode()).hexdigest()})."
+    texts = _texts()
     try:
         if missing := missing_rights(connection) + of_others(connection, (), usable=True):
-            raise DatabaseError("\n    ".join(["the role lacks rights that every run needs", *missing]))
+            asked = (
+                "the role lacks rights that every run needs. `python main.py check --online` also prints what the jobs"
+                " need. Type as an administrator:"
+            )
+            raise DatabaseError("\n    ".join([asked, *missing]))
         _create_schemas(connection)
-        if query(
-            connection,
-            "SELECT obj_description(to_regclass('elt.runs'), 'pg_class') = %s AND NOT EXISTS ("
-            " SELECT FROM unnest(%s::text[]) AS name WHERE to_regclass('elt.' || name) IS NULL AND NOT EXISTS ("
-            " SELECT FROM pg_proc WHERE proname = name AND pronamespace = to_regnamespace('elt')))",
-            (mark, sorted(set(MADE.findall("".join(texts))))),
-        )[0][0]:
-            return
-        with transaction(connection):
-            for text in texts:
-                execute(connection, text)
-            execute(connection, "COMMENT ON TABLE elt.runs IS %s", (mark,))
+        if query(connection, "SELECT obj_description(to_regclass('elt.runs'), 'pg_class')") != [
+            (_mark(connection, texts),)
+        ]:
+            _refuse_other_kinds(connection, texts)
+            with transaction(connection):
+                for text in texts:
+                    execute(connection, text)
+                execute(connection, "COMMENT ON TABLE elt.runs IS %s", (_mark(connection, texts),))
     except psycopg2.Error as error:
-        raise translate(error, "cannot install schema elt") from error
+        raise translate(error, "cannot install schema elt", remedy=REMEDY) from error
 
 
 def install_what_is_missing(connection: Connection) -> None:
-    """Make missing schemas, and schema elt if it is missing or old. For use in a transaction that is rolled back."""
+    """Make missing schemas, and schema elt if it lacks something. For use in a transaction that is rolled back."""
     _create_schemas(connection)
-    if query(connection, "SELECT to_regproc('elt._refuse_triggers')")[0][0] is None:
-        for file in sorted(FOLDER.glob("*.sql")):
-            execute(connection, file.read_text(encoding="utf-8"))
+    if _missing(connection, texts := _texts()):
+        for text in texts:
+            execute(connection, text)
+
+
+def _texts() -> list[str]:
+    return [file.read_text(encoding="utf-8") for file in sorted(FOLDER.glob("*.sql"))]
+
+
+def _made(texts: Sequence[str]) -> dict[str, str]:
+    """What the .sql files make: the name of each table, view and function, and which of these it is."""
+    return {name: kind.split()[0].lower() for kind, name in MADE.findall("".join(texts))}
+
+
+def _mark(connection: Connection, texts: Sequence[str]) -> str:
+    """The comment that elt.runs has if these texts were installed and nothing was changed since.
+
+    It is on a table, because the schemas may belong to an administrator.
+    """
+    ((state,),) = query(connection, STATE, {"names": [*_made(texts)]})
+    version = hashlib.md5("".join([*texts, state]).encode()).hexdigest()
+    return f"One row per run of the pipeline (schema elt as of {version})."
+
+
+def _missing(connection: Connection, texts: Sequence[str]) -> bool:
+    """Whether a table, view or function is missing."""
+    names = [*_made(texts)]
+    ((found,),) = query(
+        connection,
+        "SELECT count(*) FROM unnest(%s::text[]) AS name WHERE EXISTS ("
+        "SELECT FROM pg_class WHERE relname = name AND relnamespace = to_regnamespace('elt')) OR EXISTS ("
+        "SELECT FROM pg_proc WHERE proname = name AND pronamespace = to_regnamespace('elt'))",
+        (names,),
+    )
+    return bool(found < len(names))
+
+
+def _refuse_other_kinds(connection: Connection, texts: Sequence[str]) -> None:
+    """Raises DatabaseError if a name of our tables and views is that of another kind of object."""
+    wanted = {name: kind for name, kind in _made(texts).items() if kind != "function"}
+    found = query(
+        connection,
+        "SELECT relname, type FROM pg_class CROSS JOIN pg_identify_object('pg_class'::regclass, oid, 0)"
+        " WHERE relnamespace = to_regnamespace('elt') AND relname = ANY (%s)",
+        ([*wanted],),
+    )
+    for name, kind in found:
+        if kind != wanted[name]:
+            raise DatabaseError(
+                f"elt.{name} is a {kind}, but the pipeline needs a {wanted[name]} of this name."
+                f" Rename it: ALTER TABLE elt.{name} RENAME TO {name}_old; The next run makes a new one."
+            )
 
 
 def _create_schemas(connection: Connection) -> None:
@@ -68,7 +142,7 @@ def _create_schemas(connection: Connection) -> None:
 
 
 def missing_rights(connection: Connection) -> list[str]:
-    """One line for each right that the role lacks on the pipeline's schemas, with the statement to grant it."""
+    """One statement for each right that the role lacks on the database and the pipeline's schemas."""
     role, database, may_create, may_use_temporary = query(
         connection,
         "SELECT quote_ident(current_user), quote_ident(current_database()),"
@@ -84,9 +158,9 @@ def missing_rights(connection: Connection) -> list[str]:
             (schema,),
         )[0]
         if not exists and not may_create:
-            missing.append(f"schema {schema} does not exist: CREATE SCHEMA {schema} AUTHORIZATION {role};")
+            missing.append(f"CREATE SCHEMA {schema} AUTHORIZATION {role};")
         elif exists and not (usage and create):
-            missing.append(f"no right to use schema {schema}: GRANT USAGE, CREATE ON SCHEMA {schema} TO {role};")
+            missing.append(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {role};")
     if not may_use_temporary:
-        missing.append(f"no right to temporary tables: GRANT TEMPORARY ON DATABASE {database} TO {role};")
+        missing.append(f"GRANT TEMPORARY ON DATABASE {database} TO {role};")
     return missing

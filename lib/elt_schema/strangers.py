@@ -113,8 +113,9 @@ IN_SCHEMA = f"""
     FROM objects
 """
 
-#: The owner of each object. pg_shdepend has all kinds of objects, except those of the bootstrap superuser, so relations
-#: and functions are added from their own catalogs.
+#: The owner of each object. pg_shdepend has all kinds of objects, except those of the bootstrap superuser, so
+#: relations and functions are added from their own catalogs. A column's sequence is left out: it cannot be altered
+#: alone, and its owner changes with that of its table.
 OWNERS = """
     owners (classid, objid, owner) AS (
         SELECT classid, objid, refobjid
@@ -125,6 +126,11 @@ OWNERS = """
         SELECT 'pg_class'::regclass, oid, relowner FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
         UNION
         SELECT 'pg_proc'::regclass, oid, proowner FROM pg_proc
+        EXCEPT
+        SELECT 'pg_class'::regclass, pg_class.oid, relowner
+        FROM pg_class
+        JOIN pg_depend ON classid = 'pg_class'::regclass AND objid = pg_class.oid
+        WHERE relkind = 'S' AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i')
     ),
 
     -- roles that we do not trust; with usable also trusted roles whose rights we lack
@@ -138,7 +144,7 @@ OWNERS = """
 OWNED_BY_OTHERS = f"""
     WITH RECURSIVE {ROLES}, {OWNERS}
 
-    SELECT object.type, object.identity, pg_get_userbyid(owner)
+    SELECT object.type, object.identity, pg_get_userbyid(owner), owner IN (SELECT oid FROM trusted)
     FROM owners
     JOIN foreign_owners ON foreign_owners.oid = owner
     CROSS JOIN pg_identify_object(classid, objid, 0) AS object
@@ -147,12 +153,6 @@ OWNED_BY_OTHERS = f"""
             -- a schema may belong to a trusted role: rights on it are enough
             OR object.type = 'schema' AND object.identity = ANY (%(schemas)s)
                 AND owner NOT IN (SELECT oid FROM trusted))
-        -- a column's sequence is left out: its owner changes with that of its table
-        AND NOT EXISTS (
-            SELECT FROM pg_depend AS owning
-            WHERE owning.classid = owners.classid AND owning.objid = owners.objid
-                AND owning.refclassid = 'pg_class'::regclass AND owning.deptype IN ('a', 'i')
-        )
     ORDER BY object.type = 'schema' DESC, object.type, object.identity
 """
 
@@ -206,11 +206,13 @@ NAMED_OF_OTHERS = f"""
         WHERE beneath.objid >= 16384 AND beneath.classid IN (SELECT oid FROM kinds)
     )
 
-    SELECT object.type, object.identity, pg_get_userbyid(owner)
+    SELECT object.type, object.identity, pg_get_userbyid(owner), owner IN (SELECT oid FROM trusted)
     FROM reached
     JOIN owners USING (classid, objid)
     JOIN foreign_owners ON foreign_owners.oid = owner
     CROSS JOIN pg_identify_object(classid, objid, 0) AS object
+    -- a trusted role's function or type in another schema may stay: to call it is enough
+    WHERE owner NOT IN (SELECT oid FROM trusted) OR object.schema = ANY (%(schemas)s)
     ORDER BY object.type, object.identity
 """
 
@@ -228,7 +230,8 @@ TRIGGER_RIGHTS = f"""
     CROSS JOIN aclexplode(relacl) AS acl
     JOIN strangers ON grantee = 0 OR pg_has_role(strangers.oid, grantee, 'MEMBER')
     WHERE privilege_type IN ('TRIGGER', 'REFERENCES') AND grantee <> relowner AND relkind IN ('r', 'p')
-        AND (nspname = 'elt' OR pg_class.oid = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name))
+        -- not to_regclass, which fails without the right to use the schema
+        AND (nspname = 'elt' OR nspname || '.' || relname = ANY (%s))
     GROUP BY 1, 2
     ORDER BY 1, 2
 """
@@ -301,7 +304,7 @@ def _danger(connection: Connection, schema: str) -> tuple[list[str], str]:
 
 
 def of_others(connection: Connection, named: Iterable[Name], *, usable: bool = False) -> list[str]:
-    """One line for each object that must belong to us but does not, with the statements for an administrator.
+    """One statement for each object that must belong to us but does not, for an administrator, in an order that works.
 
     named: what scripts name in the layers. usable: report also objects of trusted roles whose rights we lack.
     """
@@ -311,29 +314,37 @@ def of_others(connection: Connection, named: Iterable[Name], *, usable: bool = F
         schemas, names = map(list, zip(*given, strict=True))
         found += query(connection, NAMED_OF_OTHERS, {"schemas": schemas, "names": names, "usable": usable})
     ((role,),) = query(connection, "SELECT quote_ident(current_user)")
-    return [_belongs(kind, identity, owner, role) for kind, identity, owner in dict.fromkeys(found)]
+    return [_belongs(*row) for row in dict.fromkeys((*each, role) for each in found)]
 
 
-def _belongs(kind: str, identity: str, owner: str, role: str) -> str:
-    kind = {"composite type": "type", "statistics object": "statistics"}.get(kind, kind)
+def _belongs(kind: str, identity: str, owner: str, is_trusted: bool, role: str) -> str:
+    # an aggregate without arguments is written differently after ALTER AGGREGATE
+    kind = {"composite type": "type", "statistics object": "statistics", "aggregate": "routine"}.get(kind, kind)
     identity = identity.replace("pg_catalog.", "")
-    alter = f"ALTER {kind.upper()} {identity} OWNER TO {role};"
-    # an object that can contain code should be inspected before we become its owner, so dropping it is suggested too
-    holds_rows = kind in ("schema", "table", "sequence", "foreign table")
-    drop = "" if holds_rows else f" If it is not yours: DROP {kind.upper()} {identity};"
-    return f"{kind} {identity} belongs to {owner}: {alter}{drop}"
+    # an object that can contain a stranger's code should be inspected before we become its owner
+    is_safe = is_trusted or kind in ("schema", "table", "sequence", "foreign table")
+    drop = "" if is_safe else f" If it is not yours: DROP {kind.upper()} {identity};"
+    return statement(f"ALTER {kind.upper()} {identity} OWNER TO {role};", f"belongs to {owner}.{drop}")
+
+
+def statement(text: str, reason: str) -> str:
+    """A statement with its reason as a comment, so that a person can paste several lines as they are.
+
+    A name may contain a line break, which would end the comment.
+    """
+    return f"{text}  -- {' '.join(reason.splitlines())}"
 
 
 def creators(connection: Connection, schemas: Sequence[str]) -> list[str]:
-    """One line for each stranger's right to create objects in these schemas, with the statement that removes it."""
+    """The REVOKE for each stranger's right to create objects in these schemas."""
     rows = query(connection, CREATORS, ([*schemas],))
-    return [f"role {stranger} may create in schema {schema}: {statement}" for schema, statement, stranger in rows]
+    return [statement(revoke, f"role {stranger} may create in schema {schema}") for schema, revoke, stranger in rows]
 
 
 def trigger_rights(connection: Connection, tables: Sequence[str]) -> list[str]:
-    """One line for each stranger's right to put a trigger on these tables or those of schema elt, with the REVOKE."""
+    """The REVOKE for each stranger's right to put a trigger on these tables or those of schema elt."""
     rows = query(connection, TRIGGER_RIGHTS, ([*tables],))
-    return [f"role {stranger} may put a trigger on {table}: {statement}" for table, statement, stranger in rows]
+    return [statement(revoke, f"role {stranger} may put a trigger on {table}") for table, revoke, stranger in rows]
 
 
 def refuse_strangers(connection: Connection, named: Iterable[Name] = ()) -> None:

@@ -45,7 +45,7 @@ def record_definition(connection: Connection, run_id: int, script: Script) -> li
     execute(
         connection,
         f"""
-        INSERT INTO elt.definitions
+        INSERT INTO elt.definitions (script, script_md5, view_md5, run_id, applied_at)
         VALUES (%(script)s, md5(%(text)s), {VIEW_MD5.format("%(relation)s")}, %(run_id)s, clock_timestamp())
         ON CONFLICT (script) DO UPDATE
         SET script_md5 = excluded.script_md5, view_md5 = excluded.view_md5,

@@ -46,6 +46,21 @@ WRITING = (
     " SELECT elt._refuse_triggers(ARRAY['elt.runs', 'elt.job_runs', 'elt.script_runs', 'elt.definitions']::regclass[]);"
 )
 
+#: After a restore the sequence may be behind, and the next run would get a number that is taken.
+NEXT_RUN_ID = """
+    SELECT setval(sequence, newest)
+    FROM (
+        SELECT pg_get_serial_sequence('elt.runs', 'run_id')::regclass AS sequence, max(run_id) AS newest FROM elt.runs
+    ) AS numbers
+    WHERE newest > coalesce(pg_sequence_last_value(sequence), 0);
+"""
+
+#: names its columns, because a column that was dropped and added again is the last one
+INSERT_SCRIPTS = (
+    "INSERT INTO elt.script_runs"
+    " (run_id, job, script, seconds, inserted, updated, deleted, unchanged, broken_by) VALUES %s"
+)
+
 
 def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_date: date) -> int:
     """Insert a new run and return its number.
@@ -57,7 +72,8 @@ def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_dat
         WRITING + "UPDATE elt.runs SET status = 'lost', finished_at = now(),"
         " error = coalesce(error, 'the process ended before it recorded a result')"
         " WHERE status = 'running';"
-        "INSERT INTO elt.runs (status, run_date, started_at, jobs, process) VALUES ('running', %s, now(), %s, %s)"
+        + NEXT_RUN_ID
+        + "INSERT INTO elt.runs (status, run_date, started_at, jobs, process) VALUES ('running', %s, now(), %s, %s)"
         " RETURNING run_id",
         (run_date, list(jobs), process),
     )
@@ -141,7 +157,7 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
         ]
         with connection.cursor() as cursor:
             if rows:
-                execute_values(cursor, WRITING + "INSERT INTO elt.script_runs VALUES %s", rows)
+                execute_values(cursor, WRITING + INSERT_SCRIPTS, rows)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from lib.run.row_counter import RowCounter
 from lib.run.session import LockRetry, Session
 from lib.run.targets import lock_targets, named_in
 from lib.stop import StopSignal
-from lib.transform.checks import broken_claim, run_check
+from lib.transform.checks import run_check
 from lib.transform.replace_view import replacement_help
 from lib.transform.scripts import ScriptResult, run_script
 from lib.transform.view_properties import read_options, restore_options
@@ -241,8 +241,7 @@ class Publisher:
             result = run_check(self.connection, check)
             self._keep(job, result)
             if result.broken_by:
-                text = f"{check.script.path}: {broken_claim(result.broken_by)}; a warning, so the job is published"
-                self._notes.append((job.name, text))
+                self._notes.append((job.name, f"{result.claim}\n    This check only warns, so the job is published."))
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from lib.transform.statements import statements
 
 #: how many rows of a failing check its message shows
 EXAMPLES = 5
+#: the part of a check's comment that begins like this, to the end of the comment
+WHAT_TO_DO = re.compile(r"^-- (What to do:.*(?:\n--.*)*)", re.MULTILINE)
 #: For a cursor: returns every value except numbers as PostgreSQL's text. Python cannot hold a date before the year 1 or
 #: after 9999.
 AS_TEXT = psycopg2.extensions.new_type(
@@ -28,7 +31,8 @@ AS_TEXT = psycopg2.extensions.new_type(
 def run_check(connection: Connection, check: Check) -> ScriptResult:
     """Run a check. Its last statement returns the rows that break its rule.
 
-    Raises CheckFailed with the first of these rows if the check has on_failure "error", ScriptError if it cannot run.
+    The result has a message with the first of these rows. Raises CheckFailed with this message if the check has
+    on_failure "error", ScriptError if it cannot run.
     """
     began = time.monotonic()
     with connection.cursor() as cursor:
@@ -41,18 +45,21 @@ def run_check(connection: Connection, check: Check) -> ScriptResult:
             raise ScriptError(f"{where}: the last statement returns no result: a check must end with a SELECT")
         columns = [column.name for column in cursor.description]
         examples, count = cursor.fetchmany(EXAMPLES), cursor.rowcount
+    claim = f"{check.script.path}: {_broken_claim(check, count, columns, examples)}" if count else ""
     if count and check.on_failure == "error":
-        raise CheckFailed(f"{check.script.path}: {broken_claim(count, columns, examples)}")
-    return ScriptResult(check.script.path, time.monotonic() - began, broken_by=count)
+        raise CheckFailed(claim)
+    return ScriptResult(check.script.path, time.monotonic() - began, broken_by=count, claim=claim)
 
 
-def broken_claim(count: int, columns: Sequence[str] = (), examples: Sequence[tuple[Any, ...]] = ()) -> str:
-    """The message of a failed check: the number of rows and the first of them."""
+def _broken_claim(check: Check, count: int, columns: Sequence[str], examples: Sequence[tuple[Any, ...]]) -> str:
+    """The message of a failed check: the number of rows, the first of them, and what its script says to do."""
     lines = [
         "  ".join(f"{name}={_shown(value)}" for name, value in zip(columns, row, strict=True))[:300] for row in examples
     ]
-    more = [f"and {count - len(lines):,} more"] if lines and count > len(lines) else []
-    return "\n    ".join([f"check failed: {count:,} row{'s' if count > 1 else ''}", *lines, *more])
+    more = [f"and {count - len(lines):,} more"] if count > len(lines) else []
+    advice = WHAT_TO_DO.search(check.script.text)
+    to_do = [" ".join(advice[1].replace("\n--", " ").split())] if advice else []
+    return "\n    ".join([f"check failed: {count:,} row{'s' if count > 1 else ''}", *lines, *more, *to_do])
 
 
 def _shown(value: object) -> str:

@@ -32,6 +32,8 @@ class ScriptResult:
     row_counts: tuple[int, int, int, int] | None = None
     #: for a check: number of rows that break its rule
     broken_by: int | None = None
+    #: for a check whose rule is broken: the message, with the first of these rows
+    claim: str = ""
     #: for a silver script: rows that it inserted, updated or deleted in any table
     changed_rows: int | None = None
     #: what PostgreSQL or a function warned of

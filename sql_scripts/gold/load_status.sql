@@ -1,5 +1,5 @@
 -- gold.load_status: which day does gold hold, since when, and how did the last run end?  Always exactly one row.
--- Reads silver.loaded_days, elt.runs, elt.job_runs, elt.script_runs.
+-- Reads silver.loaded_days, elt.runs, elt.job_runs, elt.script_runs, elt.recent_runs, elt.job_status.
 -- A view reads with the rights of its owner, so readers need no rights to schema elt.
 
 CREATE OR REPLACE VIEW gold.load_status AS
@@ -47,32 +47,38 @@ sources AS (
     FROM imported
 ),
 
+-- The first line of the error is enough: it says what is wrong.
 last_run AS (
-    SELECT run_id, status, finished_at, error
-    FROM elt.runs
+    SELECT run_id, status, finished_at, substring(error, '^[^\n\v\f\r\u0085\u2028\u2029]*') AS error
+    FROM elt.recent_runs
     WHERE status <> 'running'
     ORDER BY run_id DESC
     LIMIT 1
 ),
 
--- The first line of the error is enough: it says what is wrong.
-last_run_errors AS (
+-- Jobs that failed earlier and were not published since.  A job is gone if a later run had all other jobs of that run.
+open_failures AS (
     SELECT
-        substring(
-            coalesce(
-                last_run.error,
-                (
-                    SELECT job_runs.error
-                    FROM elt.job_runs
-                    WHERE job_runs.run_id = last_run.run_id AND job_runs.status = 'failed'
-                    ORDER BY job_runs.recorded_at, job_runs.job
-                    LIMIT 1
-                )
+        string_agg(
+            format(
+                '%s failed in run %s: %s',
+                job_status.job,
+                job_status.run_id,
+                substring(job_status.error, '^[^\n\v\f\r\u0085\u2028\u2029]*')
             ),
-            '^[^\n\v\f\r\u0085\u2028\u2029]*'
-        ) AS error
-    FROM last_run
-    WHERE last_run.status <> 'done'
+            '; ' ORDER BY job_status.run_id, job_status.job
+        ) AS sentence
+    FROM elt.job_status
+    INNER JOIN elt.runs ON runs.run_id = job_status.run_id
+    INNER JOIN last_run ON last_run.run_id > job_status.run_id
+    WHERE job_status.status = 'failed'
+        AND NOT EXISTS (
+            SELECT FROM elt.runs AS later
+            WHERE later.run_id > job_status.run_id
+                AND cardinality(runs.jobs) > 1
+                AND later.jobs @> array_remove(runs.jobs, job_status.job)
+                AND array_position(later.jobs, job_status.job) IS NULL
+        )
 )
 
 SELECT
@@ -81,7 +87,7 @@ SELECT
     sources.imported_at AS sources_imported_at,
     last_run.status AS last_run_status,
     last_run.finished_at AS last_run_ended_at,
-    last_run_errors.error AS last_run_error,
+    last_run.error AS last_run_error,
     concat(
         'gold holds ',
         coalesce(to_char(today.day, 'YYYY-MM-DD'), 'nothing yet'),
@@ -89,8 +95,8 @@ SELECT
         ', accepted by hand: ' || accepted.guards,
         '; ',
         CASE last_run.status
-            WHEN 'done' THEN 'the last run succeeded'
-            WHEN 'failed' THEN concat('the last run failed', ': ' || last_run_errors.error)
+            WHEN 'done' THEN concat('the last run succeeded', ', but ' || open_failures.sentence)
+            WHEN 'failed' THEN concat('the last run failed', ': ' || last_run.error)
             WHEN 'cancelled' THEN 'the last run was stopped'
             WHEN 'lost' THEN 'the last run was killed'
             ELSE 'no run has ended yet'
@@ -99,9 +105,9 @@ SELECT
 FROM today
 CROSS JOIN sources
 CROSS JOIN accepted
+CROSS JOIN open_failures
 LEFT JOIN published ON true
-LEFT JOIN last_run ON true
-LEFT JOIN last_run_errors ON true;
+LEFT JOIN last_run ON true;
 
 COMMENT ON VIEW gold.load_status IS
     'Exactly one row: which day gold holds, how old the data are, how the last run ended, and all of it in one sentence.';
@@ -114,7 +120,7 @@ COMMENT ON COLUMN gold.load_status.sources_imported_at IS
 COMMENT ON COLUMN gold.load_status.last_run_status IS
     'Status of the newest run that has ended: done; failed (at least one group of jobs kept its old tables); cancelled (stopped by a person or the system); lost (killed). NULL: no run has ended.';
 COMMENT ON COLUMN gold.load_status.last_run_ended_at IS
-    'When that run ended; for a lost run, when the next run noticed it.';
+    'When that run ended; for a lost run, when the next run noticed it, else NULL.';
 COMMENT ON COLUMN gold.load_status.last_run_error IS 'First line of its error. NULL: no error.';
 COMMENT ON COLUMN gold.load_status.sentence IS
-    'All of this in one sentence. Times are in the time zone of your session.';
+    'All of this in one sentence; after a run that succeeded also which jobs failed before and were not published since. Times are in the time zone of your session.';

@@ -12,6 +12,7 @@ from decimal import Decimal
 import psycopg2
 import pytest
 
+from lib.postgres.run_lock import LOCK
 from tests.support.breaks import BREAK_MORE_DAYS, BREAK_OTHERWISE
 from tests.support.databases import EmptyDatabase
 from tests.support.mornings import Mornings
@@ -443,7 +444,8 @@ def record(mornings: Mornings, status: str, at: str, error: str | None = None, *
     """
     mornings.sql(
         "INSERT INTO elt.runs (status, run_date, started_at, finished_at, jobs, process, error) VALUES"
-        f" ('{status}', '2026-01-05', '2026-01-05 {at}Z', '2026-01-05 {at}Z', '{{}}', 'x', {quoted(error)})"
+        f" ('{status}', '2026-01-05', '2026-01-05 {at}Z', '2026-01-05 {at}Z', '{{{','.join(jobs)}}}', 'x',"
+        f" {quoted(error)})"
     )
     for job, ended in jobs.items():
         loaded = f"1, TIMESTAMPTZ '2026-01-05 {at}Z' - INTERVAL '1 hour'" if ended == "published" else "NULL, NULL"
@@ -504,14 +506,30 @@ def test_gold_says_what_it_holds_since_when_and_how_the_last_run_ended(runs: Mor
     record(runs, "cancelled", "11:00", "stopped by Ctrl-C")
     assert runs.sql(STATUS)[0][3:] == ("cancelled", "stopped by Ctrl-C", f"{loaded}; the last run was stopped")
 
-    # a run that is still running does not count
+    # a run that is still running does not count; one whose session is gone was killed
+    runs.sql(f"SELECT pg_advisory_lock{LOCK}")
     runs.sql(
         "INSERT INTO elt.runs (status, run_date, started_at, jobs, process)"
         " VALUES ('running', '2026-01-05', now(), '{}', 'x')"
     )
     assert runs.sql(STATUS)[0][3:] == ("cancelled", "stopped by Ctrl-C", f"{loaded}; the last run was stopped")
+    runs.sql("SELECT pg_advisory_unlock_all()")
+    assert runs.sql(STATUS)[0][3:] == ("lost", None, f"{loaded}; the last run was killed")
     runs.sql("SET timezone = 'Europe/Prague'")
     assert runs.sql(STATUS)[0][5].startswith("gold holds 2026-01-05, loaded 2026-01-05 09:00 CET; ")
+
+
+def test_a_run_that_succeeded_does_not_hide_the_failure_of_another_job(runs: Mornings) -> None:
+    jobs = {"a": "failed: oops\nand why", "b": "published", "c": "published"}
+    record(runs, "failed", "06:00", **jobs)
+    record(runs, "done", "07:00", b="published")
+    found = "gold holds nothing yet; the last run succeeded, but a failed in run 1: oops"
+    assert runs.sql(STATUS)[0][3:] == ("done", None, found)
+    record(runs, "done", "08:00", b="published", c="published")  # a was taken out of the registry
+    assert runs.sql(STATUS)[0][5].endswith("; the last run succeeded")
+    record(runs, "failed", "09:00", **jobs)
+    record(runs, "done", "10:00", a="published")
+    assert runs.sql(STATUS)[0][5].endswith("; the last run succeeded")
 
 
 def test_the_age_of_sources_is_unknown_where_one_does_not_say_it(runs: Mornings) -> None:

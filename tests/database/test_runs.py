@@ -71,7 +71,8 @@ def test_a_check_that_warns_lets_its_group_pass(project: Project) -> None:
     project.put_day("monday")
     project.put("b", [(str(number), "sunday") for number in range(1, 11)])
     assert project.run().exit_code == 0
-    assert "both: checks/same.sql: check failed: 10 rows" in project.output
+    assert "both: checks/same.sql: check failed: 10 rows\n    id=1  a='monday'  b='sunday'\n" in project.output
+    assert "    and 5 more\n    This check only warns, so the job is published.\n" in project.output
     assert project.database.sql("SELECT broken_by FROM elt.script_runs WHERE script = 'checks/same.sql'") == [(10,)]
 
 

@@ -177,12 +177,24 @@ IN_OUR_SCHEMAS = [
     (
         f"FUNCTION elt.publish_rows(text, text) RETURNS void {EVIL}",
         "FUNCTION elt.publish_rows(text, text)",
-        "function elt.publish_rows(text,text) belongs to {name}: ALTER FUNCTION elt.publish_rows(text,text) OWNER TO",
+        "ALTER FUNCTION elt.publish_rows(text,text) OWNER TO {elt};  -- belongs to {name}.",
     ),
-    ("SEQUENCE elt.mine", "SEQUENCE elt.mine", "sequence elt.mine belongs to {name}: ALTER SEQUENCE elt.mine OWNER TO"),
-    ("VIEW elt.mine AS SELECT 1 AS one", "VIEW elt.mine", "view elt.mine belongs to {name}"),
-    ("DOMAIN elt.mine AS text", "DOMAIN elt.mine", "type elt.mine belongs to {name}"),
-    ("TABLE elt_staging.mine (v text)", "TABLE elt_staging.mine", "table elt_staging.mine belongs to {name}"),
+    ("SEQUENCE elt.mine", "SEQUENCE elt.mine", "ALTER SEQUENCE elt.mine OWNER TO {elt};  -- belongs to {name}."),
+    (
+        "VIEW elt.mine AS SELECT 1 AS one",
+        "VIEW elt.mine",
+        "ALTER VIEW elt.mine OWNER TO {elt};  -- belongs to {name}. If it is not yours: DROP VIEW elt.mine;",
+    ),
+    (
+        "DOMAIN elt.mine AS text",
+        "DOMAIN elt.mine",
+        "ALTER TYPE elt.mine OWNER TO {elt};  -- belongs to {name}. If it is not yours: DROP TYPE elt.mine;",
+    ),
+    (
+        "TABLE elt_staging.mine (v text)",
+        "TABLE elt_staging.mine",
+        "ALTER TABLE elt_staging.mine OWNER TO {elt};  -- belongs to {name}.",
+    ),
     (
         f"FUNCTION elt_staging.mine() RETURNS void {EVIL}",
         "FUNCTION elt_staging.mine",
@@ -191,13 +203,13 @@ IN_OUR_SCHEMAS = [
 ]
 
 
-def test_everything_in_our_own_schemas_must_be_ours(loaded: Project, intruder: Role) -> None:
+def test_everything_in_our_own_schemas_must_be_ours(loaded: Project, intruder: Role, elt: Role) -> None:
     grant = f"CREATE ON SCHEMA elt, elt_staging {{}} {intruder.name}"
     for what, made, said in IN_OUR_SCHEMAS:
         loaded.database.sql("GRANT " + grant.format("TO"))
         intruder.sql(f"CREATE {what}")
         may_no_longer_create(intruder)
-        assert said.format(name=intruder.name) in refused(loaded), what
+        assert said.format(name=intruder.name, elt=elt.name) in refused(loaded), what
         loaded.database.sql(f"DROP {made}")
     assert intruder.sql("SELECT is_called FROM app.trap") == [(False,)]
     assert loaded.run().exit_code == 0
@@ -209,7 +221,7 @@ def test_no_stranger_may_create_in_our_own_schemas_and_the_printed_revoke_helps(
     said = refused(loaded)
     for schema in ("elt", "elt_staging"):
         statement = f"REVOKE CREATE ON SCHEMA {schema} FROM {intruder.name};"
-        assert f"role {intruder.name} may create in schema {schema}: {statement}" in said
+        assert f"{statement}  -- role {intruder.name} may create in schema {schema}" in said
     for statement in re.findall(r"REVOKE .*;", said):
         loaded.database.sql(statement)
     assert loaded.run().exit_code == 0
@@ -262,7 +274,8 @@ def test_what_scripts_name_in_the_layers_and_what_lies_beneath_it_must_be_ours(
         intruder.sql(what)
     with pytest.raises(DatabaseError) as caught:
         loaded.run()
-    assert f"{said} belongs to {intruder.name}" in str(caught.value)
+    kind, name = said.split(" ", 1)
+    assert f"ALTER {kind.upper()} {name} OWNER TO {elt.name};  -- belongs to {intruder.name}." in str(caught.value)
 
 
 def test_a_view_of_a_colleague_is_no_reason_to_stop_where_scripts_do_not_name_it(
@@ -445,7 +458,7 @@ def test_a_trigger_on_a_view_that_nobody_writes_is_no_reason_to_stop(
 
 
 def test_where_a_stranger_may_create_in_a_layer_owners_are_asked_before_each_script(
-    loaded: Project, intruder: Role, monkeypatch: pytest.MonkeyPatch
+    loaded: Project, intruder: Role, elt: Role, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_no_longer_create(intruder)
     fresh = "CREATE TABLE IF NOT EXISTS silver.fresh (id int);"
@@ -454,7 +467,7 @@ def test_where_a_stranger_may_create_in_a_layer_owners_are_asked_before_each_scr
     # during the publish his table exists before our script can create it
     monkeypatch.setattr(Console, "on_load", lambda *_: made.append(intruder.sql("CREATE TABLE silver.fresh (id int)")))
     assert loaded.run("c").exit_code == 1 and made
-    assert f"table silver.fresh belongs to {intruder.name}" in loaded.output
+    assert f"ALTER TABLE silver.fresh OWNER TO {elt.name};  -- belongs to {intruder.name}." in loaded.output
 
 
 # ---- set-ups that are as they should be -----------------------------------------------------------------------------
@@ -505,10 +518,59 @@ def test_a_schema_that_the_first_superuser_installed_is_handed_over_by_the_print
     opened = Database(Settings(root=ROOT), keywords=elt.connect_args).connect("install")
     with pytest.raises(DatabaseError) as caught:
         installation.install(opened)
-    for statement in re.findall(r": (ALTER .*?;)", str(caught.value)):
-        database.sql(statement)
+    database.sql(str(caught.value).partition("\n")[2])
     installation.install(opened)
     assert history.begin_run(opened, ["a"], "pid 1", date(2026, 1, 1)) == 1
+    opened.close()
+
+
+#: one object of each kind that a statement must name in its own way
+OF_EACH_KIND = """
+    CREATE TABLE s.numbered (id serial, n int GENERATED ALWAYS AS IDENTITY, t text);
+    CREATE STATISTICS s.together ON id, n FROM s.numbered;
+    CREATE TABLE s.parted (id int) PARTITION BY LIST (id);
+    CREATE TABLE s.part PARTITION OF s.parted DEFAULT;
+    CREATE VIEW s.seen AS SELECT * FROM s.numbered;
+    CREATE MATERIALIZED VIEW s.stored AS SELECT 1 AS one;
+    CREATE SEQUENCE s."counts Up";
+    CREATE FUNCTION s.f(text, "char") RETURNS int LANGUAGE sql AS 'SELECT 1';
+    CREATE PROCEDURE s.p(INOUT x int) LANGUAGE sql AS 'SELECT 1';
+    CREATE AGGREGATE s.how_many (*) (sfunc = int8inc, stype = bigint, initcond = '0');
+    CREATE AGGREGATE s.total (int) (sfunc = int4pl, stype = int);
+    CREATE OPERATOR s.=== (leftarg = int, rightarg = int, function = int4eq);
+    CREATE DOMAIN s.small AS int; CREATE TYPE s.pair AS (a int, b int); CREATE TYPE s.colour AS ENUM ('red');
+    CREATE FOREIGN DATA WRAPPER files; CREATE SERVER disk FOREIGN DATA WRAPPER files;
+    CREATE FOREIGN TABLE s.far (id int) SERVER disk;
+"""
+
+
+@pytest.mark.parametrize("schema", ["elt_staging", "silver"])
+def test_an_object_of_any_kind_is_handed_over_by_the_printed_statement(
+    database: EmptyDatabase, elt: Role, roles: Callable[..., str], schema: str
+) -> None:
+    # not the first superuser, whose types and operators are PostgreSQL's own in its catalogs
+    admin = roles("admin", "SUPERUSER")
+    database.sql(f"SET ROLE {admin}; CREATE SCHEMA {schema}; {OF_EACH_KIND.replace('s.', f'{schema}.')}")
+    names = [schema_and_name for (schema_and_name,) in database.sql(
+        f"SELECT relname FROM pg_class WHERE relnamespace = '{schema}'::regnamespace AND relkind <> 'S'"
+        f" UNION SELECT proname FROM pg_proc WHERE pronamespace = '{schema}'::regnamespace"
+        " UNION SELECT unnest(ARRAY['counts Up', '===', 'small', 'colour'])"
+    )]  # fmt: skip
+    opened = Database(Settings(root=ROOT), keywords=elt.connect_args).connect("kinds")
+    named = [("silver", name) for name in names]
+    asked = of_others(opened, named, usable=True)
+    assert len(asked) == 16 - (schema == "silver"), "\n".join(asked)  # no script can name statistics
+    assert not any(" If " in line for line in asked), "an administrator's code need not be looked at"
+    database.sql("\n".join(asked))
+    assert of_others(opened, named, usable=True) == []
+    opened.close()
+
+
+def test_what_a_trusted_role_has_in_another_schema_may_stay_there(loaded: Project, elt: Role) -> None:
+    loaded.database.sql("CREATE FUNCTION public.twice(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 2 * $1'")
+    elt.sql("ALTER TABLE silver.c ADD CHECK (public.twice(1) = 2)")
+    opened = Database(Settings(root=ROOT), keywords=elt.connect_args).connect("public")
+    assert of_others(opened, [("silver", "c")], usable=True) == []
     opened.close()
 
 

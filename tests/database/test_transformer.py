@@ -281,8 +281,20 @@ def test_an_example_is_one_line_of_bounded_length_with_values_as_postgresql_writ
     assert len(line) == 304
 
 
-def test_a_check_that_warns_only_counts(database: EmptyDatabase) -> None:
-    assert run_check(database.connect(), check("SELECT 1", "warn")).broken_by == 1
+def test_a_failed_check_says_what_its_script_says_to_do(database: EmptyDatabase) -> None:
+    text = "-- Claim: all is well.\n-- What to do: look at a,\n-- then  at b.\n\n-- not this\nSELECT 1 AS n;"
+    with pytest.raises(CheckFailed) as caught:
+        run_check(database.connect(), check(text))
+    assert str(caught.value) == ("checks/x.sql: check failed: 1 row\n    n=1\n    What to do: look at a, then at b.")
+
+
+def test_a_check_that_warns_has_the_message_of_one_that_fails(database: EmptyDatabase) -> None:
+    text = "SELECT n FROM generate_series(1, 7) AS n"
+    with pytest.raises(CheckFailed) as caught:
+        run_check(database.connect(), check(text))
+    result = run_check(database.connect(), check(text, "warn"))
+    assert (result.broken_by, result.claim) == (7, str(caught.value))
+    assert run_check(database.connect(), check("SELECT 1 WHERE false", "warn")).claim == ""
 
 
 def test_a_check_that_is_no_select_fails_by_file_and_line(database: EmptyDatabase) -> None:

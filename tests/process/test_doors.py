@@ -131,11 +131,16 @@ def test_no_secret_is_seen_in_output_arguments_or_history(morning: Morning) -> N
         assert TOKEN not in text and "aVerySecret" not in text
 
 
-@pytest.mark.parametrize("words", [("elt_daily_load.py",), ("elt_run_job.py",), ("main.py", "run")])
-def test_every_door_has_help_with_an_example(checkout: Checkout, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "words", [("elt_daily_load.py",), ("elt_run_job.py",), ("main.py", "run"), ("main.py", "demo", "run")]
+)
+def test_every_door_has_help_with_examples_of_its_own(checkout: Checkout, words: tuple[str, ...]) -> None:
     helped = checkout.run(*words, "--help")
     assert helped.returncode == 0
-    assert "example" in helped.stdout and "--accept-shrink" in helped.stdout
+    examples = re.findall(r"^  python (.*?)(?:  |$)", helped.stdout.partition("examples:")[2], re.M)
+    typed = " ".join(words)
+    assert examples == [typed, f"{typed} products", f"{typed} --accept products:shrink"]
+    assert "--accept-shrink" in helped.stdout and max(map(len, helped.stdout.splitlines())) <= 120
 
 
 #: Runs the daily load with a hook on cursor.execute. For each silver script it prints the deepest call stack of our

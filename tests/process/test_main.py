@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from lib.cli.arguments import main_parser
 from lib.postgres.embedded.server import remove
 from tests.support.checkout import TOKEN, Checkout, Morning
 from tests.support.readme import blocks
@@ -81,7 +83,7 @@ def test_check_online_names_missing_rights_with_the_statement_to_run(morning: Mo
         morning.settings(settings.replace('user = "postgres"', f'user = "{name}_poor"'))
         found = morning.run("main.py", "check", "--online")
         assert found.returncode == 2
-        statements = [line.split(": ")[-1] for line in found.stdout.splitlines() if "schema" in line and ";" in line]
+        statements = [line.strip() for line in found.stdout.splitlines() if line.startswith("    ")]
         assert f"CREATE SCHEMA bronze AUTHORIZATION {name}_poor;" in statements
         for statement in statements:
             morning.database.sql(statement)
@@ -124,7 +126,7 @@ def test_status_shows_runs_jobs_and_the_error_of_a_failed_one(morning: Morning) 
         r"gold holds \d{4}-\d\d-\d\d, loaded .* UTC; the last run failed: table in.c-interview_de.products", lines[0]
     )
     tables, _, errors = shown.stdout.partition("\nerrors, the newest first\n")
-    assert "what took longest in the newest run that published" in tables and ".sql" in tables
+    assert "what took longest when each job was last published" in tables and ".sql" in tables
     assert errors.startswith("run 2: products: table in.c-interview_de.products: HTTP 404")
     # a table begins after a line of dashes and ends at an empty line
     widths = [len(line) for line in tables.partition("\nruns, the newest first")[2].splitlines()]
@@ -159,10 +161,67 @@ def test_a_secret_is_set_from_standard_input_shown_without_it_and_deleted(checko
     assert checkout.run("main.py", "credentials", "show", "keboola").returncode == 2
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "check", "status", "credentials", "psql", "stop"])
-def test_the_help_of_every_command_has_an_example(checkout: Checkout, command: str) -> None:
-    helped = checkout.run("main.py", command, "--help")
-    assert helped.returncode == 0 and "example" in helped.stdout and f"main.py {command}" in helped.stdout
+def helps(parser: argparse.ArgumentParser, typed: str) -> Iterator[tuple[str, str]]:
+    """Each command as it is typed, and the examples in its help."""
+    yield typed, parser.format_help().partition("example")[2]
+    # argparse has no public way to list the commands of a parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                yield from helps(command, f"{typed} {name}")
+
+
+def test_the_help_of_every_command_has_an_example_of_its_own() -> None:
+    _, *commands = helps(main_parser(), "python main.py")
+    assert len(commands) == 13
+    for typed, examples in commands:
+        assert re.search(rf"(^|: +| ){typed}( |$)", examples, re.M), (typed, examples)
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "x"])
+def test_status_refuses_a_number_of_runs_that_is_none(checkout: Checkout, count: str) -> None:
+    refused = checkout.run("main.py", "status", "--runs", count)
+    assert refused.returncode == 2
+    assert f"argument --runs: '{count}' is not a number of runs: write 1 or more" in refused.stdout
+
+
+def test_status_knows_a_killed_run_a_removed_job_and_what_a_run_of_some_jobs_left_alone(morning: Morning) -> None:
+    assert morning.run("elt_daily_load.py").returncode == 0
+    before = jobs_in(morning.run("main.py", "status").stdout)
+    registry = morning.folder / "elt_jobs.json"
+    jobs = json.loads(registry.read_text())
+    jobs["inventory_gold"]["checks"].append({"script": "checks/x.sql", "on_failure": "warn"})
+    (morning.folder / "sql_scripts/checks/x.sql").write_text("SELECT 1 AS one FROM gold.dim_date LIMIT 1;")
+    jobs["other"] = {"transform": ["silver/other.sql"], "checks": [{"script": "checks/y.sql", "on_failure": "warn"}]}
+    (morning.folder / "sql_scripts/silver/other.sql").write_text("CREATE TABLE IF NOT EXISTS silver.other (id int);")
+    (morning.folder / "sql_scripts/checks/y.sql").write_text("SELECT 1 AS one;")
+    registry.write_text(json.dumps(jobs))
+    ran = morning.run("main.py", "run", "inventory_gold")
+    assert ran.returncode == 0, ran.stdout
+    assert morning.run("main.py", "run", "other").returncode == 0
+    told = morning.run("main.py", "status").stdout
+    slowest, _, warning = told.partition("what took longest")[2].partition("checks that warn")
+    assert re.search(r"silver/(?!other)", slowest), "also those that the newest run did not have"
+    assert "checks/x.sql" in warning and "checks/y.sql" in warning
+    assert {job: row[-4:] for job, row in jobs_in(told).items() if "products" in job} == {
+        job: row[-4:] for job, row in before.items() if "products" in job
+    }
+    del jobs["other"]
+    registry.write_text(json.dumps(jobs))
+    morning.database.sql("UPDATE elt.runs SET status = 'running', finished_at = NULL WHERE run_id = 3")
+    told = morning.run("main.py", "status").stdout
+    assert jobs_in(told)["other"][0] == "removed" and "\nno longer in elt_jobs.json: other\n" in told
+    assert "checks/y.sql" not in told.partition("checks that warn")[2]
+    assert re.search(r"^ +3  lost ", told, re.M) and "the last run was killed" in told
+    assert re.search(r"^last run    3, lost, \d{4}-\d\d-\d\d \d\d:\d\d UTC$", morning.run("main.py").stdout, re.M)
+    morning.database.sql("DROP TABLE elt.job_runs CASCADE")
+    assert "The next run makes what is missing in schema elt." in morning.run("main.py", "status").stdout
+
+
+def jobs_in(status: str) -> dict[str, list[str]]:
+    """The rows of the table of jobs, by job."""
+    table = status.partition("jobs, as of their last run\n")[2].partition("\n\n")[0]
+    return {line.split()[0]: line.split()[1:] for line in table.splitlines()[2:]}
 
 
 # ---- the demo -------------------------------------------------------------------------------------------------------

@@ -165,7 +165,7 @@ SUMMARIES: list[tuple[list[JobRecord], EltError | None, str]] = [
     (
         [FAILED, JobRecord("d", "failed", error="two\nlines"), HELD, JobRecord("e", "held back", error="b")],
         None,
-        "0 jobs published, 2 failed: b (silver/b.sql:4: oops), d (two), 2 held back: c, e",
+        "0 jobs published, 2 failed: b, d, 2 held back: c, e",
     ),
     ([JobRecord("b", "failed", error="")], None, "0 jobs published, 1 failed: b ()"),
     ([], DatabaseError("cannot connect\n    Is the server up?"), "stopped: cannot connect"),
@@ -183,13 +183,26 @@ def test_the_last_line_is_the_summary(records: list[JobRecord], error: EltError 
     assert (spoken.out == []) == is_wrong
 
 
-def test_an_error_of_several_lines_stands_whole_before_the_last_line() -> None:
+def test_several_failed_jobs_and_an_error_of_several_lines_stand_whole_before_the_last_line() -> None:
     spoken = speaking()
     spoken.console.summary(
         "run", [FAILED, JobRecord("d", "failed", error="two\n    lines")], DatabaseError("three\n    and\n    four")
     )
-    assert spoken.err[:-1] == ["d failed: two", "    lines", "error: three", "    and", "    four"]
-    assert "d (two)" in spoken.err[-1] and "stopped: three" in spoken.err[-1]
+    assert spoken.err[:-1] == [
+        "b failed: silver/b.sql:4: oops",
+        "d failed: two",
+        "    lines",
+        "error: three",
+        "    and",
+        "    four",
+    ]
+    assert "2 failed: b, d, stopped: three" in spoken.err[-1]
+
+
+def test_one_failed_job_has_its_reason_in_the_last_line_and_no_line_before_it() -> None:
+    spoken = speaking()
+    spoken.console.summary("run", [PUBLISHED, FAILED, HELD])
+    assert len(spoken.err) == 1 and "1 failed: b (silver/b.sql:4: oops), 1 held back: c" in spoken.err[0]
 
 
 def test_a_value_in_a_message_can_neither_move_the_cursor_nor_break_the_line() -> None:
