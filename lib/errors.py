@@ -73,5 +73,9 @@ class ConnectionLost(DatabaseError):
     """The server or the network failed. The connection can no longer be used."""
 
 
+class TooManyConnections(DatabaseError):
+    """PostgreSQL has no slot for another connection. With the connections that there are, work can go on."""
+
+
 class CommitInDoubt(ConnectionLost):
     """The connection was lost after COMMIT was sent, before the answer arrived. The commit may have succeeded."""

@@ -37,6 +37,11 @@ DEADLINE = 3600.0
 
 
 class Token(Protocol):
+    """The secret, and a sentence that says where it came from and how to correct it there."""
+
+    @property
+    def remedy(self) -> str: ...
+
     def reveal(self) -> str: ...
 
 
@@ -186,8 +191,7 @@ class KeboolaExtractor:
         if status == 401:
             raise CredentialError(
                 f"{subject}: the token was refused: {said}. It is wrong, expired, or belongs to another stack than"
-                f" {self._host}: set another one with `python main.py credentials set keboola`, or correct"
-                " [keboola] url"
+                f" {self._host} ([keboola] url in elt_settings.toml). {self._token.remedy}".strip()
             )
         if status == 403:
             bucket = f"bucket {table_id.rpartition('.')[0]}" if table_id else "the table's bucket"

@@ -94,7 +94,8 @@ def test_an_export_that_never_ends_is_given_up_by_job_id(time: Time) -> None:
 
 
 def test_a_refused_token_says_token_or_stack(keboola: KeboolaServer, time: Time) -> None:
-    with pytest.raises(CredentialError, match="Invalid access token .*another stack than 127") as caught:
+    words = "Invalid access token .*another stack than 127.*The token came from a test."
+    with pytest.raises(CredentialError, match=words) as caught:
         extractor_of(keboola, time, token=Plain("815-4711-wrong")).describe()
     assert "815-4711-wrong" not in str(caught.value)
 
