@@ -11,14 +11,17 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from lib.cli.console import Console
 from lib.config.settings import Postgres, Settings
 from lib.errors import ConnectionLost, CredentialError, DatabaseError, EltError, SettingsError, TooManyConnections
 from lib.postgres.connection import Database
 from lib.postgres.embedded.server import Server
 from lib.stop import start_thread
+from sandbox.faults import Fault
 from tests.support.databases import EmptyDatabase, sql_once
 from tests.support.keyrings import file_with
 from tests.support.postgres_proxy import PostgresProxy
+from tests.support.project import Project
 from tests.support.project_process import PATIENCE
 from tests.support.roles import Role
 
@@ -144,6 +147,46 @@ def test_a_database_or_a_role_without_a_free_slot_says_so(database: EmptyDatabas
         assert f'too many connections for {limited.split()[0].lower()} "{limited.split()[1]}"' in str(error)
         assert "The server is up, but gives no more connections" in str(error) and "CONNECTION LIMIT" in str(error)
         database.sql(f"ALTER {limited} CONNECTION LIMIT -1")
+
+
+def test_copying_goes_on_with_the_connections_that_the_server_gives(
+    project: Project, elt: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def line(_console: Console, text: str) -> None:
+        if "no more connections" in text:
+            told.append(text)
+            project.keboola.faults.release()
+
+    monkeypatch.setattr(Console, "line", line)
+    project.keboola.faults.add(Fault("slice", "stall", at=None, nth=None))
+    project.settings = Settings(**vars(project.settings) | {"parallel": 8})
+    project.connect_args = elt.connect_args
+    project.put_day("monday")
+    project.database.sql(f"ALTER ROLE {elt.name} CONNECTION LIMIT 4")
+    assert project.run().exit_code == 0, project.output
+    assert told == ["PostgreSQL gives no more connections: copying goes on with 2 of 8"]
+    assert {project.day(f"silver.{name}") for name in ("a", "b", "c")} == {"monday"}
+
+
+def test_a_run_without_one_connection_to_copy_ends_with_the_reason(project: Project, elt: Role) -> None:
+    project.connect_args = elt.connect_args
+    project.put_day("monday")
+    project.database.sql(f"ALTER ROLE {elt.name} CONNECTION LIMIT 2")
+    assert project.run().exit_code == 1
+    assert "too many connections for role" in project.last_line
+    assert "A run needs at least 3" in project.output and "goes on" not in project.output
+
+
+def test_there_are_no_more_connections_than_slices(project: Project, elt: Role) -> None:
+    """With a free slot for each slice, the server never refuses one."""
+    project.settings = Settings(**vars(project.settings) | {"parallel": 8})
+    project.connect_args = elt.connect_args
+    project.put_day("monday", count=3)
+    project.database.sql(f"ALTER ROLE {elt.name} CONNECTION LIMIT {2 + 4}")  # the sandbox makes 4 slices
+    assert project.run("c").exit_code == 0, project.output
+    assert "no more connections" not in project.output
 
 
 # ---- a pooler in between --------------------------------------------------------------------------------------------
