@@ -182,7 +182,8 @@ class KeboolaExtractor:
         self, path: str, subject: str, method: str = "GET", body: object = None, tries: int = RETRY_TRIES
     ) -> requests.Response:
         headers = {"X-StorageApi-Token": self._token.reveal(), "X-KBC-RunId": self._run_id}
-        return self.http.send(Call(subject, self._api + path, method, headers, body=body, tries=tries))
+        remedy = f"The host is that of [keboola] url in elt_settings.toml: is it right, and is {self._host} up?"
+        return self.http.send(Call(subject, self._api + path, method, headers, body=body, tries=tries, remedy=remedy))
 
     def _answer(self, response: requests.Response, subject: str, table_id: str) -> Mapping[str, object]:
         """The JSON object in a successful answer. Raises CredentialError, FileGone or ExtractError for any other."""
