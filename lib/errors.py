@@ -1,7 +1,8 @@
 """Every error that the pipeline raises on purpose. Its text is printed to the user and lands in cron's mail.
 
 A message says what failed, on what (job, table, file:line) and what to do next. It never holds a secret.
-Exit codes (README, "Run daily"): 1 a job failed; 2 registry, settings or usage; 75 (EX_TEMPFAIL) another run is active.
+Exit codes (README, "Run daily"): 1 a job failed; 2 registry, settings, secrets or usage; 75 (EX_TEMPFAIL) another
+run is active.
 """
 
 from __future__ import annotations
