@@ -97,7 +97,7 @@ def read_settings(root: Path = ROOT) -> Settings:
                 values[key] = _SECTIONS[section][key](value)
             except ValueError as error:
                 line = places.get((section, key)) or places.get((section, ""), 1)
-                corrected = "" if isinstance(value, str) else _quoted(lines[line - 1])
+                corrected = "" if isinstance(value, str) or key not in _EXAMPLES else _quoted(lines[line - 1])
                 mistakes.append((line, f"[{section}] {key} {error}" + (f": {corrected}" if corrected else "")))
     mistakes += _conflicts(found.get("postgres"), places)
     if mistakes:
@@ -317,23 +317,27 @@ def _syntax_message(message: str, text: str) -> str:
     section, key = next((name for name, number in _places(text).items() if number == line), ("", ""))
     if re.search(_SECRET, key, re.IGNORECASE):
         return f"{FILE_NAME}:{line}: [{section}] {key} {_unknown_key(section, key)}"
-    corrected = _quoted("".join(text.split("\n")[line - 1 : line]))
-    hint = f". Text needs quotes: {corrected}" if corrected else ""
+    if key in _SECTIONS.get(section, {}) and key not in _EXAMPLES:
+        hint = f". It must be {'true or false' if key == 'embedded' else 'a whole number'} without quotes"
+    else:
+        corrected = _quoted("".join(text.split("\n")[line - 1 : line]))
+        hint = f". Text needs quotes: {corrected}" if corrected else ""
     return f"{FILE_NAME}:{line}: not valid TOML: {problem}{hint}"
 
 
 def _quoted(line: str) -> str:
     """For a line whose text is not in quotes: the corrected line. Empty for any other line.
 
-    The value is repeated only if it is plainly a name, a number, an address or a path: it may hold a secret.
+    The value may hold a secret. It is repeated only for a known key, and only if it is plainly a name, a number, an
+    address or a path.
     """
     pair = _PAIR.match(line)
     key = pair[1].rpartition(".")[2] if pair else ""
-    if not pair or key not in _EXAMPLES or pair[2].startswith(('"', "'")):
+    if not pair or pair[2].startswith(('"', "'", "[", "{")):
         return ""
-    value = pair[2]
+    value, example = pair[2], _EXAMPLES.get(key, "...")
     is_plain = re.fullmatch(r"https?://[a-z0-9.-]+(:\d+)?/?" if key == "url" else r"[\w./+-]+|[0-9a-fA-F:]+", value)
-    shown = value if is_plain and not _TOKEN.search(value) else _EXAMPLES[key]
+    shown = value if key in _EXAMPLES and is_plain and not _TOKEN.search(value) else example
     return f'{pair[1]} = "{shown}"'
 
 

@@ -46,6 +46,9 @@ def test_each_place_is_asked_in_turn_and_the_first_one_wins(settings: Settings, 
     environ = using(backends)
     set_secret(settings, "keboola", "in-keyring", environ=environ)
     assert keboola_token(settings, environ).reveal() == "in-keyring"
+    assert keboola_token(settings, environ).remedy.startswith(
+        "The token came from keyring ('KEBOOLA', 'keboola'): to re"
+    )
 
     own = settings.state / "secrets" / "keboola_token"
     own.parent.mkdir(parents=True)
