@@ -317,11 +317,13 @@ def _syntax_message(message: str, text: str) -> str:
     section, key = next((name for name, number in _places(text).items() if number == line), ("", ""))
     if re.search(_SECRET, key, re.IGNORECASE):
         return f"{FILE_NAME}:{line}: [{section}] {key} {_unknown_key(section, key)}"
-    if key in _SECTIONS.get(section, {}) and key not in _EXAMPLES:
+    hint = ""
+    if not re.match("Invalid value|Invalid date|Expected newline", message):
+        pass
+    elif key in _SECTIONS.get(section, {}) and key not in _EXAMPLES:
         hint = f". It must be {'true or false' if key == 'embedded' else 'a whole number'} without quotes"
-    else:
-        corrected = _quoted("".join(text.split("\n")[line - 1 : line]))
-        hint = f". Text needs quotes: {corrected}" if corrected else ""
+    elif corrected := _quoted("".join(text.split("\n")[line - 1 : line])):
+        hint = f". Text needs quotes: {corrected}"
     return f"{FILE_NAME}:{line}: not valid TOML: {problem}{hint}"
 
 

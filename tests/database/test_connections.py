@@ -38,7 +38,7 @@ def guarded(servers: Mapping[int, Server]) -> Iterator[dict[str, str]]:
     lines = "local all asked scram-sha-256\nlocal all other peer\nlocal all barred reject\n"
     hba.write_text(lines + before)
     sql_once(address, "SELECT pg_reload_conf()")
-    while True:  # until the server has read it
+    for _attempt in range(2000):  # until the server has read it
         try:
             psycopg2.connect(**address | {"user": "asked"}).close()
         except psycopg2.OperationalError:

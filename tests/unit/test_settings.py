@@ -231,6 +231,12 @@ def test_a_file_that_is_no_toml_is_refused_with_its_line(tmp_path: Path, content
     assert message in refusal(tmp_path, content)
 
 
+def test_a_line_with_another_mistake_is_not_told_to_use_quotes(tmp_path: Path) -> None:
+    for line in "port = 1", 'host = "x"', "url = 1":
+        text = refusal(tmp_path, f"[postgres]\n{line}\n{line}\n")
+        assert re.search(r"^elt_settings.toml:3: not valid TOML: Cannot overwrite a value at column \d+$", text)
+
+
 @pytest.mark.parametrize(
     "written, corrected",
     [
