@@ -1,7 +1,8 @@
 """Every error that the pipeline raises on purpose. Its text is printed to the user and lands in cron's mail.
 
 A message says what failed, on what (job, table, file:line) and what to do next. It never holds a secret.
-Exit codes (README, "Run daily"): 1 a job failed; 2 registry, settings or usage; 75 (EX_TEMPFAIL) another run is active.
+Exit codes (README, "Run daily"): 1 a job failed; 2 registry, settings, secrets or usage; 75 (EX_TEMPFAIL) another
+run is active.
 """
 
 from __future__ import annotations
@@ -71,6 +72,10 @@ class LockTimeout(DatabaseError):
 
 class ConnectionLost(DatabaseError):
     """The server or the network failed. The connection can no longer be used."""
+
+
+class TooManyConnections(DatabaseError):
+    """PostgreSQL has no slot for another connection. With the connections that there are, work can go on."""
 
 
 class CommitInDoubt(ConnectionLost):

@@ -16,7 +16,7 @@ from typing import Literal
 from lib.cli.arguments import how_to_type
 from lib.cli.console import Console
 from lib.config.jobs import Load, Registry
-from lib.config.secrets import show_secret
+from lib.config.secrets import readable_files, show_secret
 from lib.config.settings import Settings, require_keboola, require_postgres
 from lib.elt_schema.installation import missing_rights
 from lib.elt_schema.strangers import creators, of_others, script_path, trigger_rights
@@ -105,6 +105,8 @@ def _offline(settings: Settings) -> Findings:
         with findings.collecting():
             if settings.keboola_token is None:
                 findings.ok(f"Keboola token: {show_secret(settings, 'keboola')}")
+    for text in readable_files(settings):
+        findings.warn(text)
     with findings.collecting():
         require_postgres(settings)
         findings.ok("PostgreSQL is configured")

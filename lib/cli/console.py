@@ -62,6 +62,10 @@ class ConsoleProgress:
         """A message for the user."""
         self._console.note(job, text)
 
+    def line(self, text: str) -> None:
+        """Information about all exports."""
+        self._console.line(text)
+
 
 @dataclass
 class Console:

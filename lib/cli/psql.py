@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from lib.config.secrets import postgres_password
 from lib.config.settings import Settings, require_postgres
 from lib.elt_schema.strangers import psql_path
 from lib.postgres.connection import Database
@@ -27,9 +26,8 @@ def psql(settings: Settings, arguments: Sequence[str]) -> int:
     connection.close()
     # the user's own PGOPTIONS come last, so they take precedence
     environ = os.environ | {"PGOPTIONS": f"-c search_path={path} {os.environ.get('PGOPTIONS', '')}".strip()}
-    password = postgres_password(settings, settings.postgres.user)
-    if password is not None:
-        environ["PGPASSWORD"] = password.reveal()
+    if database.password is not None:
+        environ["PGPASSWORD"] = database.password.reveal()
     binary = shutil.which("psql") if not settings.postgres.embedded else None
     if binary is None:
         from lib.postgres.embedded.package import programs

@@ -10,6 +10,8 @@ class Secret:
     """A value that no repr, str, format or traceback shows."""
 
     _value: str = field(repr=False)
+    #: where the value came from and how to correct it there: a sentence for the message if it is refused
+    remedy: str = field(default="", compare=False)
 
     def reveal(self) -> str:
         """The value itself. Call it only where the value is sent."""

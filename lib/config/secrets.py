@@ -16,25 +16,33 @@ import json
 import os
 import pwd
 import re
+import shlex
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
 import threading
 import unicodedata
 from collections.abc import Mapping
+from concurrent.futures import wait
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 from lib.config.secret_value import Secret
 from lib.config.settings import Settings
 from lib.errors import CredentialError
+from lib.stop import start_thread
 
 #: time limits for keyring in seconds: without a terminal (cron), and with one, where the user may have to unlock it
 ALONE_SECONDS, ATTENDED_SECONDS = 5.0, 60.0
 #: a secret is one line; a larger file was named by mistake
 MAX_FILE_BYTES = 65_536
+#: the longest that reading a file may take: a named pipe that nobody writes to, or a dead network drive, never answers
+FILE_SECONDS = 10.0
 
 #: values of PYTHON_KEYRING_BACKEND that switch keyring off, according to keyring's documentation
 _NO_BACKEND = ("keyring.backends.fail.Keyring", "keyring.backends.null.Keyring")
@@ -86,17 +94,24 @@ class _Found:
     tried: tuple[str, ...]
 
 
-def keboola_token(settings: Settings, environ: Mapping[str, str] = os.environ) -> Secret:
+def keboola_token(
+    settings: Settings, environ: Mapping[str, str] = os.environ, file_seconds: float = FILE_SECONDS
+) -> Secret:
     """The Storage API token. Raises CredentialError that lists each place tried if there is none."""
     if settings.keboola_token is not None:
         return settings.keboola_token
-    found = _find(_wanted("keboola", settings, None, environ), environ)
+    found = _find(_wanted("keboola", settings, None, environ), environ, file_seconds)
     if found.value is None:
         raise CredentialError(_missing_token(found))
-    return Secret(found.value)
+    return Secret(found.value, _remedy(found.place, "keboola"))
 
 
-def postgres_password(settings: Settings, user: str | None, environ: Mapping[str, str] = os.environ) -> Secret | None:
+def postgres_password(
+    settings: Settings,
+    user: str | None,
+    environ: Mapping[str, str] = os.environ,
+    file_seconds: float = FILE_SECONDS,
+) -> Secret | None:
     """The password of a PostgreSQL user, or None: libpq then looks at PGPASSWORD and .pgpass itself.
 
     user None: the user that libpq would connect as. An embedded server has no passwords. Raises CredentialError if a
@@ -104,8 +119,41 @@ def postgres_password(settings: Settings, user: str | None, environ: Mapping[str
     """
     if settings.postgres_password is not None or settings.postgres.embedded:
         return settings.postgres_password
-    found = _find(_wanted("postgres", settings, user, environ), environ)
-    return None if found.value is None else Secret(found.value)
+    found = _find(_wanted("postgres", settings, user, environ), environ, file_seconds)
+    return None if found.value is None else Secret(found.value, _remedy(found.place, "postgres"))
+
+
+def libpq_remedy(said: str, environ: Mapping[str, str] = os.environ) -> str:
+    """The same sentence for a password that libpq itself took. `said` is its message, which names .pgpass if used."""
+    if file := re.search('password retrieved from file "(.+)"', said):
+        return f"The password came from {file[1]}: correct it there, or {_SET['postgres']}, which takes precedence."
+    if environ.get("PGPASSWORD"):
+        return f"The password came from PGPASSWORD: correct it there, or {_SET['postgres']}, which takes precedence."
+    return f"To set the password, {_SET['postgres']}."
+
+
+def missing_password(settings: Settings, environ: Mapping[str, str] = os.environ) -> str:
+    """The places where a PostgreSQL password was looked for in vain, and how to set one."""
+    found = _find(_wanted("postgres", settings, settings.postgres.user, environ), environ)
+    tried = "".join(f"\n    {text}" for text in (*found.tried, "libpq: nothing in PGPASSWORD or .pgpass"))
+    return f"PostgreSQL asks for a password and none was found. Tried:{tried}\n    To set it, {_SET['postgres']}."
+
+
+def readable_files(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """One text for each file of a secret that other users can read or change, with the command that closes it."""
+    found = []
+    for name in ("keboola",) if settings.postgres.embedded else ("keboola", "postgres"):
+        wanted = _wanted(name, settings, None, environ)
+        named = environ.get(f"{wanted.variable}_FILE")
+        for path in [*([wanted.root / named] if named else []), wanted.own_file]:
+            with suppress(OSError):
+                mode = path.stat().st_mode
+                if stat.S_ISREG(mode) and mode & 0o077:
+                    found.append(
+                        f"{path} holds a secret, and other users can read or change it:"
+                        f" chmod 600 {shlex.quote(str(path))}"
+                    )
+    return found
 
 
 def set_secret(
@@ -201,7 +249,7 @@ def _wanted(name: str, settings: Settings, user: str | None, environ: Mapping[st
     return _Wanted(name, "POSTGRES_PASSWORD", "POSTGRES", account, settings.root, own_file)
 
 
-def _find(wanted: _Wanted, environ: Mapping[str, str]) -> _Found:
+def _find(wanted: _Wanted, environ: Mapping[str, str], file_seconds: float = FILE_SECONDS) -> _Found:
     """Look into each place in order. A place that is configured but cannot be used is an error; the search stops."""
     if value := environ.get(wanted.variable):
         return _Found(_checked(value, wanted, wanted.variable), wanted.variable, ())
@@ -209,14 +257,14 @@ def _find(wanted: _Wanted, environ: Mapping[str, str]) -> _Found:
     variable = f"{wanted.variable}_FILE"
     if path := environ.get(variable):
         file = wanted.root / path
-        value = _read_file(file, wanted, f"{variable}={file}")
+        value = _read_file(file, wanted, f"{variable}={file}", file_seconds)
         if value is None:
             raise CredentialError(f"{variable}={file}: there is no such file")
         return _Found(value, f"{variable} ({file})", ())
     tried.append(f"{variable}: {'empty' if variable in environ else 'not set'}")
     if wanted.account is None:
         return _Found(None, "", (*tried, "keyring: not asked, the user is not known"))
-    value = _read_file(wanted.own_file, wanted, str(wanted.own_file))
+    value = _read_file(wanted.own_file, wanted, str(wanted.own_file), file_seconds)
     if value is not None:
         return _Found(value, str(wanted.own_file), ())
     tried.append(f"{wanted.own_file}: no such file")
@@ -237,6 +285,17 @@ def _missing_token(found: _Found) -> str:
     )
 
 
+_SET = {name: f"type `python main.py credentials set {name}`" for name in ("keboola", "postgres")}
+
+
+def _remedy(place: str, name: str) -> str:
+    """Where a secret came from and how to correct it. A variable takes precedence over what `set` stores."""
+    came = f"The {'token' if name == 'keboola' else 'password'} came from {place}"
+    if place.startswith(("KEBOOLA_TOKEN", "POSTGRES_PASSWORD")):
+        return f"{came}: correct it there, because `credentials set` has no effect while that variable is set."
+    return f"{came}: to replace it, {_SET[name]}."
+
+
 def _checked(value: str, wanted: _Wanted, place: str) -> str:
     """Return the value if its form is valid. Raises CredentialError, whose message never repeats the value."""
     if wanted.name == "keboola" and not re.fullmatch(r"[!-~]+", value):
@@ -248,14 +307,17 @@ def _checked(value: str, wanted: _Wanted, place: str) -> str:
     return value
 
 
-def _read_file(path: Path, wanted: _Wanted, place: str) -> str | None:
+def _read_file(path: Path, wanted: _Wanted, place: str, seconds: float) -> str | None:
     """The one line of a file, or None if there is no file. Raises CredentialError.
 
     The file's mode is not checked: Docker makes its secrets readable by every user in the container.
     """
+    # in a thread of its own: opening a named pipe waits for its writer and cannot be interrupted
+    reading = start_thread(partial(_content_of, path), "a secret's file")
+    if not wait([reading], timeout=seconds).done:
+        raise CredentialError(f"{place}: cannot be read: nothing came within {seconds:g} s; who should write into it?")
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        content = reading.result()
         text = content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -268,6 +330,20 @@ def _read_file(path: Path, wanted: _Wanted, place: str) -> str | None:
     if len(content) > MAX_FILE_BYTES or "\n" in text:
         raise CredentialError(f"{place}: the file must hold one line, the secret, and nothing else")
     return _checked(text, wanted, place)
+
+
+def _content_of(path: Path) -> bytes:
+    """The file's bytes. A pipe is read once in the life of the process, because it gives its content only once."""
+    if path in _piped:
+        return _piped[path]
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            _piped[path] = content
+    return content
+
+
+_piped: dict[Path, bytes] = {}
 
 
 def _write_own_file(path: Path, value: str) -> None:

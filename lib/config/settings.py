@@ -83,6 +83,7 @@ def read_settings(root: Path = ROOT) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(_syntax_message(str(error), text)) from None
     places = _places(text)
+    lines = text.splitlines()
     mistakes: list[tuple[int, str]] = []
     values: dict[str, Any] = {}
     for section, keys in found.items():
@@ -96,7 +97,8 @@ def read_settings(root: Path = ROOT) -> Settings:
                 values[key] = _SECTIONS[section][key](value)
             except ValueError as error:
                 line = places.get((section, key)) or places.get((section, ""), 1)
-                mistakes.append((line, f"[{section}] {key} {error}"))
+                corrected = "" if isinstance(value, str) or key not in _EXAMPLES else _quoted(lines[line - 1])
+                mistakes.append((line, f"[{section}] {key} {error}" + (f": {corrected}" if corrected else "")))
     mistakes += _conflicts(found.get("postgres"), places)
     if mistakes:
         raise SettingsError("\n".join(f"{FILE_NAME}:{line}: {text}" for line, text in sorted(mistakes)))
@@ -209,7 +211,7 @@ def _keboola_url(value: object) -> str:
     except ValueError:
         raise ValueError(f"is not a URL: {example}") from None
     # None of these messages repeats the value: it may hold a secret.
-    if re.search(r"\d+-\d+-\w{8}", value) or "@" in value:
+    if _TOKEN.search(value) or "@" in value:
         raise ValueError(
             f"holds a token or a user: {example}. The token is set with: python main.py credentials set keboola"
         )
@@ -254,7 +256,7 @@ def _conflicts(postgres: object, places: dict[tuple[str, str], int]) -> list[tup
 
 
 def _unknown_key(section: str, key: str) -> str:
-    if re.search("pass|pwd|token|secret|credential", key, re.IGNORECASE):
+    if re.search(_SECRET, key, re.IGNORECASE):
         name = "keboola" if section == "keboola" or "token" in key.lower() else "postgres"
         return (
             "must not be here: secrets never go into this file."
@@ -275,7 +277,7 @@ def _unknown_section(section: str, keys: object) -> str:
         return f"{section} must be a section: a line [{section}] and its keys below it"
     if home:
         return f"{section} must stand below a line [{home[0]}]"
-    if not isinstance(keys, dict) and re.search("pass|pwd|token|secret", section, re.IGNORECASE):
+    if not isinstance(keys, dict) and re.search(_SECRET, section, re.IGNORECASE):
         return f"{section} {_unknown_key('', section)}"
     hint = did_you_mean(section, _SECTIONS) or f"; known: {', '.join(f'[{name}]' for name in _SECTIONS)}"
     return f"{f'section [{section}]' if isinstance(keys, dict) else section} is unknown{hint}"
@@ -305,12 +307,57 @@ def _text_of(path: Path) -> str:
 
 
 def _syntax_message(message: str, text: str) -> str:
-    """tomllib's message, such as `Invalid value (at line 3, column 8)`, as file:line with the usual cause."""
+    """tomllib's message, such as `Invalid value (at line 3, column 8)`, as file:line with the usual cause.
+
+    The usual cause is text without quotes. For an IP address tomllib says "Expected newline": it has read a number.
+    """
     place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     line = int(place[1]) if place else text.count("\n") + 1
     problem = message[: place.start()] + f" at column {place[2]}" if place else message
-    hint = ' (text needs quotes: host = "db.example.com")' if "Invalid value" in message else ""
+    section, key = next((name for name, number in _places(text).items() if number == line), ("", ""))
+    if re.search(_SECRET, key, re.IGNORECASE):
+        return f"{FILE_NAME}:{line}: [{section}] {key} {_unknown_key(section, key)}"
+    hint = ""
+    if not re.match("Invalid value|Invalid date|Expected newline", message):
+        pass
+    elif key in _SECTIONS.get(section, {}) and key not in _EXAMPLES:
+        hint = f". It must be {'true or false' if key == 'embedded' else 'a whole number'} without quotes"
+    elif corrected := _quoted("".join(text.split("\n")[line - 1 : line])):
+        hint = f". Text needs quotes: {corrected}"
     return f"{FILE_NAME}:{line}: not valid TOML: {problem}{hint}"
+
+
+def _quoted(line: str) -> str:
+    """For a line whose text is not in quotes: the corrected line. Empty for any other line.
+
+    The value may hold a secret. It is repeated only for a known key, and only if it is plainly a name, a number, an
+    address or a path.
+    """
+    pair = _PAIR.match(line)
+    key = pair[1].rpartition(".")[2] if pair else ""
+    if not pair or pair[2].startswith(('"', "'", "[", "{")):
+        return ""
+    value, example = pair[2], _EXAMPLES.get(key, "...")
+    is_plain = re.fullmatch(r"https?://[a-z0-9.-]+(:\d+)?/?" if key == "url" else r"[\w./+-]+|[0-9a-fA-F:]+", value)
+    shown = value if key in _EXAMPLES and is_plain and not _TOKEN.search(value) else example
+    return f'{pair[1]} = "{shown}"'
+
+
+#: key and value of one line, without its comment
+_PAIR = re.compile(r"\s*([\w.-]+)\s*=\s*(.*?)\s*(?:#.*)?$")
+_SECRET = "pass|pwd|token|secret|credential"
+#: looks like a Storage API token
+_TOKEN = re.compile(r"\d+-\d+-\w{8}")
+#: for each key with text an example, shown where the value itself must not be
+_EXAMPLES = {
+    "url": "https://connection.keboola.com",
+    "host": "db.example.com",
+    "dbname": "warehouse",
+    "user": "elt",
+    "sslmode": "verify-full",
+    "service": "warehouse",
+    "time_zone": "Europe/Prague",
+}
 
 
 def _places(text: str) -> dict[tuple[str, str], int]:

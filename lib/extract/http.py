@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import re
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from concurrent.futures import wait
@@ -52,6 +54,9 @@ WORTH_A_LINE = 10.0
 
 _QUERY = re.compile(r"\?\S+=\S*")
 _XML_CODE = re.compile(r"<Code>(\w+)</Code>")
+#: what a proxy's URL that cannot be used raises
+_BAD_PROXY = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, urllib3.exceptions.URLSchemeUnknown)
+_PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _LOOPBACK = re.compile(r"localhost|::1|127(\.\d+){3}")
 
 # urllib3 writes whole URLs, including presigned ones, into its warnings and debug lines
@@ -78,6 +83,12 @@ class Call:
     body: object = None
     stream: bool = False
     tries: int = RETRY_TRIES
+    #: what to do if the server cannot be reached
+    remedy: str = "This machine must be allowed to reach that host."
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).netloc.rpartition("@")[2]
 
 
 class Http:
@@ -110,7 +121,8 @@ class Http:
             try:
                 response = self._send_stoppable(call)
             except NETWORK_ERRORS as error:
-                failure = Failure(self.reason_of(error), retry=is_transient(error))
+                why = f"no answer from {call.host}: {self.reason_of(error)}"
+                failure = Failure(why, retry=is_transient(error), remedy=call.remedy + _proxy_words(call.url))
             else:
                 if response.status_code not in TRANSIENT_STATUSES:
                     return response
@@ -144,19 +156,21 @@ class Http:
 
     def reason_of(self, error: BaseException) -> str:
         """Describe a network error in our own words: the error's own text may contain a URL."""
+        if isinstance(error, requests.exceptions.ProxyError):
+            return f"the proxy that {_proxy_variable()} names did not forward the request{_proxy_reason(error)}"
         if isinstance(error, (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)):
             return f"no connection within {self._timeout[0]:g} s"
         if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)) or _cause(error, TimeoutError):
             return f"no data came for {self._timeout[1]:g} s"
-        if certificate := _cause(error, ssl.SSLCertVerificationError):
-            return f"the server's TLS certificate is refused: {certificate.verify_message}"
-        if isinstance(error, requests.exceptions.ProxyError):
-            return "the proxy from the environment variables did not forward the request"
-        if (cause := _cause(error, OSError)) and cause.strerror:
-            return cause.strerror.lower()
+        if known := _system_reason(error):
+            return known
         if isinstance(error, (requests.ConnectionError, urllib3.exceptions.ProtocolError)):
             return CUT
-        return f"the request failed ({type(error).__name__})"
+        if "CA certificate bundle" in str(error):
+            return "the file that REQUESTS_CA_BUNDLE names is not there"
+        if isinstance(error, _BAD_PROXY):
+            return f"{_proxy_variable()} must look like http://host:port"
+        return "the request cannot be sent"
 
     def words_of(self, response: requests.Response) -> str:
         """The error in an answer: Keboola's message, code and exceptionId (docs/keboola.md 8.1), or a store's code.
@@ -198,6 +212,8 @@ class Failure:
     #: epoch seconds at which an announced maintenance ends
     maintenance: float | None = None
     retry: bool = True
+    #: what to do if it lasts
+    remedy: str = ""
 
 
 class Retries:
@@ -217,8 +233,9 @@ class Retries:
         if failure.maintenance is not None and failure.maintenance > self._http.now():
             self._wait_out(failure, failure.maintenance)
             return
+        todo = f"\n    {failure.remedy} The rows loaded before stay." if failure.remedy else ""
         if not failure.retry:
-            raise ExtractError(f"{self._subject}: {failure.why}")
+            raise ExtractError(f"{self._subject}: {failure.why}{todo}")
         if self._failed == 0:
             self._since = self._http.clock()
         self._failed += 1
@@ -227,7 +244,8 @@ class Retries:
         if failure.after is not None:
             delay = max(delay, min(failure.after, LONGEST_RETRY_AFTER))
         if self._failed >= self._tries or spent + delay > RETRY_SECONDS:
-            raise ExtractError(f"{self._subject}: {failure.why}; gave up after {self._failed} tries in {spent:.0f} s")
+            tried = f"gave up after {self._failed} tries in {spent:.0f} s"
+            raise ExtractError(f"{self._subject}: {failure.why}; {tried}{todo}")
         if delay >= WORTH_A_LINE:
             self._http.report(f"{self._subject}: {failure.why}; trying again in {delay:.0f} s")
         self._http.pause(delay)
@@ -246,6 +264,45 @@ class Retries:
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later. A refused certificate, an invalid URL or header is permanent."""
     return not isinstance(error, ValueError) and not _cause(error, ssl.SSLCertVerificationError)
+
+
+def _system_reason(error: BaseException) -> str:
+    """What the operating system, DNS or TLS says about a connection; empty if they are not the cause."""
+    if certificate := _cause(error, ssl.SSLCertVerificationError):
+        return (
+            f"the server's TLS certificate is refused: {certificate.verify_message} (where a company reads TLS on"
+            " the way: REQUESTS_CA_BUNDLE must name the file with its certificate)"
+        )
+    if tls := _cause(error, ssl.SSLError):
+        return f"no TLS connection: {(tls.reason or 'no reason given').lower().replace('_', ' ')}"
+    if name := _cause(error, socket.gaierror):
+        return f"DNS gives no address for this name ({(name.strerror or 'no reason given').lower()})"
+    if (cause := _cause(error, OSError)) and cause.strerror:
+        return cause.strerror.lower()
+    return ""
+
+
+def _proxy_variable() -> str:
+    """The name of the variable with the proxy, as requests reads it. Its value may hold a password."""
+    return next((name for name in _PROXY_VARIABLES if os.environ.get(name)), "the system")
+
+
+def _proxy_words(url: str) -> str:
+    """Which way requests to this URL take; empty for this machine itself."""
+    if _LOOPBACK.fullmatch(urlsplit(url).hostname or ""):
+        return ""
+    if requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)):
+        return f" Requests to it go through the proxy that {_proxy_variable()} names."
+    return " Requests to it use no proxy: if one is needed, HTTPS_PROXY must name it."
+
+
+def _proxy_reason(error: BaseException) -> str:
+    """What a proxy answered, or why there was no answer."""
+    cause = _cause(error, OSError)
+    if status := re.search(r"Tunnel connection failed: (\d+)", str(cause)):
+        user = "; it asks for a user: http://user:password@host:port" if status[1] == "407" else ""
+        return f": HTTP {status[1]}{user}"
+    return f": {cause.strerror.lower()}" if cause and cause.strerror else ""
 
 
 def _cause(error: BaseException | None, kind: type[Kind]) -> Kind | None:

@@ -37,6 +37,11 @@ DEADLINE = 3600.0
 
 
 class Token(Protocol):
+    """The secret, and a sentence that says where it came from and how to correct it there."""
+
+    @property
+    def remedy(self) -> str: ...
+
     def reveal(self) -> str: ...
 
 
@@ -177,7 +182,8 @@ class KeboolaExtractor:
         self, path: str, subject: str, method: str = "GET", body: object = None, tries: int = RETRY_TRIES
     ) -> requests.Response:
         headers = {"X-StorageApi-Token": self._token.reveal(), "X-KBC-RunId": self._run_id}
-        return self.http.send(Call(subject, self._api + path, method, headers, body=body, tries=tries))
+        remedy = f"The host is that of [keboola] url in elt_settings.toml: is it right, and is {self._host} up?"
+        return self.http.send(Call(subject, self._api + path, method, headers, body=body, tries=tries, remedy=remedy))
 
     def _answer(self, response: requests.Response, subject: str, table_id: str) -> Mapping[str, object]:
         """The JSON object in a successful answer. Raises CredentialError, FileGone or ExtractError for any other."""
@@ -186,8 +192,7 @@ class KeboolaExtractor:
         if status == 401:
             raise CredentialError(
                 f"{subject}: the token was refused: {said}. It is wrong, expired, or belongs to another stack than"
-                f" {self._host}: set another one with `python main.py credentials set keboola`, or correct"
-                " [keboola] url"
+                f" {self._host} ([keboola] url in elt_settings.toml). {self._token.remedy}".strip()
             )
         if status == 403:
             bucket = f"bucket {table_id.rpartition('.')[0]}" if table_id else "the table's bucket"

@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Generic, Protocol
 
 from lib.config.jobs import Load
-from lib.errors import EltError, ExtractError, LoadError
+from lib.errors import EltError, ExtractError, LoadError, TooManyConnections
 from lib.extract import Extractor, Slice, SourceTable, Ticket
 from lib.load.contract import Contract, Match, landing_name, match, may_be_column
 from lib.load.guards import Accepted, check_age, check_columns, check_count, named
@@ -60,6 +60,9 @@ class StagingProgress(Protocol):
     def note(self, job: str, text: str) -> None:
         """A message for the user."""
 
+    def line(self, text: str) -> None:
+        """Information about all exports."""
+
 
 @dataclass
 class _Export(Generic[Ticket]):
@@ -97,8 +100,18 @@ class Stager(Generic[Ticket]):
     def __post_init__(self) -> None:
         self._noted: set[tuple[str, str]] = set()
         self._lock = Lock()
-        self._queue: queue.SimpleQueue[tuple[_Export[Ticket], Slice] | None] = queue.SimpleQueue()
+        self._connecting = Lock()
         self._failed: dict[str, EltError] = {}
+        self._begin_pass()
+
+    def _begin_pass(self) -> None:
+        self._queue: queue.SimpleQueue[tuple[_Export[Ticket], Slice] | None] = queue.SimpleQueue()
+        #: slices that are queued or being copied
+        self._unfinished = 0
+        self._copying: list[Future[None]] = []
+        self._connections = 0
+        #: whether the server has refused one more connection
+        self._is_full = False
 
     def stage(
         self, groups: Sequence[Sequence[Load]], watched: Mapping[str, Sequence[SourceTable]]
@@ -154,10 +167,10 @@ class Stager(Generic[Ticket]):
     # ---- one pass ---------------------------------------------------------------------------------------------------
 
     def _stage_once(self, groups: Sequence[Sequence[Load]]) -> dict[str, Staged]:
+        self._begin_pass()
         exports = [export for group in groups for export in self._start_group(group)]
         finishing = [start_thread(partial(self._finish, export), f"export {export.load.job}") for export in exports]
-        copying = [start_thread(self._copy_slices, f"copy {number}") for number in range(self.parallel)]
-        self._await(finishing, copying)
+        self._await(finishing)
         for export in exports:
             with self._blame(export.load):
                 self._compare_counts(export)
@@ -234,14 +247,19 @@ class Stager(Generic[Ticket]):
             slices = self.extractor.finish(export.ticket).slices
             export.slices = export.slices_left = len(slices)
             self.progress.exported(export.load.job, len(slices), export.source.rows)
-            for csv_slice in slices:
-                self._queue.put((export, csv_slice))
+            with self._lock:
+                self._unfinished += len(slices)
+                for csv_slice in slices:
+                    self._queue.put((export, csv_slice))
+                while len(self._copying) < min(self.parallel, self._unfinished):
+                    self._copying.append(start_thread(self._copy_slices, f"copy {len(self._copying)}"))
             if not slices:
                 self._report(export)
 
     def _copy_slices(self) -> None:
         """One thread of the pool, with its own connection: copy queued slices until there are no more."""
-        connection = self.database.connect(f"elt run {self.run_id} copy")
+        if (connection := self._connect()) is None:
+            return
         try:
             while (item := self._queue.get()) is not None:
                 self.database.stop.raise_if_requested()
@@ -249,8 +267,28 @@ class Stager(Generic[Ticket]):
                 if export.load.job not in self._failed:
                     with self._blame(export.load):
                         self._copy_slice(connection, export, csv_slice)
+                with self._lock:
+                    self._unfinished -= 1
         finally:
             connection.close()
+
+    def _connect(self) -> Connection | None:
+        """A connection that copies. None if the server has no slot for it, but others of this pool have one."""
+        with self._connecting:  # one at a time, so that the message below has the right number
+            if self._is_full:
+                return None
+            try:
+                connection = self.database.connect(f"elt run {self.run_id} copy")
+            except TooManyConnections:
+                self._is_full = True
+                if not self._connections:
+                    raise
+                self.progress.line(
+                    f"PostgreSQL gives no more connections: copying goes on with {self._connections} of {self.parallel}"
+                )
+                return None
+            self._connections += 1
+            return connection
 
     def _copy_slice(self, connection: Connection, export: _Export[Ticket], csv_slice: Slice) -> None:
         rows = copy_slice(connection, export.staging, csv_slice, export.source.id)
@@ -284,22 +322,25 @@ class Stager(Generic[Ticket]):
             )
         check_count(load, source, export.rows, self.accepted)
 
-    def _await(self, finishing: list[Future[None]], copying: list[Future[None]]) -> None:
+    def _await(self, finishing: list[Future[None]]) -> None:
         """Wait for all threads and keep the connection with the run lock alive.
 
         Raises what a thread raised, and Cancelled on a stop.
         """
-        pending = {*finishing, *copying}
+        pending, known = set(finishing), 0
         last_sign = time.monotonic()
         ended = False
         while pending:
-            if not ended and all(future.done() for future in finishing):
-                ended = True
-                for _ in copying:
-                    self._queue.put(None)
             done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
+            # the threads that copy are started by those that finish exports, before these end
+            pending.update(self._copying[known:])
+            known = len(self._copying)
+            if not ended and all(future.done() for future in finishing):
+                ended = True
+                for _ in self._copying:
+                    self._queue.put(None)
             self.database.stop.raise_if_requested()
             if time.monotonic() - last_sign > KEEP_ALIVE:
                 keep_alive(self.connection)

@@ -14,10 +14,11 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-from lib.config.secrets import postgres_password
+from lib.config.secret_value import Secret
+from lib.config.secrets import libpq_remedy, missing_password, postgres_password
 from lib.config.settings import Settings, postgres_keywords, require_postgres
-from lib.errors import DatabaseError, EltError, SettingsError
-from lib.postgres.driver_errors import translated
+from lib.errors import EltError, SettingsError
+from lib.postgres.driver_errors import POOLER, refused, translate, translated
 from lib.stop import StopSignal
 
 Connection = psycopg2.extensions.connection
@@ -71,30 +72,33 @@ class Database:
             named |= Server.start(self.settings.state / "postgres").connect_args()
         return named
 
+    @cached_property
+    def password(self) -> Secret | None:
+        """Read once, on the first connection, so that later ones do not depend on a file. None: libpq looks itself."""
+        return postgres_password(self.settings, self.settings.postgres.user)
+
     def connect(self, purpose: str, *, stoppable: bool = True) -> Connection:
         """An autocommit session with every setting that a run relies on.
 
         purpose: the application_name in pg_stat_activity.
         stoppable: a stop cancels the session's running statement. If False it does not, and waiting for a lock fails
         after 5 s.
-        Raises DatabaseError if the server cannot be reached, SettingsError if it is unsuitable (version, encoding,
-        standby, pooler).
+        Raises DatabaseError if the server cannot be reached (TooManyConnections if it has no slot left),
+        CredentialError if it refuses the password, SettingsError if it does not know the user or the database, or is
+        unsuitable (version, encoding, standby, pooler).
         """
         keywords = self.address
-        password = postgres_password(self.settings, self.settings.postgres.user)
-        if password is not None:
-            keywords = keywords | {"password": password.reveal()}
+        if self.password is not None:
+            keywords = keywords | {"password": self.password.reveal()}
         try:
             connection: Connection = psycopg2.connect(
                 **KEEPALIVES | keywords, client_encoding="UTF8", application_name=purpose
             )
         except psycopg2.Error as error:
-            raise DatabaseError(
-                f"cannot connect to PostgreSQL: {str(error).strip()}\n    {_connect_hint(str(error))}"
-            ) from None
+            raise self._refused(str(error)) from None
         connection.autocommit = True
         try:
-            with translated("the first statements of a connection"), connection.cursor() as cursor:
+            with connection.cursor() as cursor:
                 cursor.execute(SESSION)
                 _refuse_unfit(connection)
                 if connection.server_version >= 170000:
@@ -105,7 +109,12 @@ class Database:
                 with suppress(psycopg2.errors.InvalidParameterValue):
                     cursor.execute("SET temp_buffers = '128MB'")
             _notice_dead_clients(connection)
-        except (psycopg2.Error, EltError):
+        except psycopg2.Error as error:
+            connection.close()
+            # PgBouncer accepts a client at once and may hang up at its first statement; libpq loses what it said then
+            remedy = f"If a pooler such as PgBouncer is in between: {POOLER}" if error.pgcode is None else ""
+            raise translate(error, "the first statements of a connection", remedy=remedy) from error
+        except EltError:
             connection.close()
             raise
         if stoppable:
@@ -113,6 +122,10 @@ class Database:
         else:
             execute(connection, "SET lock_timeout = '5s'")
         return connection
+
+    def _refused(self, message: str) -> EltError:
+        missing = missing_password(self.settings) if "no password supplied" in message else ""
+        return refused(message, libpq_remedy(message) if self.password is None else self.password.remedy, missing)
 
 
 def _canceller(connection: Connection) -> Callable[[], None]:
@@ -123,14 +136,6 @@ def _canceller(connection: Connection) -> Callable[[], None]:
     return cancel
 
 
-def _connect_hint(message: str) -> str:
-    if "password authentication failed" in message or "no password supplied" in message:
-        return "Set the password: python main.py credentials set postgres"
-    if "does not exist" in message:
-        return "See [postgres] in elt_settings.toml; python main.py check --online shows what was tried."
-    return "Is the server up, and are host and port in elt_settings.toml right?"
-
-
 def _refuse_unfit(connection: Connection) -> None:
     if connection.server_version < OLDEST_SERVER:
         raise SettingsError(f"PostgreSQL {connection.server_version // 10000} is too old: 15 or newer is needed")
@@ -138,10 +143,7 @@ def _refuse_unfit(connection: Connection) -> None:
         connection, "SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery()"
     )
     if pid != connection.info.backend_pid:
-        raise SettingsError(
-            "this connection goes through a pooler in transaction mode, where the run lock does not work:"
-            " connect to PostgreSQL itself (host and port in elt_settings.toml)"
-        )
+        raise SettingsError(f"this connection goes through a pooler such as PgBouncer: {POOLER}")
     if encoding != "UTF8":
         raise SettingsError(
             f"database {connection.info.dbname} has encoding {encoding}; Keboola's text needs a UTF8 one:"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +140,12 @@ def _outdated(
         f"{' and '.join([*asked, load.job])} no longer match: {source.id} {reason}."
         f" Run all of them: {command} {whole}"
     )
+
+
+def with_token(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """The settings with the Keboola token in them. Raises SettingsError or CredentialError if one is missing."""
+    require_keboola(settings)
+    return replace(settings, keboola_token=keboola_token(settings, environ))
 
 
 def make_extractor(

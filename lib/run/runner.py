@@ -1,6 +1,6 @@
 """Runs the steps of a run in order: plan, stage, publish, record. The steps themselves are in other modules.
 
-plan      read registry and settings, check scripts, take the run lock                   (before anything changes)
+plan      read registry, settings and secrets, check scripts, take the run lock          (before anything changes)
 stage     exports of all jobs stream into elt_staging                                    (load.exports)
 publish   one transaction: bronze, silver, gold, checks, history; each group as a whole  (publisher)
 after     record failures, drop staging tables, vacuum the written tables
@@ -31,7 +31,7 @@ from lib.postgres.run_lock import release_run_lock, run_name, take_run_lock
 from lib.run import history, lost_commit
 from lib.run.history import JobRecord, failure_records
 from lib.run.listener import RunListener
-from lib.run.plan import Plan, check_unselected_loads, make_extractor
+from lib.run.plan import Plan, check_unselected_loads, make_extractor, with_token
 from lib.run.publisher import Published, Publisher
 from lib.run.reader_waits import ReaderWait
 from lib.run.session import LockRetry, Session
@@ -108,6 +108,9 @@ class Run:
         run_date = self.options.run_date or datetime.now(self.settings.zone).date()
         connection = self.database.connect(run_name(datetime.now(UTC)))
         try:
+            # before the lock: reading it may take seconds, and if it is missing, nothing has been written
+            if self.plan.loads:
+                self.settings = with_token(self.settings, self.environ)
             take_run_lock(connection, self.stop.pause if self.options.wait else None)
             refuse_strangers(connection, named_in(job for group in self.plan.groups for job in group))
             install(connection)

@@ -11,7 +11,8 @@ from contextlib import suppress
 import psycopg2
 import pytest
 
-from lib.errors import BusyError, SettingsError
+from lib.config.settings import Settings
+from lib.errors import BusyError, CredentialError, SettingsError
 from lib.postgres.blockers import CONFLICTING, BlockerWatch, Wait
 from lib.postgres.connection import Connection, Database, query
 from lib.postgres.run_lock import release_run_lock, take_run_lock
@@ -322,7 +323,7 @@ def test_a_pooler_is_refused(project: Project) -> None:
             "sslmode": "disable",
             "gssencmode": "disable",
         }
-        with pytest.raises(SettingsError, match="a pooler in transaction mode.* connect to PostgreSQL itself"):
+        with pytest.raises(SettingsError, match="a pooler such as PgBouncer: connect to PostgreSQL itself"):
             Database(project.settings, StopSignal(), through).connect("a run")
 
 
@@ -351,3 +352,25 @@ def test_a_login_trigger_with_a_temporary_table_is_no_reason_to_fail(project: Pr
     connection = Database(project.settings, StopSignal(), project.database.connect_args).connect("a run")
     assert query(connection, "SELECT text FROM greeting") == [("hello",)]
     connection.close()
+
+
+# ---- secrets, before the lock ---------------------------------------------------------------------------------------
+
+
+def test_a_missing_token_is_found_before_the_lock_and_before_anything_is_written(project: Project) -> None:
+    project.put_day("monday")
+    without = Settings(**vars(project.settings) | {"keboola_token": None})
+    project.settings = without
+    holder = Database(without, StopSignal(), project.database.connect_args).connect("another run")
+    take_run_lock(holder)
+    with pytest.raises(CredentialError, match="there is no Keboola token"):
+        project.run()
+    assert project.database.sql("SELECT to_regnamespace('elt')") == [(None,)]
+    holder.close()
+
+
+def test_a_run_that_loads_nothing_needs_no_token(project: Project) -> None:
+    project.registry = {"seven": {"transform": ["silver/seven.sql"]}}
+    project.script("silver/seven.sql", "CREATE TABLE IF NOT EXISTS silver.seven (n int);")
+    project.settings = Settings(root=project.root)
+    assert project.run().exit_code == 0, project.output

@@ -110,7 +110,7 @@ def test_missing_packages_name_the_interpreter_and_the_command(checkout: Checkou
 def test_a_refused_token_ends_the_run_with_one_message(morning: Morning) -> None:
     refused = morning.run("elt_daily_load.py", environ={"KEBOOLA_TOKEN": "815-4711-mistyped"})
     assert refused.returncode == 2
-    assert "401" in refused.stdout or "token" in refused.stdout
+    assert "401" in refused.stdout and "The token came from KEBOOLA_TOKEN: correct it there" in refused.stdout
     assert "mistyped" not in refused.stdout and "Traceback" not in refused.stdout
 
 

@@ -46,6 +46,9 @@ def test_each_place_is_asked_in_turn_and_the_first_one_wins(settings: Settings, 
     environ = using(backends)
     set_secret(settings, "keboola", "in-keyring", environ=environ)
     assert keboola_token(settings, environ).reveal() == "in-keyring"
+    assert keboola_token(settings, environ).remedy.startswith(
+        "The token came from keyring ('KEBOOLA', 'keboola'): to re"
+    )
 
     own = settings.state / "secrets" / "keboola_token"
     own.parent.mkdir(parents=True)
@@ -182,6 +185,17 @@ def test_cron_without_home_terminal_or_environment_gets_the_list_and_no_tracebac
         [sys.executable, "-c", code], env={}, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     assert done.stderr == "" and "there is no Keboola token. Tried:" in done.stdout and "keyring (" in done.stdout
+
+
+def test_a_pipe_that_nobody_writes_to_does_not_hold_up_the_end_of_the_process(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    code = (
+        "from pathlib import Path; from lib.config.secrets import keboola_token\n"
+        "from lib.config.settings import Settings\n"
+        "keboola_token(Settings(root=Path('/nowhere')), {'KEBOOLA_TOKEN_FILE': 'PIPE'}, file_seconds=0.05)"
+    ).replace("PIPE", str(tmp_path / "pipe"))
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert f"KEBOOLA_TOKEN_FILE={tmp_path}/pipe: cannot be read" in done.stderr
 
 
 # Files

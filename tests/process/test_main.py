@@ -63,6 +63,16 @@ def test_check_finds_every_mistake_at_once(checkout: Checkout) -> None:
     assert found.stdout.splitlines()[-1] == "error: 4 problems found"
 
 
+def test_check_warns_of_a_secret_that_other_users_can_read(morning: Morning) -> None:
+    token = morning.folder / "token"
+    token.chmod(0o644)
+    checked = morning.run("main.py", "check")
+    assert checked.returncode == 0
+    assert (
+        f"warning: {token} holds a secret, and other users can read or change it: chmod 600 {token}" in checked.stdout
+    )
+
+
 def test_check_finds_a_script_that_must_not_commit(checkout: Checkout) -> None:
     (checkout.folder / "sql_scripts/silver/products.sql").write_text("SELECT 1;\nCOMMIT;\n")
     assert "silver/products.sql:2: COMMIT is transaction control" in checkout.run("main.py", "check").stdout

@@ -76,6 +76,7 @@ class Morning(Checkout):
         )
         token = folder / "token"
         token.write_text(TOKEN + "\n")
+        token.chmod(0o600)
         self.environ = {"KEBOOLA_TOKEN_FILE": str(token), **keboola.store_environment}
 
     def start(self, *words: str, environ: Mapping[str, str] | None = None, **how) -> subprocess.Popen[str]:

@@ -18,6 +18,8 @@ ROWS = [(str(number), f'note "{number}"\nnaïve 🦊') for number in range(100)]
 class Plain:
     """A secret that needs no keyring."""
 
+    remedy = "The token came from a test."
+
     def __init__(self, text: str) -> None:
         self._text = text
 

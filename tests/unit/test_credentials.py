@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,13 @@ from lib.config.secrets import (
     delete_secret,
     keboola_token,
     postgres_password,
+    readable_files,
     set_secret,
     show_secret,
 )
 from lib.config.settings import Postgres, Settings
 from lib.errors import CredentialError
+from lib.stop import start_thread
 from tests.support.keyrings import file_with
 
 TOKEN = "815-4711-hunter2hunter2"
@@ -122,6 +126,65 @@ def test_a_token_in_the_environment_that_cannot_be_one_is_refused_unseen(setting
 def test_a_password_that_cannot_be_one_is_refused(settings: Settings, value: str) -> None:
     with pytest.raises(CredentialError, match="^POSTGRES_PASSWORD: a password must be one line of text"):
         postgres_password(settings, "elt", {"POSTGRES_PASSWORD": value})
+
+
+@pytest.mark.parametrize("name, ask", [("KEBOOLA_TOKEN", keboola_token), ("POSTGRES_PASSWORD", postgres_password)])
+def test_a_pipe_that_nobody_writes_to_is_given_up_and_named(
+    settings: Settings, bare: dict[str, str], tmp_path: Path, name: str, ask: Callable
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    words = f"{name}_FILE={tmp_path}/pipe: cannot be read: nothing came within 0.05 s"
+    arguments = (settings,) if ask is keboola_token else (settings, "elt")
+    with pytest.raises(CredentialError, match=words) as caught:
+        ask(*arguments, {**bare, f"{name}_FILE": f"{tmp_path}/pipe"}, file_seconds=0.05)
+    assert caught.value.exit_code == 2
+
+
+def test_a_pipe_is_read_once_and_its_secret_kept(settings: Settings, bare: dict[str, str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writing = start_thread(lambda: (tmp_path / "pipe").write_text(TOKEN), "who writes")
+    environ = {**bare, "KEBOOLA_TOKEN_FILE": f"{tmp_path}/pipe"}
+    assert keboola_token(settings, environ).reveal() == keboola_token(settings, environ).reveal() == TOKEN
+    writing.result(10)
+
+
+def test_a_file_that_others_can_read_is_named_with_the_command_that_closes_it(
+    settings: Settings, bare: dict[str, str], tmp_path: Path
+) -> None:
+    set_secret(settings, "keboola", TOKEN, environ=bare)
+    own = settings.state / "secrets" / "keboola_token"
+    named = Path(file_with(tmp_path / "pass word", "hunter2"))
+    named.chmod(0o600)
+    environ = {**bare, "POSTGRES_PASSWORD_FILE": str(named), "KEBOOLA_TOKEN_FILE": str(tmp_path / "none")}
+    assert readable_files(settings, environ) == []
+    for path, mode in ((own, 0o640), (own, 0o604), (named, 0o644), (named, 0o622)):
+        path.chmod(mode)
+        (found,) = readable_files(settings, environ)
+        words, _, command = found.partition(": ")
+        assert words == f"{path} holds a secret, and other users can read or change it"
+        assert shlex.split(command) == ["chmod", "600", str(path)]
+        path.chmod(0o600)
+
+
+# Where a secret came from
+
+
+def test_a_secret_knows_its_place_and_how_to_correct_it_there(
+    settings: Settings, bare: dict[str, str], tmp_path: Path
+) -> None:
+    set_secret(settings, "keboola", TOKEN, environ=bare)
+    own = settings.state / "secrets" / "keboola_token"
+    assert keboola_token(settings, bare).remedy == (
+        f"The token came from {own}: to replace it, type `python main.py credentials set keboola`."
+    )
+    path = file_with(tmp_path / "token", TOKEN)
+    no_effect = "correct it there, because `credentials set` has no effect while that variable is set."
+    for variable, value, place in (
+        ("KEBOOLA_TOKEN_FILE", path, f"KEBOOLA_TOKEN_FILE ({path})"),
+        ("KEBOOLA_TOKEN", TOKEN, "KEBOOLA_TOKEN"),
+    ):
+        bare[variable] = value
+        assert keboola_token(settings, bare).remedy == f"The token came from {place}: {no_effect}"
 
 
 # Set, show, delete

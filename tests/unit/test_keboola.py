@@ -94,9 +94,18 @@ def test_an_export_that_never_ends_is_given_up_by_job_id(time: Time) -> None:
 
 
 def test_a_refused_token_says_token_or_stack(keboola: KeboolaServer, time: Time) -> None:
-    with pytest.raises(CredentialError, match="Invalid access token .*another stack than 127") as caught:
+    words = "Invalid access token .*another stack than 127.*The token came from a test."
+    with pytest.raises(CredentialError, match=words) as caught:
         extractor_of(keboola, time, token=Plain("815-4711-wrong")).describe()
     assert "815-4711-wrong" not in str(caught.value)
+
+
+def test_a_dead_host_is_named_with_the_place_that_names_it(keboola: KeboolaServer, time: Time) -> None:
+    with pytest.raises(ExtractError) as caught:
+        extractor_of(keboola, time, url="http://127.0.0.1:1").describe()
+    assert "no answer from 127.0.0.1:1: connection refused" in str(caught.value)
+    assert "The host is that of [keboola] url in elt_settings.toml: is it right" in str(caught.value)
+    assert str(caught.value).endswith("The rows loaded before stay.")
 
 
 def test_a_misspelt_table_suggests_the_near_one(keboola: KeboolaServer, time: Time) -> None:

@@ -218,7 +218,7 @@ def test_a_commented_line_is_not_where_the_mistake_is(tmp_path: Path) -> None:
     [
         (
             b"[postgres]\nhost = db\n",
-            "elt_settings.toml:2: not valid TOML: Invalid value at column 8 (text needs quotes",
+            'elt_settings.toml:2: not valid TOML: Invalid value at column 8. Text needs quotes: host = "db"',
         ),
         (b"[postgres\n", "elt_settings.toml:1: not valid TOML"),
         (b"[postgres]\nport = 1\nport = 2\n", "elt_settings.toml:3: not valid TOML: Cannot overwrite a value"),
@@ -229,6 +229,59 @@ def test_a_commented_line_is_not_where_the_mistake_is(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_toml_is_refused_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
     assert message in refusal(tmp_path, content)
+
+
+def test_a_line_with_another_mistake_is_not_told_to_use_quotes(tmp_path: Path) -> None:
+    for line in "port = 1", 'host = "x"', "url = 1":
+        text = refusal(tmp_path, f"[postgres]\n{line}\n{line}\n")
+        assert re.search(r"^elt_settings.toml:3: not valid TOML: Cannot overwrite a value at column \d+$", text)
+
+
+@pytest.mark.parametrize(
+    "written, corrected",
+    [
+        ("[postgres]\nhost = 127.0.0.1", 'host = "127.0.0.1"'),
+        ("[postgres]\r\nhost = 127.0.0.1   # here\r\n", 'host = "127.0.0.1"'),
+        ("[postgres]\nhost = db.example.com", 'host = "db.example.com"'),
+        ("[postgres]\nhost = /var/run/postgresql", 'host = "/var/run/postgresql"'),
+        ("[postgres]\nhost = ::1", 'host = "::1"'),
+        ("[postgres]\nhost = 10", 'host = "10"'),
+        ("[postgres]\ndbname = 2026-01-01", 'dbname = "2026-01-01"'),
+        ("[postgres]\ndbname = 12abc", 'dbname = "12abc"'),
+        ("[postgres]\nuser = true", 'user = "true"'),
+        ("[postgres]\nservice = inf", 'service = "inf"'),
+        ("[postgres]\nsslmode = verify-full", 'sslmode = "verify-full"'),
+        ("postgres.host = 127.0.0.1", 'postgres.host = "127.0.0.1"'),
+        ("[run]\ntime_zone = Europe/Prague", 'time_zone = "Europe/Prague"'),
+        ("[keboola]\nurl = https://connection.keboola.com", 'url = "https://connection.keboola.com"'),
+    ],
+)
+def test_text_without_quotes_is_answered_with_the_corrected_line(tmp_path: Path, written: str, corrected: str) -> None:
+    text = refusal(tmp_path, written)
+    assert text.endswith(f": {corrected}") and "quotes" in text and len(text.splitlines()) == 1
+    read(tmp_path, "\n".join([*written.splitlines()[:-1], corrected]))  # it is accepted
+
+
+@pytest.mark.parametrize(
+    "written, shown",
+    [
+        ("[keboola]\nurl = https://connection.keboola.com/?token=hunter2", 'url = "https://connection.keboola.com"'),
+        ("[keboola]\nurl = 815-4711-hunter2abcdef", 'url = "https://connection.keboola.com"'),
+        ("[keboola]\nurl = https://me:hunter2@connection.keboola.com", 'url = "https://connection.keboola.com"'),
+        ("[postgres]\nhost = postgresql://me:hunter2@db/x", 'host = "db.example.com"'),
+        ("[postgres]\nuser = elt password=hunter2", 'user = "elt"'),
+        ("[postgres]\nuser = 815-4711-hunter2abcdef", 'user = "elt"'),
+        ("[postgres]\npassword = hunter2", "set postgres"),
+        ("[keboola]\nmy_secret = hunter2", "set keboola"),
+        ("[postgres]\nhots = hunter2", 'Invalid value at column 8. Text needs quotes: hots = "..."'),
+        ("[postgres]\nembedded = hunter2", "It must be true or false without quotes"),
+        ("[run]\nparallel = hunter2", "It must be a whole number without quotes"),
+        ("hunter2", "after a key"),
+    ],
+)
+def test_text_without_quotes_that_may_be_a_secret_is_not_shown(tmp_path: Path, written: str, shown: str) -> None:
+    text = refusal(tmp_path, written)
+    assert shown in text and "hunter2" not in text
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_harmless(tmp_path: Path) -> None:
