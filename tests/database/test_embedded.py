@@ -330,8 +330,8 @@ def test_without_the_package_the_message_says_what_to_install(place: Path) -> No
 
 
 def test_a_version_that_the_package_lacks_is_refused(place: Path) -> None:
-    with pytest.raises(SettingsError, match="16, 18, not 15"):
-        start(place / "postgres", 15)
+    with pytest.raises(SettingsError, match="16, 18.* not 14"):
+        start(place / "postgres", 14)
 
 
 def test_what_the_system_refuses_is_said_with_the_folder(place: Path) -> None:
