@@ -37,7 +37,7 @@ check: .venv/installed-dev
 	@.venv/bin/python -m black --check .
 	@.venv/bin/python -m ruff check .
 	@.venv/bin/python -m mypy
-	@.venv/bin/python -m sqlfluff lint --quiet benchmarks lib sql_scripts
+	@.venv/bin/python -m sqlfluff lint --quiet benchmarks lib report sql_scripts
 
 format: .venv/installed-dev
 	@.venv/bin/python -m ruff check --quiet --select I --fix .
@@ -50,12 +50,12 @@ clean:
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # the stamp file is made last, so that an interrupted installation is repeated
-.venv/installed-demo: .venv/made requirements.txt requirements-demo.txt
+.venv/installed-demo: .venv/made requirements.txt requirements-report.txt requirements-demo.txt
 	@echo "installing requirements-demo.txt into .venv"
 	@$(INSTALL) -r requirements-demo.txt
 	@touch $@
 
-.venv/installed-dev: .venv/made requirements.txt requirements-demo.txt requirements-dev.txt
+.venv/installed-dev: .venv/made requirements.txt requirements-report.txt requirements-demo.txt requirements-dev.txt
 	@echo "installing requirements-dev.txt into .venv"
 	@$(INSTALL) -r requirements-dev.txt
 	@touch $@

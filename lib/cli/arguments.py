@@ -159,6 +159,14 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser],
         epilog=f"example: python {prog} status --runs 20",
     )
     status.add_argument("--runs", type=_count_of_runs, default=7, metavar="N", help="how many runs (default: 7)")
+    report = commands.add_parser(
+        "report",
+        help="write the page: the questions, the last runs, the tables",
+        description="Write one HTML file with the state of the warehouse, the answers to report/questions, what the"
+        " last runs changed, and what each table means. It opens without a server and without the internet.",
+        epilog=f"example: python {prog} report --output warehouse.html",
+    )
+    report.add_argument("--output", metavar="FILE", help="where to write it (default: report.html in the state folder)")
     psql = commands.add_parser(
         "psql",
         help="open psql on the configured database",

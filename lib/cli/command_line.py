@@ -74,7 +74,7 @@ def run_job(jobs: Sequence[str], arguments: Sequence[str] | None = None) -> int:
 
 def run_command(name: str | None, given: argparse.Namespace, settings: Settings) -> int:
     """Run one command of main.py with these settings and return its exit code."""
-    from lib.cli import check, credentials, overview, psql, status, stop_server
+    from lib.cli import check, credentials, overview, psql, report, status, stop_server
     from lib.cli.console import Console
 
     console = Console(zone=settings.zone)
@@ -83,6 +83,7 @@ def run_command(name: str | None, given: argparse.Namespace, settings: Settings)
         "run": lambda: run_jobs(given, settings=settings),
         "check": lambda: check.check(settings, console, online=given.online),
         "status": lambda: status.status(settings, console, runs=given.runs),
+        "report": lambda: report.report(settings, console, given.output),
         "credentials": lambda: credentials.credentials(settings, console, given.action, given.name),
         "psql": lambda: psql.psql(settings, given.arguments),
         "stop": lambda: stop_server.stop_server(settings, console),

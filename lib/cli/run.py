@@ -22,6 +22,7 @@ def run_jobs(given: argparse.Namespace, jobs: Sequence[str] = (), settings: Sett
     settings None: read elt_settings.toml of this project.
     """
     from lib.cli.console import Console
+    from lib.cli.report import write_after_run
     from lib.config.settings import read_settings
     from lib.load.guards import Accepted
     from lib.postgres.connection import Database
@@ -48,4 +49,5 @@ def run_jobs(given: argparse.Namespace, jobs: Sequence[str] = (), settings: Sett
     )
     result = run_stoppable(run.run, stop)
     console.summary("run" if jobs else "daily load", result.records, result.error)
+    write_after_run(settings, console)
     return result.exit_code

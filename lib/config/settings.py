@@ -54,6 +54,8 @@ class Settings:
     parallel: int = 4
     #: IANA name; used for times that are printed and for today's date; stored times are UTC
     time_zone: str = "UTC"
+    #: whether each run writes the page
+    report: bool = False
     #: both secrets are never read from the file; only the demo and tests set them here
     keboola_token: Secret | None = None
     postgres_password: Secret | None = None
@@ -237,7 +239,7 @@ _SECTIONS: dict[str, dict[str, Callable[[object], object]]] = {
         "service": _string,
         "embedded": _boolean,
     },
-    "run": {"parallel": _integer(1, 32), "time_zone": _time_zone},
+    "run": {"parallel": _integer(1, 32), "time_zone": _time_zone, "report": _boolean},
 }
 
 

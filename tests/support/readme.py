@@ -12,11 +12,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS: dict[Path, str] = {
     path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
-#: each question in the documents, with the answer below it
+#: each query in the documents, or the name of a question of the page, with the answer below it
 ANSWERS = {
     question: answer
     for text in DOCUMENTS.values()
-    for question, answer in re.findall(r"^```\n(SELECT .*?);\n\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
+    for pattern in (r"^```\n(SELECT .*?);\n\n(.*?)\n```$", r"report/questions/(\w+)\.sql\).*?\n\n```\n(.*?)\n```$")
+    for question, answer in re.findall(pattern, text, re.MULTILINE | re.DOTALL)
 }
 
 

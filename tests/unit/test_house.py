@@ -43,6 +43,7 @@ FLOORS = (
     ("postgres", "extract"),
     ("load", "transform", "elt_schema"),
     ("run",),
+    ("report",),
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -87,7 +88,18 @@ def test_http_is_the_extractors_business_alone() -> None:
 
 
 def test_the_driver_is_known_to_rooms_that_talk_to_postgresql_alone() -> None:
-    assert {room(name) for name in users_of("psycopg2")} <= {"postgres", "load", "transform", "elt_schema", "run"}
+    rooms = {"postgres", "load", "transform", "elt_schema", "run", "report"}
+    assert {room(name) for name in users_of("psycopg2")} <= rooms
+
+
+def test_the_packages_of_the_page_are_imported_by_the_page_alone() -> None:
+    """A project without a page does not install them: `cli.report` imports the room when it is needed."""
+    for package in ("jinja2", "pygal"):
+        assert {room(name) for name in users_of(package)} == {"report"}
+    for name, tree in MODULES.items():
+        if room(name) != "report":
+            at_its_top = {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
+            assert not any(module.startswith("lib.report") for module in at_its_top), name
 
 
 def test_nothing_in_lib_knows_the_sandbox_or_ends_the_process() -> None:

@@ -1,0 +1,39 @@
+"""The command `report`: writes the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib.cli.console import Console
+from lib.config.settings import Settings
+from lib.errors import EltError, SettingsError
+from lib.run.plan import read_project
+
+
+def report(settings: Settings, console: Console, output: str | None = None) -> int:
+    """Write the page and print its path. Returns 0. Raises EltError; an old page then stays."""
+    path = write(settings, output)
+    console.text(f"page        {path}")
+    return 0
+
+
+def write(settings: Settings, output: str | None = None) -> Path:
+    """Write the page to `output`, by default report.html in the project's state folder. Returns its path."""
+    try:
+        from lib.report.page import write_page
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"the page needs the package {error.name!r}: python -m pip install -r requirements-report.txt"
+        ) from None
+    path = Path(output).absolute() if output else settings.state / "report.html"
+    write_page(settings, read_project(settings.root), path)
+    return path
+
+
+def write_after_run(settings: Settings, console: Console) -> None:
+    """Write the page if `[run] report = true`. A failure is only a warning: it does not change the run's result."""
+    if settings.report:
+        try:
+            write(settings)
+        except EltError as error:
+            console.warn(f"the page was not written: {error}")
