@@ -26,6 +26,8 @@ def write(settings: Settings, output: str | None = None) -> Path:
             f"the page needs the package {error.name!r}: python -m pip install -r requirements-report.txt"
         ) from None
     path = Path(output).absolute() if output else settings.state / "report.html"
+    if not output:
+        settings.state.mkdir(parents=True, exist_ok=True)
     write_page(settings, read_project(settings.root), path)
     return path
 
@@ -37,3 +39,5 @@ def write_after_run(settings: Settings, console: Console) -> None:
             write(settings)
         except EltError as error:
             console.warn(f"the page was not written: {error}")
+        except Exception as error:  # a fault of the page, which must not look like a fault of the load
+            console.warn(f"the page was not written: {type(error).__name__}: {error}")

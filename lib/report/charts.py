@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -11,6 +12,9 @@ from pygal.etree import etree  # type: ignore[import-untyped]
 
 from lib.report.answers import Answer
 from lib.report.questions import Chart, columns_of
+
+# pygal adds a hook for its plugins to Python's import, in a form that Python 3.12 no longer knows and 3.11 warns of
+sys.meta_path[:] = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
 
 #: lines or sets of bars that one chart has at most, and labels below it
 MOST_SERIES, MOST_LABELS = 8, 6

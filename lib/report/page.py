@@ -68,9 +68,16 @@ FAILURES = """
     GROUP BY status.job, status.status, status.error
     ORDER BY status.status, status.job
 """
-#: checks that warn in the latest run of their job
+#: checks that warn in the latest run of their job, and since when
 WARNINGS = """
-    SELECT script, broken_by
+    SELECT script, broken_by, (
+        SELECT to_char(min(started_at), 'YYYY-MM-DD HH24:MI')
+        FROM elt.script_runs AS earlier
+        JOIN elt.runs USING (run_id)
+        WHERE earlier.script = newest.script AND run_id > coalesce(
+            (SELECT max(run_id) FROM elt.script_runs WHERE script = newest.script AND broken_by = 0), 0
+        )
+    )
     FROM elt.script_runs AS newest
     WHERE broken_by > 0 AND run_id = (SELECT max(run_id) FROM elt.script_runs WHERE job = newest.job)
     ORDER BY script
@@ -175,7 +182,6 @@ def write_page(settings: Settings, registry: Registry, output: Path) -> None:
     """
     text = _render(settings.root, collect(settings, registry))
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -259,12 +265,15 @@ def _health(connection: Connection, registry: Registry, relations: Mapping[str, 
         found = ask(connection, "SELECT sentence FROM gold.load_status", cut=2_000)
         sentence = found.rows[0][0] or sentence if found.rows else sentence
     failures = query(connection, FAILURES)
-    warnings = [f"{script} warns of {rows:,} rows" for script, rows in query(connection, WARNINGS)]
+    warnings = [
+        f"{script} warns of {rows:,} row{'s' if rows > 1 else ''}, since {since}"
+        for script, rows, since in query(connection, WARNINGS)
+    ]
     for job, hours in query(connection, STALE):
         load = registry.jobs[job].load if job in registry.jobs else None
         limit = (load and load.max_age_hours) or STALE_HOURS
         if load and hours > limit:
-            warnings.append(f"the source of {job} was last imported {hours:,.0f} h ago")
+            warnings.append(f"the source of {job} was last imported {hours:,.0f} h ago, {limit:g} h is the limit")
     if failures or not last or last[0][1] != "done":
         return Health("bad" if last else "warning", sentence, failures, warnings)
     return Health("warning" if warnings else "good", sentence, failures, warnings)
@@ -280,10 +289,9 @@ def _render(root: Path, page: Page) -> str:
         lstrip_blocks=True,
     )
     try:
-        template = environment.get_template("page.html.j2")
         style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+        return environment.get_template("page.html.j2").render(
+            page=page, style=style, script=script, shown=SHOWN, box_width=BOX_WIDTH, box_height=BOX_HEIGHT
+        )
     except (OSError, jinja2.TemplateError) as error:
-        raise SettingsError(f"the page's template in {folder} cannot be read: {error}") from None
-    return template.render(
-        page=page, style=style, script=script, shown=SHOWN, box_width=BOX_WIDTH, box_height=BOX_HEIGHT
-    )
+        raise SettingsError(f"the page's template in {folder} cannot be used: {error}") from None

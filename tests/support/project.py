@@ -100,9 +100,12 @@ class Project:
         for name in ("a", "b", "c"):
             self.put(name, [(str(number), day) for number in range(1, count + 1)])
 
+    def write_registry(self) -> None:
+        (self.root / "elt_jobs.json").write_text(json.dumps(self.registry, indent=2))
+
     def run(self, *names: str, stop: StopSignal | None = None, **options) -> RunResult:
         """Run in this process; `output` keeps what was printed."""
-        (self.root / "elt_jobs.json").write_text(json.dumps(self.registry, indent=2))
+        self.write_registry()
         plan = make_plan(read_project(self.root), names)
         stream = io.StringIO()
         console = Console(out=stream, err=stream)

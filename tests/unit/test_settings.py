@@ -43,7 +43,9 @@ def test_a_missing_file_says_nothing(tmp_path: Path) -> None:
 def test_the_shipped_file_says_nothing_and_explains_every_key() -> None:
     text = (ROOT / "elt_settings.toml").read_text()
     assert tomllib.loads(text) == {"keboola": {}, "postgres": {}, "run": {}}
-    keys = {"url", "host", "port", "dbname", "user", "sslmode", "service", "embedded", "parallel", "time_zone"} | {"report"}
+    keys = {"url", "host", "port", "dbname", "user", "sslmode", "service", "embedded", "parallel", "time_zone"} | {
+        "report"
+    }
     assert set(re.findall(r"^# (\w+) = ", text, re.MULTILINE)) == keys
 
 

@@ -1,0 +1,195 @@
+"""The page: what it says of a good and a bad morning, hostile values, errors, limits, and the file itself."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from lib.errors import DatabaseError, EltError, SettingsError
+from lib.report.answers import SHOWN, ask, reading
+from lib.report.page import collect, write_page
+from lib.run.plan import read_project
+from tests.support import ROOT
+from tests.support.databases import sql
+from tests.support.project import Project
+
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(1)>'{{ 7*7 }}"
+
+
+@pytest.fixture
+def pages(monday: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project that was loaded on monday, with the template of the page and one question."""
+    (monday.root / "report/questions").mkdir(parents=True)
+    for name in ("page.html.j2", "page.css", "page.js"):
+        shutil.copy(ROOT / "report" / name, monday.root / "report" / name)
+    question(monday, "10_all", "-- What is there?\n-- chart: bar x=a y=id\nSELECT id, a, b FROM gold.both ORDER BY id;")
+    # libpq reads these; the settings of a test project name no database
+    for name, value in monday.connect_args.items():
+        monkeypatch.setenv({"dbname": "PGDATABASE"}.get(name, f"PG{name.upper()}"), value)
+    return monday
+
+
+def question(project: Project, name: str, text: str) -> None:
+    (project.root / f"report/questions/{name}.sql").write_text(text, encoding="utf-8")
+
+
+def page_of(project: Project) -> str:
+    project.write_registry()
+    output = project.root / "page.html"
+    write_page(project.settings, read_project(project.root), output)
+    return output.read_text(encoding="utf-8")
+
+
+def test_a_good_morning_is_sound_and_every_section_is_there(pages: Project) -> None:
+    assert pages.run().exit_code == 0
+    page = page_of(pages)
+    assert '<p class="health warning"><strong>Look at this:</strong> run 2 done' in page
+    assert "the source of a was last imported" in page, "the sandbox's clock is months behind"
+    pages.database.sql("UPDATE elt.job_runs SET source_imported_at = now() WHERE source_imported_at IS NOT NULL")
+    page = page_of(pages)
+    assert '<p class="health good"><strong>Sound:</strong> run 2 done' in page
+    for heading in (
+        "Is it sound?",
+        "Questions",
+        "What the last runs changed",
+        "How tables come from each other",
+        "Runs",
+    ):
+        assert re.search(rf"<h2 [^>]*>{re.escape(heading)}</h2>", page)
+    assert '<h3 id="title-1">What is there?</h3>' in page
+    assert re.search(r'<td class="number">10</td><td>tuesday</td><td>tuesday</td>', page)
+    assert "~10" in page, "what silver/a.sql changed"
+    assert 'href="#table-silver.a"' in page and "a and b side by side." in page
+    assert "http" not in re.sub(r"xmlns=\"[^\"]*\"", "", page).replace(pages.settings.keboola_url or "", "")
+
+
+def test_a_bad_morning_says_what_is_wrong_since_when_and_why(pages: Project) -> None:
+    pages.script("checks/few.sql", "SELECT id FROM gold.both WHERE id < 3;")
+    pages.registry["both"]["checks"] = [{"script": "checks/few.sql", "on_failure": "warn"}]
+    pages.run()
+    pages.script("silver/c.sql", f"SELECT 1 AS \"{HOSTILE.replace(chr(34), '')}\" FROM oops;")
+    for _ in range(2):
+        assert pages.run().exit_code == 1
+    pages.database.sql("UPDATE elt.job_runs SET recorded_at = '2026-01-02 03:04Z' WHERE run_id = 3")
+    page = page_of(pages)
+    assert '<p class="health bad"><strong>Not sound:</strong> run 4 failed' in page
+    assert "<strong>c</strong> failed since 2026-01-02 03:04" in page
+    assert "silver/c.sql:1: relation &#34;oops&#34; does not exist" in page
+    assert re.search(r"checks/few.sql warns of 2 rows, since \d{4}-", page)
+    assert "<script>alert" not in page
+
+
+def test_hostile_values_are_only_text(pages: Project) -> None:
+    for table in ("a", "b", "c"):
+        pages.put(table, [("1", HOSTILE)])
+    pages.registry["both"]["checks"] = []
+    for name in ("a", "b", "c"):
+        pages.registry[name]["load"] |= {"max_shrink_percent": 100}
+    assert pages.run().exit_code == 0
+    literal = HOSTILE.replace("'", "''")
+    pages.database.sql(
+        f"COMMENT ON TABLE silver.a IS '{literal}'; COMMENT ON COLUMN silver.a.v IS '{literal}';"
+        f" UPDATE elt.runs SET error = '{literal}', process = '{literal}'"
+    )
+    question(
+        pages, "20", f"-- {HOSTILE}\n-- {HOSTILE}\n-- chart: line x=a y=id color=b\nSELECT a, b, id FROM gold.both"
+    )
+    page = page_of(pages)
+    assert page.count(HOSTILE.partition("'")[0].replace("<", "&lt;").replace(">", "&gt;").replace('"', "&#34;")) >= 6
+    assert "<script>alert" not in page and "<img" not in page and "49" not in re.findall(r"\{\{.*?\}\}", page)
+    assert page.count("<script>") == 1
+
+
+def test_a_question_that_fails_leaves_the_others(pages: Project) -> None:
+    question(pages, "05_broken", "-- Broken\nSELECT oops FROM gold.both;")
+    question(pages, "06_two", "-- Two\nSELECT 1; SELECT 2;")
+    question(pages, "07_chart", "-- Odd chart\n-- chart: pie x=a y=b\nSELECT a, b FROM gold.both;")
+    question(pages, "08_columns", "-- Other columns\n-- chart: line x=day y=id\nSELECT id FROM gold.both;")
+    question(pages, "09_write", "-- Writing\nWITH x AS (DELETE FROM silver.a RETURNING 1) SELECT * FROM x;")
+    page = page_of(pages)
+    assert "No answer: column &#34;oops&#34; does not exist" in page
+    assert "report/questions/06_two.sql:2: a question is one SELECT" in page
+    assert "report/questions/07_chart.sql:2: a chart is one of line, bar, not &#39;pie&#39;" in page
+    assert "the chart&#39;s x names &#39;day&#39;, but the answer has id" in page
+    assert re.search(r'<td class="number">10</td><td>monday</td>', page)
+    assert len(pages.rows("silver.a")) == 10
+
+
+def test_a_question_has_its_time_and_then_the_next_one_is_asked(pages: Project) -> None:
+    with reading(pages.settings, []) as connection:
+        assert ask(connection, "SELECT pg_sleep(60)", seconds=0.2).error == "no answer within 0.2 s"
+        assert ask(connection, "SELECT 7 AS n").rows == (("7",),)
+
+
+def test_all_is_read_as_of_one_moment(pages: Project) -> None:
+    with reading(pages.settings, []) as connection:
+        assert ask(connection, "SELECT count(*) FROM silver.c").rows == (("10",),)
+        pages.database.sql("DELETE FROM silver.c")
+        assert ask(connection, "SELECT count(*) FROM silver.c").rows == (("10",),)
+        assert "read-only transaction" in ask(connection, "SELECT nextval('elt.runs_run_id_seq')").error
+
+
+def test_a_long_answer_is_counted_and_not_kept(pages: Project) -> None:
+    with reading(pages.settings, []) as connection:
+        tracemalloc.start()
+        found = ask(connection, "SELECT n, repeat('x', 1000) AS text FROM generate_series(1, 1000000) AS n")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert (found.total, len(found.rows)) == (1_000_000, SHOWN)
+    assert peak < 2_000_000
+    assert len(found.rows[0][1] or "") == 300 and (found.rows[0][1] or "").endswith("…")
+    question(pages, "10_all", "-- Many\nSELECT * FROM generate_series(1, 12345) AS n")
+    assert "The first 100 of 12,345 rows." in page_of(pages)
+
+
+def test_values_are_those_of_psql(pages: Project) -> None:
+    odd = (
+        "SELECT 0.10::numeric, 1e300::float8, 'infinity'::date, NULL::text, '', true, ARRAY[1, NULL],"
+        " '2026-01-31 10:00Z'::timestamptz"
+    )
+    with reading(pages.settings, []) as connection:
+        (row,) = ask(connection, odd).rows
+    assert row == ("0.10", "1e+300", "infinity", None, "", "t", "{1,NULL}", "2026-01-31 10:00:00+00")
+
+
+def test_an_old_page_stays_where_no_new_one_can_be_made(pages: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    page_of(pages)
+    output = pages.root / "page.html"
+    before = output.stat().st_ino
+    monkeypatch.setenv("PGPORT", "1")
+    with pytest.raises(DatabaseError, match="cannot connect"):
+        page_of(pages)
+    assert output.stat().st_ino == before
+    monkeypatch.setenv("PGPORT", pages.connect_args["port"])
+    (pages.root / "report/page.html.j2").write_text("{{ nowhere }}")
+    with pytest.raises(SettingsError, match="template in .*report cannot be used: 'nowhere' is undefined"):
+        page_of(pages)
+    assert sorted(path.name for path in pages.root.glob("*.html*")) == ["page.html"]
+    assert output.stat().st_ino == before
+
+
+@pytest.mark.parametrize("place", ["nowhere/page.html", "."])
+def test_a_place_that_cannot_be_written_is_named(pages: Project, place: str) -> None:
+    pages.write_registry()
+    with pytest.raises(EltError, match=r"the page cannot be written to .*: (No such|Is a)"):
+        write_page(pages.settings, read_project(pages.root), pages.root / Path(place))
+
+
+def test_a_database_without_a_run_has_a_page_too(pages: Project) -> None:
+    pages.database.sql("DROP SCHEMA elt CASCADE")
+    assert "Look at this:</strong> nothing was loaded yet" in page_of(pages)
+
+
+def test_code_of_a_stranger_is_not_run(pages: Project) -> None:
+    name = f"{pages.database.name}_stranger"
+    sql(pages.database.connect(), f"CREATE ROLE {name} LOGIN; ALTER VIEW gold.both OWNER TO {name}")
+    try:
+        with pytest.raises(DatabaseError, match="nothing was done, because code of other roles would run"):
+            pages.write_registry()
+            collect(pages.settings, read_project(pages.root))
+    finally:
+        pages.database.sql(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
