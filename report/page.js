@@ -11,6 +11,7 @@
 
   // Excel takes its separators from the system's language. Where the decimal point is a comma, it expects semicolons.
   const comma = (1.5).toLocaleString().includes(",");
+  const separator = comma ? ";" : ",";
   const field = (cell) => {
     let value = text(cell);
     if (cell.classList.contains("number")) {
@@ -18,11 +19,11 @@
     } else if (/^[=+\-@\t\r]/.test(value)) {
       value = `'${value}`;  // otherwise Excel would run it as a formula
     }
-    return /[",;\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value;
+    return value.includes(separator) || /["\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value;
   };
   const save = (table) => {
     const lines = [...table.rows].filter((row) => !row.hidden)
-      .map((row) => [...row.cells].map(field).join(comma ? ";" : ","));
+      .map((row) => [...row.cells].map(field).join(separator));
     const link = document.createElement("a");
     // Excel recognizes UTF-8 by this mark
     link.href = URL.createObjectURL(new Blob(["\ufeff", lines.join("\r\n"), "\r\n"], { type: "text/csv" }));

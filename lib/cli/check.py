@@ -88,13 +88,18 @@ class Findings(list[Finding]):
 
 
 def _offline(settings: Settings) -> Findings:
-    """Check registry, scripts, settings and secrets, without a connection."""
+    """Check registry, scripts, questions, settings and secrets, without a connection."""
+    from lib.report.questions import read_questions
+
     findings = Findings()
     registry = None
     with findings.collecting():
         registry = read_project(settings.root)
         scripts = sum(len(job.transform) + len(job.checks) for job in registry.jobs.values())
         findings.ok(f"elt_jobs.json: {len(registry.jobs)} jobs, {scripts} scripts and checks")
+        for question in read_questions(settings.root):
+            if question.mistake:
+                findings.wrong(question.mistake)
         for finding in _idle_scripts(registry):
             findings.append(finding)
         for name in registry.unused_scripts:
