@@ -4,6 +4,7 @@
 # make test-15     runs the tests with a database on PostgreSQL 15; needs Debian's package postgresql-15
 # make check       runs black, ruff, mypy and sqlfluff; changes nothing
 # make format      formats all Python files with black and sorts imports
+# make picture     makes docs/report.png from the demo's page; needs Chromium
 # make clean       deletes .venv, the demo and caches; never your data
 #
 # PYTHON=/path/to/python3.12 chooses the Python for .venv. Without it, the newest suitable one is used.
@@ -18,7 +19,7 @@ export PIP_USER := 0
 # if the Python of .venv no longer exists, for example after an upgrade of the system, make .venv again
 $(shell .venv/bin/python -c '' 2>/dev/null || rm -f .venv/made .venv/installed-*)
 
-.PHONY: demo test test-15 test-long check format clean
+.PHONY: demo test test-15 test-long check format picture clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed-demo
@@ -42,6 +43,9 @@ check: .venv/installed-dev
 format: .venv/installed-dev
 	@.venv/bin/python -m ruff check --quiet --select I --fix .
 	@.venv/bin/python -m black .
+
+picture: .venv/installed-dev
+	@.venv/bin/python -m tests.support.picture
 
 clean:
 	@[ ! -d .elt/demo/postgres ] || $$(ls .venv/bin/python 2>/dev/null || echo python3) -c \

@@ -18,7 +18,7 @@ from lib.config.jobs import Registry
 from lib.config.settings import Settings
 from lib.elt_schema.strangers import Name
 from lib.errors import SettingsError
-from lib.postgres.connection import Connection, address, query
+from lib.postgres.connection import Connection, query
 from lib.report.answers import DRAWN, SHOWN, Answer, Column, ask, reading
 from lib.report.charts import Drawing, draw
 from lib.report.lineage import BOX_HEIGHT, BOX_WIDTH, Graph, Node, lay_out, read_by, read_lineage
@@ -208,7 +208,7 @@ def collect(settings: Settings, registry: Registry) -> Page:
         published = dict(zip(jobs.values("job"), jobs.values("published"), strict=True)) if jobs.columns else {}
         return Page(
             datetime.now(UTC),
-            address(connection),
+            _place(connection),
             settings.time_zone,
             _health(connection, registry, relations),
             jobs,
@@ -222,6 +222,14 @@ def collect(settings: Settings, registry: Registry) -> Page:
             {script.path: script.text for job in registry.jobs.values() for script in job.transform},
             {job or "": at or "" for job, at in published.items()},
         )
+
+
+def _place(connection: Connection) -> str:
+    """The database for the page's header. A folder with a socket means nothing to its readers."""
+    info = connection.info
+    host = "" if not info.host or info.host.startswith("/") else f" on {info.host}"
+    major, minor = divmod(info.server_version, 10000)
+    return f"PostgreSQL {major}.{minor}, database {info.dbname}{host}"
 
 
 def _named(registry: Registry, questions: Sequence[Question]) -> list[Name]:
