@@ -36,8 +36,8 @@ def file(tmp_path_factory: pytest.TempPathFactory, module_database: EmptyDatabas
             "SELECT n, n * n AS m, repeat('wide <b> ', 20) AS name FROM generate_series(1, 150) AS n;"
         )
         (morning.folder / "report/questions/06_mixed.sql").write_text(
-            "-- Mixed\nSELECT * FROM (VALUES ('b', 10, '=1+1'), ('a;\"', 9, '-2'), (NULL, NULL, 'x'), ('c', 100.5, 'y'),"
-            " ('d', -1, ''), ('e', 2, ''), ('f', 3, ''), ('g', 4, '')) AS v (name, pieces, note);"
+            "-- Mixed\nSELECT * FROM (VALUES ('b', 10, '=1+1'), ('a;\"', 9, '-2'), (NULL, NULL, 'x'),"
+            " ('c', 100.5, 'y'), ('d', -1, ''), ('e', 2, ''), ('f', 3, ''), ('g', 4, '')) AS v (name, pieces, note);"
         )
         assert morning.run("main.py", "report").returncode == 0
         yield morning.folder / ".elt/report.html"
