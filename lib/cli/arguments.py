@@ -147,6 +147,12 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser],
         epilog=f"example: python {prog} check --online",
     )
     check.add_argument(
+        "--as-cron",
+        action="store_true",
+        help="run all checks in cron's environment, and print the crontab line for this machine",
+    )
+    check.add_argument("--crontab", metavar="FILE", help="a crontab whose variables --as-cron sets, too")
+    check.add_argument(
         "--online",
         action="store_true",
         help="also ask Keboola (token, tables) and PostgreSQL (rights, with the statements that give them)",

@@ -37,9 +37,8 @@ from lib.transform.refusals import writes_nothing
 
 def check(settings: Settings, console: Console, *, online: bool) -> int:
     """Run all checks and print every finding. Returns the exit code: 2 if there is a problem, else 0."""
-    findings = _offline(settings)
-    if online:
-        findings += _online(settings)
+    # what both of them find is told once
+    findings = [*dict.fromkeys([*_offline(settings), *(_online(settings) if online else [])])]
     for finding in findings:
         if finding.level == "wrong":
             console.error(finding.text)

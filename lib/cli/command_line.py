@@ -74,14 +74,18 @@ def run_job(jobs: Sequence[str], arguments: Sequence[str] | None = None) -> int:
 
 def run_command(name: str | None, given: argparse.Namespace, settings: Settings) -> int:
     """Run one command of main.py with these settings and return its exit code."""
-    from lib.cli import check, credentials, overview, psql, report, status, stop_server
+    from lib.cli import as_cron, check, credentials, overview, psql, report, status, stop_server
     from lib.cli.console import Console
 
     console = Console(zone=settings.zone)
     commands: dict[str | None, Callable[[], int]] = {
         None: lambda: overview.overview(settings, console),
         "run": lambda: run_jobs(given, settings=settings),
-        "check": lambda: check.check(settings, console, online=given.online),
+        "check": lambda: (
+            as_cron.check_as_cron(settings, console, given.crontab, os.environ)
+            if given.as_cron
+            else check.check(settings, console, online=given.online)
+        ),
         "status": lambda: status.status(settings, console, runs=given.runs),
         "report": lambda: report.report(settings, console, given.output),
         "credentials": lambda: credentials.credentials(settings, console, given.action, given.name),
