@@ -183,7 +183,7 @@ def helps(parser: argparse.ArgumentParser, typed: str) -> Iterator[tuple[str, st
 
 def test_the_help_of_every_command_has_an_example_of_its_own() -> None:
     _, *commands = helps(main_parser(), "python main.py")
-    assert len(commands) == 13
+    assert len(commands) == 15
     for typed, examples in commands:
         assert re.search(rf"(^|: +| ){typed}( |$)", examples, re.M), (typed, examples)
 
@@ -329,7 +329,7 @@ def test_the_demo_names_the_morning_that_fails_and_status_knows_the_run(demo: Ch
 
 def test_a_demo_that_is_stopped_goes_on_where_it_was(played: Played) -> None:
     demo, stopped = played.demo, played.stopped
-    assert stopped.returncode == 130 and "stopped by Ctrl-C" in stopped.stdout, stopped.stdout
+    assert stopped.returncode == 150 and "stopped by Ctrl-C" in stopped.stdout, stopped.stdout
     assert played.finished.returncode == 0, played.finished.stdout
     answer = demo.run("main.py", "demo", "psql", "-XAtc", DEMO_DAYS)
     assert answer.stdout.strip() == "30|29|t", answer.stdout
