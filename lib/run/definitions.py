@@ -56,6 +56,6 @@ def record_definition(connection: Connection, run_id: int, script: Script) -> li
     if not unchanged:
         return []
     return [
-        f"{script.relation} was changed or dropped by somebody else, so {script.path} made it again."
-        " To keep such a change, write it into the script."
+        f"{script.relation} was not as {script.path} makes it, so it was made again."
+        " If somebody changed it by hand, write the change into the script."
     ]

@@ -39,8 +39,8 @@ from lib.transform.replace_view import replacement_help
 from lib.transform.scripts import ScriptResult, run_script
 from lib.transform.view_properties import read_options, restore_options
 
-#: classes of SQLSTATE: data exceptions and violated constraints (PostgreSQL: "PostgreSQL Error Codes")
-ABOUT_VALUES = ("22", "23")
+#: classes of SQLSTATE: data exceptions, violated constraints, values that are too long (PostgreSQL: "PostgreSQL Error Codes")
+ABOUT_VALUES = ("22", "23", "54")
 #: seconds for which a definition waits for its lock at least
 SHORTEST_WAIT = 0.1
 
@@ -88,6 +88,8 @@ class Publisher:
     _notes: list[tuple[str, str]] = field(default_factory=list)
     _named: frozenset[Name] = frozenset()
     _kept: set[str] = field(default_factory=set)
+    #: by the view that they make
+    _gold: dict[str, Script] = field(default_factory=dict)
     #: whether a stranger may create objects in one of our schemas
     _watchful: bool = False
 
@@ -165,6 +167,7 @@ class Publisher:
                 "this run no longer holds the run lock, so another may be at work: nothing was published. Run again."
             )
         # owners were checked before the export; if strangers may create objects, check again now and before each step
+        self._gold = {script.relation: script for group in groups for job in group for script in job.of_layer("gold")}
         self._named = named_in(job for group in groups for job in group)
         self._watchful = bool(creators(self.connection, SCHEMAS))
         self._ask_owners()
@@ -261,6 +264,7 @@ class Publisher:
         A try that meets a lock is rolled back, which lets waiting readers go on, and repeated after a pause.
         """
         until = time.monotonic() + self.retry.definition_seconds
+        is_told = False
         while True:
             try:
                 applied = self._apply_all(jobs, layer)
@@ -270,6 +274,9 @@ class Publisher:
                     raise
                 execute(self.connection, "ROLLBACK TO SAVEPOINT elt_definitions; RELEASE SAVEPOINT elt_definitions")
                 self._locks.forget_released()
+                if not is_told:
+                    self.listener.line(f"trying for up to {self.retry.definition_seconds:g} s: {failure.error}")
+                    is_told = True
             self.stop.pause(self.retry.definition_pause)
         for job, result, notes in applied:
             self._keep(job, result)
@@ -301,11 +308,18 @@ class Publisher:
             restore_options(self.connection, script.relation, options)
         except ScriptError as error:
             execute(self.connection, "ROLLBACK TO SAVEPOINT elt_definition")
-            raise ScriptError(f"{error}{replacement_help(self.connection, script, error)}") from error
+            raise ScriptError(f"{error}{self._help(script, error)}") from error
         execute(self.connection, "RELEASE SAVEPOINT elt_definition")
         notes = definitions.record_definition(self.connection, self.session.run_id, script)
         self._locks.look(script.path)
         return result, notes
+
+    def _help(self, script: Script, error: ScriptError) -> str:
+        """What to do about an error of a definition. If even that fails, the error alone is told."""
+        try:
+            return replacement_help(self.connection, script, error, self.session.path.path, self._gold)
+        except psycopg2.Error:
+            return ""
 
     def _load(self, load: Load, staged: Staged) -> None:
         began = time.monotonic()

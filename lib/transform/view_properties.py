@@ -31,13 +31,13 @@ PROPERTIES = """
             CASE relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END AS kind
         FROM pg_class
         JOIN pg_namespace ON pg_namespace.oid = relnamespace
-        WHERE pg_class.oid = to_regclass(%(relation)s)
+        WHERE pg_class.oid = %(relation)s::oid
     ),
 
     columns AS (
         SELECT attnum, quote_ident(attname) AS name, attacl
         FROM pg_attribute
-        WHERE attrelid = to_regclass(%(relation)s) AND attnum > 0 AND NOT attisdropped
+        WHERE attrelid = %(relation)s::oid AND attnum > 0 AND NOT attisdropped
     ),
 
     grants (place, column_name, grantee, grantable, privileges) AS (
@@ -111,9 +111,9 @@ PROPERTIES = """
 """
 
 
-def properties_of(connection: Connection, relation: str) -> dict[str, str]:
-    """The statement that sets each property of a view, by the property's name. relation: the view as in SQL."""
-    return dict(query(connection, PROPERTIES, {"relation": relation}))
+def properties_of(connection: Connection, oid: int) -> dict[str, str]:
+    """The statement that sets each property of a view, by the property's name."""
+    return dict(query(connection, PROPERTIES, {"relation": oid}))
 
 
 def read_options(connection: Connection, relation: str) -> list[str]:

@@ -21,6 +21,7 @@ from lib.transform.scripts import run_script
 from lib.transform.statements import statements
 from tests.support.databases import EmptyDatabase
 from tests.support.project import GOLD, Project
+from tests.support.roles import Role
 from tests.support.scripts import ROUTINE, SPLIT, script
 
 
@@ -397,6 +398,88 @@ def test_a_table_with_the_name_of_a_gold_view_is_named_with_the_commands_that_re
     assert project.database.sql("SELECT a, has_table_privilege('pg_monitor', 'gold.both', 'SELECT') FROM public.reader")
 
 
+def typed_by_hand(project: Project) -> None:
+    """Type the printed commands in psql, where nothing is in the path."""
+    typed = re.search(r"^ +BEGIN;$.*?^ +COMMIT;$", project.output, re.DOTALL | re.MULTILINE)
+    assert typed, project.output
+    nothing = "SET search_path = gold, silver;\n"
+    done = psql(project.database, "-v", "ON_ERROR_STOP=1", stdin=nothing + typed[0])
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_gold_view_that_reads_another_is_made_again_from_its_own_script(project: Project) -> None:
+    """Both scripts changed: the old definition of the reader does not fit the new view."""
+    project.put_day("monday")
+    project.registry["both"] |= {"transform": ["gold/both.sql", "gold/list.sql"], "checks": []}
+    project.script("gold/list.sql", "CREATE OR REPLACE VIEW gold.list AS SELECT b FROM gold.both;")
+    assert project.run().exit_code == 0
+    project.database.sql("COMMENT ON VIEW gold.list IS 'by hand'")
+    project.script("gold/both.sql", "CREATE OR REPLACE VIEW gold.both AS SELECT id, v AS a FROM silver.a;")
+    project.script("gold/list.sql", "CREATE OR REPLACE VIEW gold.list AS SELECT a FROM gold.both;")
+    assert project.run().exit_code == 1
+    typed_by_hand(project)
+    assert project.run().exit_code == 0
+    assert project.database.sql("SELECT obj_description('gold.list'::regclass), count(a) FROM gold.list") == [
+        ("by hand", 10)
+    ]
+
+
+def test_the_commands_name_every_schema_and_keep_comments_that_the_script_does_not_set(project: Project) -> None:
+    project.put_day("monday")
+    project.registry["both"]["checks"] = []
+    project.run()
+    for command in (
+        "CREATE DOMAIN public.short AS text",
+        "CREATE FUNCTION public.twice(text) RETURNS text LANGUAGE sql RETURN $1 || $1",
+        "CREATE VIEW public.reader AS SELECT public.twice(a)::public.short AS t FROM gold.both",
+        "COMMENT ON COLUMN gold.both.a IS 'by hand'",
+    ):
+        project.database.sql(command)
+    project.script(
+        "gold/both.sql",
+        "CREATE OR REPLACE VIEW gold.both AS SELECT v AS a, id FROM silver.a; COMMENT ON COLUMN gold.both.id IS 'number';",
+    )
+    assert project.run().exit_code == 1
+    typed_by_hand(project)
+    assert project.database.sql("SELECT col_description('gold.both'::regclass, 1)") == [("by hand",)]
+    assert project.database.sql("SELECT count(t) FROM public.reader") == [(10,)]
+
+
+def test_a_reader_in_a_schema_that_is_closed_to_us_does_not_hide_the_cause(
+    project: Project, elt: Role, mallory: Role
+) -> None:
+    project.put_day("monday")
+    project.registry["both"]["checks"] = []
+    project.database.sql(f"CREATE SCHEMA closed AUTHORIZATION {mallory.name}")
+    project.connect_args |= {"user": elt.name}
+    assert project.run().exit_code == 0, project.output
+    project.database.sql(f"GRANT USAGE ON SCHEMA gold TO {mallory.name}; GRANT SELECT ON gold.both TO {mallory.name}")
+    project.database.sql(
+        f"CREATE VIEW closed.mine AS SELECT a FROM gold.both; ALTER VIEW closed.mine OWNER TO {mallory.name}"
+    )
+    project.script("gold/both.sql", "CREATE OR REPLACE VIEW gold.both AS SELECT v AS a, id FROM silver.a;")
+    assert project.run().exit_code == 1
+    assert "gold/both.sql:1: cannot drop columns from view" in project.output
+    assert f"An administrator must type the commands: closed.mine belongs to {mallory.name}." in project.output
+    typed_by_hand(project)
+    assert project.run().exit_code == 0
+    assert project.database.sql("SELECT viewowner FROM pg_views WHERE schemaname = 'closed'") == [(mallory.name,)]
+
+
+def test_a_view_that_belongs_to_somebody_else_is_named_with_the_statement_that_helps(
+    project: Project, elt: Role
+) -> None:
+    project.put_day("monday")
+    project.connect_args |= {"user": elt.name}
+    assert project.run().exit_code == 0, project.output
+    project.database.sql("ALTER VIEW gold.both OWNER TO postgres")
+    project.script("gold/both.sql", GOLD + "-- a comment")
+    assert project.run().exit_code == 1
+    (remedy,) = re.findall(r"An administrator types, then run again: (ALTER VIEW .*;)", project.output)
+    project.database.sql(remedy)
+    assert project.run().exit_code == 0
+
+
 def test_what_uses_the_row_type_of_a_view_is_named(project: Project) -> None:
     project.put_day("monday")
     project.run()
@@ -473,4 +556,4 @@ def test_any_other_failure_of_a_gold_script_gets_no_such_help(database: EmptyDat
     gold = script("CREATE VIEW gold.x AS SELECT oops;", "gold/x.sql")
     with pytest.raises(ScriptError) as caught:
         run_script(connection, gold)
-    assert replacement_help(connection, gold, caught.value) == ""
+    assert replacement_help(connection, gold, caught.value, "public", {}) == ""
