@@ -40,7 +40,7 @@ KEEPALIVES: dict[str, Any] = {
 SESSION = """
     SET search_path = pg_catalog;
     SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0;
-    SET lock_timeout = 0; SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6;
+    SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6;
     SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET client_min_messages = notice;
     SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed';
 """
@@ -54,6 +54,8 @@ class Database:
     stop: StopSignal = field(default_factory=StopSignal)
     #: libpq keywords that take precedence over the settings
     keywords: dict[str, str] = field(default_factory=dict)
+    #: seconds for which a statement outside of a publish waits for a lock
+    lock_timeout: float = 5.0
 
     @cached_property
     def address(self) -> dict[str, str | int]:
@@ -81,8 +83,7 @@ class Database:
         """An autocommit session with every setting that a run relies on.
 
         purpose: the application_name in pg_stat_activity.
-        stoppable: a stop cancels the session's running statement. If False it does not, and waiting for a lock fails
-        after 5 s.
+        stoppable: a stop cancels the session's running statement.
         Raises DatabaseError if the server cannot be reached (TooManyConnections if it has no slot left),
         CredentialError if it refuses the password, SettingsError if it does not know the user or the database, or is
         unsuitable (version, encoding, standby, pooler).
@@ -100,6 +101,7 @@ class Database:
         try:
             with connection.cursor() as cursor:
                 cursor.execute(SESSION)
+                cursor.execute(f"SET lock_timeout = {round(self.lock_timeout * 1000)}")
                 _refuse_unfit(connection)
                 if connection.server_version >= 170000:
                     cursor.execute("SET transaction_timeout = 0")
@@ -119,8 +121,6 @@ class Database:
             raise
         if stoppable:
             self.stop.watch(_canceller(connection))
-        else:
-            execute(connection, "SET lock_timeout = '5s'")
         return connection
 
     def _refused(self, message: str) -> EltError:

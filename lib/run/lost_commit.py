@@ -81,7 +81,7 @@ def _look(database: Database, run_id: int, lost: int) -> Answer | None:
             # if another session holds the lock, the lost session has ended
             if ours or (holder is not None and holder[0] != lost):
                 status = history.ended_as(connection, run_id)
-                execute(connection, "SET lock_timeout = 0; SET statement_timeout = 0; RESET synchronous_commit")
+                execute(connection, "SET statement_timeout = 0; RESET synchronous_commit")
                 answer = Answer(status not in ("running", "lost"), connection if ours else None)
         return answer
     finally:

@@ -39,7 +39,7 @@ from lib.transform.replace_view import replacement_help
 from lib.transform.scripts import ScriptResult, run_script
 from lib.transform.view_properties import read_options, restore_options
 
-#: classes of SQLSTATE: data exceptions, violated constraints, values that are too long (PostgreSQL: "PostgreSQL Error Codes")
+#: classes of SQLSTATE: data exceptions, violated constraints, limits (PostgreSQL: "PostgreSQL Error Codes")
 ABOUT_VALUES = ("22", "23", "54")
 #: seconds for which a definition waits for its lock at least
 SHORTEST_WAIT = 0.1

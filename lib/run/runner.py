@@ -113,10 +113,11 @@ class Run:
                 self.settings = with_token(self.settings, self.environ)
             take_run_lock(connection, self.stop.pause if self.options.wait else None)
             refuse_strangers(connection, named_in(job for group in self.plan.groups for job in group))
-            install(connection)
             recorder = self.database.connect("elt history", stoppable=False)
             try:
-                run_id = history.begin_run(connection, self.plan.jobs, run_name(datetime.now(UTC)), run_date)
+                with _naming_blockers(connection, recorder):
+                    install(connection)
+                    run_id = history.begin_run(connection, self.plan.jobs, run_name(datetime.now(UTC)), run_date)
                 yield Session(run_id, connection, recorder, script_path(connection), run_date)
             finally:
                 recorder.close()
@@ -170,7 +171,7 @@ class Run:
 
     def _contracts(self, session: Session) -> tuple[dict[str, Contract], dict[str, EltError]]:
         """The columns that each export must fill, and the error of each job whose columns cannot be determined."""
-        with BlockerWatch(session.recorder, session.connection.info.backend_pid, every=0.05) as blockers:
+        with _naming_blockers(session.connection, session.recorder) as blockers:
             found = read_contracts(
                 session.connection,
                 self.plan.loading_jobs,
@@ -291,3 +292,14 @@ class Run:
                     self.listener.warn(notice)
         except DatabaseError as error:
             self.listener.warn(f"what was published stays, but: {error}" if published.records else str(error))
+
+
+@contextmanager
+def _naming_blockers(connection: Connection, recorder: Connection) -> Iterator[BlockerWatch]:
+    """Add to a LockTimeout inside who holds the lock that this connection waited for."""
+    with BlockerWatch(recorder, connection.info.backend_pid, every=0.05) as blockers:
+        try:
+            with translated("the history in schema elt"):
+                yield blockers
+        except LockTimeout as error:
+            raise LockTimeout("; ".join(filter(None, (str(error), blockers.in_the_way())))) from error

@@ -151,7 +151,7 @@ def rebuild(
     path: str,
     scripts: Mapping[str, Script],
 ) -> list[str]:
-    """The commands that drop these views, make a change, and make the views again: from their scripts, or as they are."""
+    """The commands that drop these views, make a change, and make the views again, from their scripts or as they are."""
     commands = ["BEGIN;", f"SET LOCAL search_path = {path};"]
     commands += [f"DROP {reader.kind} {reader.name};" for reader in readers]
     commands += change
@@ -188,8 +188,11 @@ def _about_owner(connection: Connection, relation: Relation) -> str:
 
 
 def _from_script(connection: Connection, script: Script, relation: Relation) -> list[str]:
-    """The command that runs a gold script, and what the view has beyond it: no comment that the script sets, and nothing
-    of a column that the script no longer mentions. Of a table, only owner and grants fit the view that replaces it."""
+    """The command that runs a gold script, and what the view has beyond it.
+
+    No comment that the script sets, and nothing of a column that the script no longer mentions. Of a table, only owner
+    and grants fit the view that replaces it.
+    """
     file = str(script.file).replace("\\", "\\\\").replace("'", "''")
     properties = properties_of(connection, relation.oid)
     if relation.kind != "VIEW":

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from lib.config.settings import Settings
-from lib.errors import BusyError, CredentialError, SettingsError
+from lib.errors import BusyError, CredentialError, LockTimeout, SettingsError
 from lib.postgres.blockers import CONFLICTING, BlockerWatch, Wait
 from lib.postgres.connection import Connection, Database, query
 from lib.postgres.run_lock import release_run_lock, take_run_lock
@@ -82,6 +82,18 @@ def test_a_lock_held_for_too_long_fails_its_group_and_is_named(monday: Project, 
     for table in ("bronze.a", "silver.a", "bronze.b", "silver.b"):
         assert monday.day(table) == "monday"
     assert monday.day("bronze.c") == monday.day("silver.c") == "tuesday"
+
+
+@pytest.mark.parametrize("table", ["elt.runs", "elt.definitions"])
+def test_a_lock_on_the_history_ends_the_run_and_is_named(monday: Project, table: str) -> None:
+    with somebody_holding(monday, table, "ACCESS EXCLUSIVE") as colleague:
+        try:
+            error = monday.run(patience=0.3).error
+        except LockTimeout as before_the_run_has_a_number:
+            error = before_the_run_has_a_number
+    assert f"{colleague.pid} (postgres, a long lunch" in str(error) and f"holds {table}; to end it" in str(error)
+    assert_it_is_still_monday(monday)
+    assert monday.run().exit_code == 0
 
 
 @pytest.mark.parametrize("mode", ["ACCESS SHARE", "ROW SHARE"])

@@ -437,7 +437,8 @@ def test_the_commands_name_every_schema_and_keep_comments_that_the_script_does_n
         project.database.sql(command)
     project.script(
         "gold/both.sql",
-        "CREATE OR REPLACE VIEW gold.both AS SELECT v AS a, id FROM silver.a; COMMENT ON COLUMN gold.both.id IS 'number';",
+        "CREATE OR REPLACE VIEW gold.both AS SELECT v AS a, id FROM silver.a;"
+        " COMMENT ON COLUMN gold.both.id IS 'number';",
     )
     assert project.run().exit_code == 1
     typed_by_hand(project)
