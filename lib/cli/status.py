@@ -53,8 +53,8 @@ def status(settings: Settings, console: Console, *, runs: int) -> int:
 
 #: what to do about an error, by SQLSTATE
 REMEDIES = {
-    "42P01": "The next run makes what is missing in schema elt.",
-    "42703": "The next run makes what is missing in schema elt.",
+    "42P01": "The next run repairs schema elt, or says what to do.",
+    "42703": "The next run repairs schema elt, or says what to do.",
     "42501": "`python main.py check --online` prints what an administrator types.",
 }
 
@@ -112,9 +112,9 @@ STATUS: Sequence[tuple[str, Sequence[str], str]] = (
     (
         "runs, the newest first",
         ("run", "status", "started", "seconds", "jobs published", "rows loaded"),
-        "SELECT run_id, status, started_at, seconds,"
-        " jobs_published || ' of ' || (jobs_published + jobs_not_published), rows_loaded"
-        " FROM elt.recent_runs ORDER BY run_id DESC LIMIT %(runs)s",
+        "SELECT run_id, recent.status, recent.started_at, seconds,"
+        " jobs_published || ' of ' || cardinality(runs.jobs), rows_loaded"
+        " FROM elt.recent_runs AS recent JOIN elt.runs USING (run_id) ORDER BY run_id DESC LIMIT %(runs)s",
     ),
     (
         "jobs, as of their last run",

@@ -11,8 +11,14 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog
 AS $function$
 DECLARE
-    present text;
-    wanted  text;
+    present  text;
+    wanted   text;
+    before   constant text := current_setting('lock_timeout');
+    -- milliseconds; where the caller sets none, a minute
+    patience constant integer := coalesce(
+        (SELECT nullif(setting::integer, 0) FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'), 60000
+    );
+    began    constant timestamptz := clock_timestamp();
 BEGIN
     IF table_name IS NULL OR column_name IS NULL OR to_regtype(column_type) IS NULL THEN
         RAISE EXCEPTION 'elt.add_column(%, %, %): no such table or type', table_name, column_name, column_type
@@ -25,7 +31,21 @@ BEGIN
     WHERE attrelid = table_name AND attname = column_name AND attnum > 0 AND NOT attisdropped;
 
     IF present IS NULL THEN
-        EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', table_name, column_name, column_type);
+        -- While ALTER TABLE waits for a reader, later readers wait behind it.  So it waits only briefly, and again after a
+        -- pause in which they go on; in all as long as the caller would wait for a lock.
+        PERFORM set_config('lock_timeout', least(200, patience)::text, true);
+        LOOP
+            BEGIN
+                EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', table_name, column_name, column_type);
+                EXIT;
+            EXCEPTION WHEN lock_not_available THEN
+                IF clock_timestamp() > began + patience * INTERVAL '1 ms' THEN
+                    RAISE;
+                END IF;
+            END;
+            PERFORM pg_sleep(0.5);
+        END LOOP;
+        PERFORM set_config('lock_timeout', before, true);
         RETURN true;
     END IF;
 

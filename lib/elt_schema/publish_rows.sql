@@ -197,15 +197,20 @@ BEGIN
         ' UNION ALL '
     )
     INTO lengths
-    FROM pg_catalog.pg_index
-    JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid
-    JOIN pg_catalog.pg_attribute ON attrelid = target AND attnum = ANY (indkey)
-    WHERE indrelid = target AND relname = index_name;
+    FROM pg_catalog.pg_attribute
+    WHERE attrelid = target AND attnum > 0 AND NOT attisdropped AND EXISTS (
+        -- for a value of more than 8,191 bytes PostgreSQL does not name the index; an expression names no column
+        SELECT
+        FROM pg_catalog.pg_index
+        JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid
+        WHERE indrelid = target AND (relname = index_name OR index_name = '') AND (attnum = ANY (indkey) OR 0 = ANY (indkey))
+    );
 
     IF lengths IS NOT NULL THEN
         EXECUTE format('SELECT * FROM (%s) AS found ORDER BY size DESC NULLS LAST LIMIT 1', lengths) INTO longest;
-        RAISE EXCEPTION '%: a value of % has % characters, too many for the index %: %...',
-                cannot, quote_ident(longest.name), longest.size, quote_ident(index_name), longest.beginning
+        RAISE EXCEPTION '%: a value of % has % characters, too many for %: %...',
+                cannot, quote_ident(longest.name), longest.size,
+                coalesce('the index ' || quote_ident(nullif(index_name, '')), 'an index'), longest.beginning
             USING
                 ERRCODE = 'program_limit_exceeded',
                 HINT = 'An index row holds at most 2,704 bytes. Leave such rows out and list them, as with elt.to_key.';

@@ -67,7 +67,10 @@ def publish_bronze(
 
 
 def _remedy(error: psycopg2.Error, load: Load) -> str:
-    """What to do if a publication for logical replication does not allow DELETE (PostgreSQL: "Publication")."""
+    """What to do if a column is no text, or if a publication does not allow DELETE (PostgreSQL: "Publication")."""
+    if error.pgcode == "42804":
+        command = f"ALTER TABLE {load.table} ALTER COLUMN .. TYPE text;"
+        return f"Bronze columns are text. Type in psql, then run again: {command} A silver script may cast it."
     if error.pgcode != "55000" or "replica identity" not in str(error):
         return ""
     command = f"ALTER TABLE {load.table} REPLICA IDENTITY FULL;"

@@ -46,13 +46,19 @@ HOLDERS = f"""
         activity.application_name,
         activity.state,
         clock_timestamp() - coalesce(prepared.prepared, activity.xact_start),
-        quote_literal(prepared.gid)
+        quote_literal(prepared.gid),
+        -- pg_terminate_backend, ROLLBACK PREPARED: whom may our role end?
+        ours.rolsuper
+        OR pg_has_role(coalesce(prepared.owner, activity.usename), 'USAGE')
+        OR (pg_has_role('pg_signal_backend', 'USAGE') AND NOT theirs.rolsuper AND prepared.gid IS NULL)
     FROM pg_locks AS locks
     LEFT JOIN pg_stat_activity AS activity ON activity.pid = locks.pid
     -- a prepared transaction has no backend; it shows by the lock that each transaction holds on its own number
     LEFT JOIN (
         pg_locks AS number JOIN pg_prepared_xacts AS prepared ON number.transactionid = prepared.transaction
     ) ON locks.pid IS NULL AND number.pid IS NULL AND number.virtualtransaction = locks.virtualtransaction
+    LEFT JOIN pg_roles AS theirs ON theirs.rolname = coalesce(prepared.owner, activity.usename)
+    LEFT JOIN pg_roles AS ours ON ours.rolname = current_user
     WHERE {TARGET} = %(target)s AND locks.mode = ANY (%(modes)s) AND locks.pid IS DISTINCT FROM %(pid)s
     ORDER BY locks.granted DESC, locks.pid, prepared.gid
 """
@@ -140,9 +146,9 @@ class BlockerWatch:
 
 def _described(row: tuple[Any, ...], wait: Wait) -> str:
     """One holder, and the statement that ends it."""
-    granted, pid, user, application, state, age, gid = row
+    granted, pid, user, application, state, age, gid, may_end = row
     what = wait.relation or "a row that this run changes"
-    does = f"{'holds' if granted else 'waits for'} {what}; to end it:"
+    does = f"{'holds' if granted else 'waits for'} {what}; to end it{'' if may_end else ', an administrator types'}:"
     if gid is not None:
         return f"prepared transaction {gid} of {user}, {_ago(age)}, {does} ROLLBACK PREPARED {gid};"
     who = ", ".join(text for text in (user, application, state, age and f"transaction began {_ago(age)}") if text)

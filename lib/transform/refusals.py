@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from lib.config.jobs import Script
+from lib.transform.references import references
 from lib.transform.statements import Created, Statement, created_by, statements, tokens
 
 REFUSED = {
@@ -71,6 +72,8 @@ def _refusals_of(statement: Statement) -> Iterator[str]:
         )
 
 
+#: words of an ALTER VIEW after which the view has another name
+MOVING = {"rename", "schema"}
 #: statements of a gold script beside CREATE VIEW
 ALLOWED_IN_GOLD = (("comment",), ("grant",), ("revoke",), ("alter", "view"))
 
@@ -80,25 +83,34 @@ def _refusals_of_gold(script: Script, parts: Sequence[Statement]) -> list[tuple[
 
     A table there would be filled once and never again, because a definition runs only when its text changed.
     """
-    instead = "a gold script makes one view; fill a silver table with elt.publish_rows, and let the view read it"
-    found: list[tuple[int, str]] = []
-    makes_view = False
-    for part in parts:
-        made = created_by(part)
-        if made == Created("view", script.relation):
-            makes_view = True
-        elif made and made.kind == "view":
-            found.append((part.line, f"makes the view {made.name}, but this file is for {script.relation}: move it"))
-        elif made:
-            found.append((part.line, f"makes a {made.kind.upper()}, but {instead}"))
-        elif part.words[:1] == ("drop",):
-            found.append((part.line, "DROP loses the view's grants: leave it out, CREATE OR REPLACE is enough"))
-        elif not {part.words[:1], part.words[:2]}.intersection(ALLOWED_IN_GOLD) and not any(_refusals_of(part)):
-            name = " ".join(part.words[:1]).upper() or "this statement"
-            found.append((part.line, f"{name} does not make the view: {instead}"))
-    if not makes_view and not found:
+    found = [(part.line, text) for part in parts for text in [_refusal_of_gold(script, part)] if text]
+    if not found and Created("view", script.relation) not in map(created_by, parts):
         found.append((1, f"does not make the view {script.relation} that the file is named after"))
     return found
+
+
+def _refusal_of_gold(script: Script, part: Statement) -> str:
+    """What is wrong with one statement of a gold script; empty if nothing is, or if `_refusals_of` says it."""
+    instead = "a gold script makes one view; fill a silver table with elt.publish_rows, and let the view read it"
+    made = created_by(part)
+    if made == Created("view", script.relation):
+        is_safe = part.words[1:3] == ("or", "replace")
+        return "" if is_safe else "CREATE VIEW fails once the view is there: write CREATE OR REPLACE VIEW"
+    if made and made.kind == "view":
+        return f"makes the view {made.name}, but this file is for {script.relation}: move it"
+    if made:
+        return f"makes a {made.kind.upper()}, but {instead}"
+    verb = " ".join(part.words[:1]).upper() or "this statement"
+    if verb == "DROP":
+        return "DROP loses the view's grants: leave it out, CREATE OR REPLACE is enough"
+    if not {part.words[:1], part.words[:2]}.intersection(ALLOWED_IN_GOLD):
+        return "" if any(_refusals_of(part)) else f"{verb} does not make the view: {instead}"
+    layer, _, name = script.relation.partition(".")
+    if others := sorted(".".join(other) for other in references(part.text).all - {(layer, name)}):
+        return f"{verb} is about {others[0]}: move it into that one's script"
+    if verb == "ALTER" and MOVING.intersection(part.words):
+        return "ALTER VIEW .. RENAME and SET SCHEMA take the view away: leave them out"
+    return ""
 
 
 def _refusals_of_bronze(script: Script, parts: Sequence[Statement]) -> Iterator[tuple[int, str]]:

@@ -151,7 +151,7 @@ def rebuild(
     path: str,
     scripts: Mapping[str, Script],
 ) -> list[str]:
-    """The commands that drop these views, make a change, and make the views again, from their scripts or as they are."""
+    """The commands that drop these views, make a change, and make the views again: from their scripts, if any."""
     commands = ["BEGIN;", f"SET LOCAL search_path = {path};"]
     commands += [f"DROP {reader.kind} {reader.name};" for reader in readers]
     commands += change

@@ -6,6 +6,7 @@ import pytest
 from psycopg2 import errors
 from psycopg2.extensions import connection as Connection
 
+from lib.stop import start_thread
 from tests.support import ROOT
 from tests.support.databases import sql
 
@@ -32,6 +33,23 @@ def test_a_missing_column_is_added_once_and_may_be_null(connection):
     assert add_column(connection, "silver.t", "color", "varchar(3)") is True
     assert add_column(connection, "silver.t", "color", "varchar(3)") is False
     assert sql(connection, "SELECT k, w, color FROM silver.t ORDER BY k") == [(1, 1, None), (2, 2, None)]
+
+
+def test_readers_go_on_while_it_waits_for_one_of_them(connection, database_on_each):
+    """Otherwise they would wait behind ALTER TABLE for as long as it waits."""
+    first, other = database_on_each.connect(), database_on_each.connect()
+    sql(first, "BEGIN; SELECT FROM silver.t")
+    sql(other, "SET lock_timeout = '1s'")
+    sql(connection, "SET lock_timeout = '1500ms'")
+    adding = start_thread(lambda: add_column(connection, "silver.t", "color", "text"), "adding")
+    while not adding.done():
+        sql(other, "SELECT FROM silver.t")
+    assert isinstance(adding.exception(), errors.LockNotAvailable)
+    sql(first, "COMMIT")
+    sql(connection, "BEGIN")
+    assert add_column(connection, "silver.t", "color", "text") is True
+    assert sql(connection, "SHOW lock_timeout") == [("1500ms",)]
+    sql(connection, "COMMIT")
 
 
 def test_a_column_that_is_there_costs_no_lock_on_the_table_and_leaves_nothing_behind(connection):

@@ -663,6 +663,17 @@ def test_a_value_that_grows_too_long_for_an_index_is_named_too(db):
     assert "a value of name has 3200 characters, too many for the index t_name: " in refused
 
 
+@pytest.mark.parametrize(
+    ("index", "count"), [("CREATE INDEX i ON silver.t (name)", 400), ("CREATE INDEX i ON silver.t (lower(name))", 100)]
+)
+def test_a_long_value_is_named_where_postgresql_names_no_index_or_no_column(db, index, count):
+    """It names no index for more than 8,191 bytes."""
+    db.sql(f"CREATE TABLE silver.t (k int PRIMARY KEY, name text); {index}")
+    long = f"(SELECT string_agg(md5(n::text), '') FROM generate_series(1, {count}) AS n)"
+    refused = db.refused(f"AS SELECT 1 AS k, {long} AS name")
+    assert f"a value of name has {32 * count} characters, too many for " in refused
+
+
 def test_a_table_with_too_many_columns_is_refused_on_the_first_day(db):
     """On the second day, no table of differences could be made."""
     columns = ", ".join(f"c{number} boolean" for number in range(1599))

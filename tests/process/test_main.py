@@ -225,7 +225,7 @@ def test_status_knows_a_killed_run_a_removed_job_and_what_a_run_of_some_jobs_lef
     assert re.search(r"^ +3  lost ", told, re.M) and "the last run was killed" in told
     assert re.search(r"^last run    3, lost, \d{4}-\d\d-\d\d \d\d:\d\d UTC$", morning.run("main.py").stdout, re.M)
     morning.database.sql("DROP TABLE elt.job_runs CASCADE")
-    assert "The next run makes what is missing in schema elt." in morning.run("main.py", "status").stdout
+    assert "The next run repairs schema elt, or says what to do." in morning.run("main.py", "status").stdout
 
 
 def jobs_in(status: str) -> dict[str, list[str]]:

@@ -75,6 +75,9 @@ def test_all_refusals_of_a_script_come_at_once_in_the_order_of_its_lines() -> No
     assert [refusal.split(":")[1] for refusal in found] == ["1", "2", "4", "5"]
 
 
+V = "CREATE OR REPLACE VIEW gold.x AS SELECT 1;\n"
+
+
 def bronze(text: str) -> Script:
     return Script("bronze/x.sql", "bronze", Path("bronze/x.sql"), text)
 
@@ -143,17 +146,25 @@ def test_a_silver_script_that_writes_no_row_is_found(text: str, instead: str) ->
         ("CREATE FUNCTION gold.f() RETURNS int LANGUAGE sql RETURN 1", "1: makes a FUNCTION, but a gold script"),
         ("SELECT 1 AS one INTO gold.x", "1: SELECT does not make the view: a gold script makes one view"),
         (
-            "CREATE VIEW gold.x AS SELECT 1;\nDO $$ BEGIN EXECUTE 'CREATE TABLE gold.y ()'; END $$",
+            "CREATE OR REPLACE VIEW gold.x AS SELECT 1;\nDO $$ BEGIN EXECUTE 'CREATE TABLE gold.y ()'; END $$",
             "2: DO does not make",
         ),
-        ("CREATE VIEW gold.x AS SELECT 1;\nINSERT INTO silver.y VALUES (1)", "2: INSERT does not make the view"),
-        ("CREATE VIEW gold.x AS SELECT 1;\nCOMMIT", "2: COMMIT is transaction control"),
-        ("1 + 1;\nCREATE VIEW gold.x AS SELECT 1", "1: this statement does not make the view"),
+        (
+            "CREATE OR REPLACE VIEW gold.x AS SELECT 1;\nINSERT INTO silver.y VALUES (1)",
+            "2: INSERT does not make the view",
+        ),
+        ("CREATE OR REPLACE VIEW gold.x AS SELECT 1;\nCOMMIT", "2: COMMIT is transaction control"),
+        ("1 + 1;\nCREATE OR REPLACE VIEW gold.x AS SELECT 1", "1: this statement does not make the view"),
         ("CREATE OR REPLACE VIEW gold.y AS SELECT 1", "1: makes the view gold.y, but this file is for gold.x"),
         ("CREATE VIEW x AS SELECT 1", "1: makes the view x, but this file is for gold.x"),
         ("COMMENT ON VIEW gold.x IS 'x'", "1: does not make the view gold.x that the file is named after"),
-        ("CREATE VIEW gold.x AS SELECT 1;\n\nCREATE VIEW gold.x2 AS SELECT 2", "3: makes the view gold.x2"),
-        ("DROP VIEW IF EXISTS gold.x;\nCREATE VIEW gold.x AS SELECT 1", "1: DROP loses the view's grants"),
+        ("CREATE OR REPLACE VIEW gold.x AS SELECT 1;\n\nCREATE VIEW gold.x2 AS SELECT 2", "3: makes the view gold.x2"),
+        ("CREATE VIEW gold.x AS SELECT 1", "1: CREATE VIEW fails once the view is there: write CREATE OR REPLACE VIEW"),
+        (V + "GRANT SELECT ON silver.products TO ana", "2: GRANT is about silver.products: move it into"),
+        (V + "COMMENT ON TABLE silver.products IS 'x'", "2: COMMENT is about silver.products: move it into"),
+        (V + "ALTER VIEW gold.y RENAME TO z", "2: ALTER is about gold.y: move it into"),
+        (V + "ALTER VIEW gold.x SET SCHEMA public", "2: ALTER VIEW .. RENAME and SET SCHEMA take the view away"),
+        ("DROP VIEW IF EXISTS gold.x;\nCREATE OR REPLACE VIEW gold.x AS SELECT 1", "1: DROP loses the view's grants"),
     ],
 )
 def test_a_gold_script_makes_the_view_of_its_name_and_nothing_else(text: str, refused: str) -> None:
@@ -167,7 +178,7 @@ def test_a_gold_script_makes_the_view_of_its_name_and_nothing_else(text: str, re
         "CREATE OR REPLACE VIEW gold.x AS SELECT 1 AS one; COMMENT ON VIEW gold.x IS 'CREATE TABLE gold.y'",
         'create or replace recursive view "gold"."x" (one) as select 1; grant select on gold.x to public',
         "CREATE /* a */ OR REPLACE -- b\n VIEW gold.x AS SELECT 1; ALTER VIEW gold.x SET (security_barrier = true)",
-        "CREATE VIEW gold . x WITH (security_invoker = true) AS SELECT 1",
+        "CREATE OR REPLACE VIEW gold . x WITH (security_invoker = true) AS SELECT 1",
     ],
 )
 def test_a_gold_script_may_say_it_in_any_way(text: str) -> None:
