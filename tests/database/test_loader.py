@@ -347,7 +347,7 @@ def test_staging_that_a_copy_still_holds_is_left_to_the_next_sweep(bench: Workbe
         connection.close()
     sweep_staging(bench.connection)
     assert bench.rows(left) == []
-    assert bench.rows("SHOW lock_timeout") == [("0",)]
+    assert bench.rows("SHOW lock_timeout") == [("5s",)]
 
 
 def test_a_sweep_takes_whatever_is_left_whatever_its_name(bench: Workbench) -> None:

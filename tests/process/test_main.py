@@ -119,7 +119,7 @@ def test_check_online_names_a_table_that_keboola_lacks_and_one_that_differs_from
     morning.keboola.delete_table("in.c-interview_de.products")
     found = morning.run("main.py", "check", "--online")
     assert found.returncode == 2 and "in.c-interview_de.products" in found.stdout
-    assert "silver/products.sql:5: product_sku is text here, but silver.products has integer:" in found.stdout
+    assert "silver/products.sql:5: product_sku is text NOT NULL here, but silver.products has integer:" in found.stdout
 
 
 def test_status_shows_runs_jobs_and_the_error_of_a_failed_one(morning: Morning) -> None:
@@ -329,7 +329,7 @@ def test_the_demo_names_the_morning_that_fails_and_status_knows_the_run(demo: Ch
 
 def test_a_demo_that_is_stopped_goes_on_where_it_was(played: Played) -> None:
     demo, stopped = played.demo, played.stopped
-    assert stopped.returncode == 150 and "stopped by Ctrl-C" in stopped.stdout, stopped.stdout
+    assert stopped.returncode == 130 and "stopped by Ctrl-C" in stopped.stdout, stopped.stdout
     assert played.finished.returncode == 0, played.finished.stdout
     answer = demo.run("main.py", "demo", "psql", "-XAtc", DEMO_DAYS)
     assert answer.stdout.strip() == "30|29|t", answer.stdout

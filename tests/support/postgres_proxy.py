@@ -45,8 +45,10 @@ class PostgresProxy:
 
     def __exit__(self, *_error: object) -> None:
         for each in [self._listener, *self._open]:
+            # close() alone wakes no thread that waits in accept() or recv()
             with suppress(OSError):
-                each.close()
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -81,8 +83,9 @@ class PostgresProxy:
                     if self._how == "answered":
                         assert swallowed.wait(30)
                     _reset(client)
-                    if self._how == "before":
-                        server.shutdown(socket.SHUT_RDWR)
+                    # otherwise the server's session would wait for more, and keep the run lock
+                    with suppress(OSError):
+                        server.shutdown(socket.SHUT_RDWR if self._how == "before" else socket.SHUT_WR)
                     self._then()
                     self._open_again.set()
                     return
