@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sandbox.store_access import Target
@@ -108,8 +108,9 @@ def table(shown: Table, url: str) -> dict[str, object]:
         "tableType": "table",
         "timestampType": "MANAGED",
         "columns": list(shown.columns),
-        "metadata": [],
-        "columnMetadata": [],
+        "metadata": _metadata({"KBC.description": shown.description} if shown.description else {}),
+        # an empty one is a list (docs/keboola.md 2.2)
+        "columnMetadata": {name: _metadata(hints) for name, hints in shown.hints.items()} or [],
         "bucket": {
             "id": shown.bucket,
             "name": bucket_name,
@@ -122,10 +123,18 @@ def table(shown: Table, url: str) -> dict[str, object]:
         },
     }
     if shown.typed:
-        text = {"definition": {"type": "VARCHAR", "nullable": True}, "basetype": "STRING", "canBeFiltered": True}
-        columns = [{"name": name} | text for name in shown.columns]
+        text = {"definition": {"type": "VARCHAR", "nullable": True}, "canBeFiltered": True}
+        types = {name: hints.get("KBC.datatype.basetype") for name, hints in shown.hints.items()}
+        columns = [{"name": name, "basetype": types.get(name) or "STRING"} | text for name in shown.columns]
         fields["definition"] = {"primaryKeysNames": list(shown.primary_key), "columns": columns}
     return fields
+
+
+def _metadata(values: Mapping[str, str]) -> list[dict[str, object]]:
+    return [
+        {"id": str(number), "key": key, "value": value, "provider": "user", "timestamp": "2026-01-01T00:00:00+0100"}
+        for number, (key, value) in enumerate(values.items(), start=1)
+    ]
 
 
 def listed(shown: Table, url: str, included: set[str]) -> dict[str, object]:

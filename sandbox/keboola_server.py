@@ -145,6 +145,8 @@ class KeboolaServer:
         primary_key: Sequence[str] = (),
         external: bool = False,
         rows_said: int | None = None,
+        description: str = "",
+        hints: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         """Replace the content of a table, as a full import does. `lastImportDate` moves on by at least a second.
 
@@ -152,6 +154,7 @@ class KeboolaServer:
         small. In a typed table a value that is not text is written without quotes, and None is NULL.
         external: the table's bucket shows an external schema.
         rows_said: the number of rows that the API reports, if it should be a wrong one.
+        description, hints: metadata of the table and of its columns, such as {"total": {"KBC.datatype.basetype": ..}}.
 
         Raises ValueError for a row that does not fit (see `csv_slices.encode`); the old content then stays.
         """
@@ -169,6 +172,8 @@ class KeboolaServer:
             encoding=self._encoding,
             external=external,
             rows_said=rows_said,
+            description=description,
+            hints=hints or {},
         )
         table.encoded(table.default_shape())
         self._api.put(table)

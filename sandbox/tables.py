@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -53,6 +53,9 @@ class Table:
     external: bool = False
     #: the number of rows that the API reports, if it should be a wrong one; None: the true number
     rows_said: int | None = None
+    description: str = ""
+    #: by column: KBC.datatype.basetype, KBC.description and the like
+    hints: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     _encoded: dict[Shape, Encoded] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -126,6 +126,7 @@ def main_parser() -> argparse.ArgumentParser:
         epilog="example: python main.py demo fail",
     )
     _add_credentials(commands)
+    _add_scaffold(commands)
     return whole
 
 
@@ -187,6 +188,34 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser],
         description="Stop the PostgreSQL that `embedded = true` (or the demo) started; its data stay.",
         epilog=f"example: python {prog} stop",
     )
+
+
+def _add_scaffold(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    add = commands.add_parser(
+        "add",
+        help="write the scripts and the registry entry of a source table",
+        description="Ask the source for a table's columns, types, key and descriptions, and write its scripts and its"
+        " entry in elt_jobs.json. Nothing is overwritten. Without a table: list those that no job loads.",
+        epilog="examples:\n  python main.py add\n  python main.py add in.c-erp.suppliers --gold",
+        formatter_class=HelpFormatter,
+    )
+    add.add_argument("table", nargs="?", metavar="TABLE", help="id of the source table, such as in.c-erp.suppliers")
+    add.add_argument("--name", metavar="JOB", help="name of the job and its tables (default: that of the table)")
+    add.add_argument("--columns", metavar="A,B", help="load only these columns (default: all)")
+    add.add_argument(
+        "--rename", metavar="OLD=NEW", action="append", default=[], help="call a column otherwise in silver"
+    )
+    add.add_argument("--gold", action="store_true", help="also make a gold view of the silver table")
+    add.add_argument("--bronze-only", action="store_true", help="make no silver table")
+    remove = commands.add_parser(
+        "remove",
+        help="take a job and its scripts out of the project",
+        description="Take a job and the scripts that only it uses out of the project, and print the statements that"
+        " drop its tables. The database is not changed.",
+        epilog="example: python main.py remove suppliers",
+    )
+    remove.add_argument("job", metavar="JOB", help="name of the job in elt_jobs.json")
+    remove.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _add_credentials(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -74,7 +74,7 @@ def run_job(jobs: Sequence[str], arguments: Sequence[str] | None = None) -> int:
 
 def run_command(name: str | None, given: argparse.Namespace, settings: Settings) -> int:
     """Run one command of main.py with these settings and return its exit code."""
-    from lib.cli import as_cron, check, credentials, overview, psql, report, status, stop_server
+    from lib.cli import add, as_cron, check, credentials, overview, psql, report, status, stop_server
     from lib.cli.console import Console
 
     console = Console(zone=settings.zone)
@@ -88,6 +88,8 @@ def run_command(name: str | None, given: argparse.Namespace, settings: Settings)
         ),
         "status": lambda: status.status(settings, console, runs=given.runs),
         "report": lambda: report.report(settings, console, given.output),
+        "add": lambda: add.add(settings, console, given),
+        "remove": lambda: add.remove(settings, console, given.job, is_sure=given.yes),
         "credentials": lambda: credentials.credentials(settings, console, given.action, given.name),
         "psql": lambda: psql.psql(settings, given.arguments),
         "stop": lambda: stop_server.stop_server(settings, console),

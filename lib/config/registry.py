@@ -28,7 +28,7 @@ LIMITS: dict[str, tuple[int | None, str]] = {
 }
 #: a job's name becomes part of a staging table's name, and PostgreSQL cuts names at 63 bytes
 JOB_NAME_BYTES = 50
-_JOB_NAME = re.compile(r"[a-z][a-z0-9_]*")
+JOB_NAME = re.compile(r"[a-z][a-z0-9_]*")
 #: {stage}.c-{bucket}.{table}, no further dots (docs/keboola.md 2)
 _KEBOOLA_TABLE = re.compile(r"(in|out|sys)\.c-[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
@@ -87,7 +87,7 @@ class _RegistryReader:
         nodes = {name: node for name, node in document.members.items() if not self.is_schema(name, node)}
         for name, node in nodes.items():
             self.job_name = _shown(name, quotes="")
-            if not _JOB_NAME.fullmatch(name) or len(name) > JOB_NAME_BYTES:
+            if not JOB_NAME.fullmatch(name) or len(name) > JOB_NAME_BYTES:
                 self.wrong(node.line, f"a job's name must be [a-z][a-z0-9_]* and at most {JOB_NAME_BYTES} bytes")
             jobs[name] = self.job(name, node, nodes)
         self.job_name = ""

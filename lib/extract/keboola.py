@@ -178,6 +178,17 @@ class KeboolaExtractor:
         """The API's answer to a GET. If the request is about a table, errors name table_id."""
         return self._answer(self._send(path, subject), subject, table_id)
 
+    def get_list(self, path: str, subject: str) -> list[Mapping[str, Any]]:
+        """The API's answer to a GET that lists things."""
+        response = self._send(path, subject)
+        if response.ok:
+            with suppress(ValueError, RecursionError):
+                body = json.loads(text_of(response))
+                if isinstance(body, list):
+                    return [item for item in body if isinstance(item, dict)]
+        self._answer(response, subject, "")
+        raise ExtractError(f"{subject}: Keboola did not answer with a list")
+
     def _send(
         self, path: str, subject: str, method: str = "GET", body: object = None, tries: int = RETRY_TRIES
     ) -> requests.Response:

@@ -14,6 +14,7 @@ from lib.config.secrets import keboola_token
 from lib.config.settings import Settings, require_keboola
 from lib.errors import EltError, ExtractError, JobConfigError, LoadError
 from lib.extract import Extractor, SourceTable
+from lib.extract.catalog import Catalog
 from lib.load.contract import match, read_contract
 from lib.load.guards import missing_columns
 from lib.postgres.connection import Connection
@@ -146,6 +147,15 @@ def with_token(settings: Settings, environ: Mapping[str, str]) -> Settings:
     """The settings with the Keboola token in them. Raises SettingsError or CredentialError if one is missing."""
     require_keboola(settings)
     return replace(settings, keboola_token=keboola_token(settings, environ))
+
+
+def make_catalog(settings: Settings) -> Catalog:
+    """The source of descriptions of tables. Raises SettingsError or CredentialError as make_extractor does."""
+    from lib.extract.keboola import KeboolaExtractor
+    from lib.extract.keboola_catalog import KeboolaCatalog
+
+    token = keboola_token(settings)
+    return KeboolaCatalog(KeboolaExtractor(require_keboola(settings), token, run_id="elt-add", parallel=1))
 
 
 def make_extractor(

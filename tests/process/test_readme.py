@@ -238,7 +238,7 @@ def test_the_job_that_it_adds_says_what_the_stock_is_worth_and_its_columns_can_c
     registry.write_text(json.dumps(jobs))
     for path in ("bronze/unit_costs.sql", "silver/unit_costs.sql", "gold/stock_value.sql"):
         (morning.folder / "sql_scripts" / path).unlink()
-    drop, drop_all = blocks("sql", "Remove a job")
+    drop, drop_all = blocks("sql", "Add and remove a job")
     psql(morning, drop)
     assert morning.run("main.py", "check", "--online").returncode == 0
     assert morning.run("elt_daily_load.py").returncode == 0

@@ -1,0 +1,96 @@
+"""The commands `add` and `remove`: write the files of a job, list tables that no job loads, take a job out."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+from lib.cli.arguments import how_to_type
+from lib.cli.console import Console
+from lib.config.registry import JOB_NAME, JOB_NAME_BYTES
+from lib.config.settings import Settings
+from lib.errors import SettingsError
+from lib.extract.catalog import Catalog
+from lib.run.plan import make_catalog, read_project
+from lib.scaffold.job_files import Wish, new_job
+from lib.scaffold.project_files import add_job, remove_job
+
+
+def add(settings: Settings, console: Console, given: argparse.Namespace) -> int:
+    """Write a job for a source table; without a table, list those that no job loads. Returns 0. Raises EltError."""
+    registry = read_project(settings.root)
+    catalog = make_catalog(settings)
+    if given.table is None:
+        loaded = {job.load.extract.table for job in registry.jobs.values() if job.load}
+        return _list(catalog, loaded, settings, console)
+    wish = Wish(
+        given.name or _name_of(given.table),
+        tuple(filter(None, (given.columns or "").split(","))),
+        dict(_pair(text) for text in given.rename),
+        given.gold,
+        given.bronze_only,
+    )
+    if not JOB_NAME.fullmatch(wish.name) or len(wish.name) > JOB_NAME_BYTES:
+        raise SettingsError(f"{wish.name!r} is no name for a job: write --name as [a-z][a-z0-9_]*")
+    detail = catalog.detail(given.table)
+    job = new_job(detail, wish)
+    files = add_job(settings.root, registry, job)
+    rows = "" if detail.rows is None else f", {detail.rows:,} rows"
+    console.text(f"{detail.id}: {len(detail.columns)} columns{rows}")
+    for note in job.notes:
+        console.warn(note)
+    console.text("written:")
+    for file in files:
+        console.text(f"    {file.relative_to(settings.root)}")
+    console.text(f"    elt_jobs.json: job {job.name}")
+    console.text(f"\nLook at the scripts, then load it:\n\n    {how_to_type(f'run {job.name}', settings)}")
+    return 0
+
+
+def remove(settings: Settings, console: Console, name: str, *, is_sure: bool) -> int:
+    """Take a job out of the project, and print what drops its tables. Asks first. Returns 0. Raises EltError."""
+    registry = read_project(settings.root)
+    registry.check_names([name])
+    if not is_sure:
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise SettingsError(f"nothing was removed: to take job {name} out without being asked, add --yes")
+        console.text(f"takes job {name} and these files out of the project:")
+        for script in registry.jobs[name].scripts:
+            console.text(f"    sql_scripts/{script.path}")
+        if input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
+            console.text("nothing was removed")
+            return 0
+    files, statements = remove_job(settings.root, registry, name)
+    console.text("removed:")
+    for file in files:
+        console.text(f"    {file.relative_to(settings.root)}")
+    console.text(f"    elt_jobs.json: job {name}")
+    if statements:
+        console.text("\nIts tables stay in the database. To drop them, type in psql:\n")
+        for statement in statements:
+            console.text(f"    {statement}")
+    return 0
+
+
+def _list(catalog: Catalog, loaded: set[str], settings: Settings, console: Console) -> int:
+    tables = sorted((table for table in catalog.tables() if table.id not in loaded), key=lambda table: table.id)
+    if not tables:
+        console.text("every table that the token can read is loaded by a job")
+        return 0
+    rows = [(*table.id.rpartition(".")[::2], table.rows, table.imported_at) for table in tables]
+    console.table(("bucket", "table", "rows", "last import"), rows)
+    console.text(f"\nTo load one: {how_to_type(f'add {tables[0].id}', settings)}")
+    return 0
+
+
+def _name_of(table: str) -> str:
+    """A name for the job: the last part of the table's id, as a job may be called."""
+    return re.sub(r"^[^a-z]+", "", re.sub(r"[^a-z0-9_]", "_", table.rpartition(".")[2].lower()))[:JOB_NAME_BYTES]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    old, equals, new = text.partition("=")
+    if not equals or not old or not new:
+        raise SettingsError(f"--rename needs OLD=NEW, not {text!r}")
+    return old, new

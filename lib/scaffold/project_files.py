@@ -1,0 +1,110 @@
+"""Writes a new job into the project, or takes one out: all of it or nothing."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from lib.config.jobs import Job, Registry, Script
+from lib.errors import JobConfigError, SettingsError
+from lib.run.plan import read_project
+from lib.scaffold.job_files import NewJob
+from lib.scaffold.registry_text import with_job, without_job
+from lib.transform.references import references
+from lib.transform.statements import created_by, statements
+
+REGISTRY = "elt_jobs.json"
+#: what a script makes, in the order in which it can be dropped
+KINDS = ("view", "materialized view", "table", "function", "procedure", "type", "domain", "sequence")
+
+
+def add_job(root: Path, registry: Registry, job: NewJob) -> list[Path]:
+    """Write the scripts and the registry entry. Returns the files. Raises SettingsError if something is there already.
+
+    If the project would not be valid afterwards, everything is as before.
+    """
+    files = {root / "sql_scripts" / path: text for path, text in job.scripts.items()}
+    there = [f"job {job.name} in {REGISTRY}"] if job.name in registry.jobs else []
+    there += [str(file.relative_to(root)) for file in files if file.exists()]
+    if there:
+        raise SettingsError(f"nothing was written, because this is there already: {', '.join(there)}. Use --name")
+    before = (root / REGISTRY).read_text(encoding="utf-8")
+    written: list[Path] = []
+    try:
+        for file, text in files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("x", encoding="utf-8") as opened:
+                written.append(file)
+                opened.write(text)
+        _replace(root / REGISTRY, with_job(before, job.name, job.entry))
+        read_project(root)
+    except (OSError, JobConfigError) as error:
+        for file in written:
+            with suppress(OSError):
+                file.unlink()
+        _replace(root / REGISTRY, before)
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"nothing was written: {reason}") from None
+    return written
+
+
+def remove_job(root: Path, registry: Registry, name: str) -> tuple[list[Path], list[str]]:
+    """Take a job and the scripts that only it uses out of the project.
+
+    Returns the deleted files, and the statements that drop what stays in the database. Raises SettingsError if another
+    job depends on it.
+    """
+    job = registry.jobs[name]
+    if dependants := [other.name for other in registry.jobs.values() if name in other.depends_on]:
+        raise SettingsError(
+            f"nothing was removed: depends_on of {' and '.join(dependants)} names {name}; take it out there first"
+        )
+    others = [other for other in registry.jobs.values() if other.name != name]
+    shared = {script.path for other in others for script in other.scripts}
+    files = [script.file for script in job.scripts if script.path not in shared]
+    statements_to_type = drop_statements(job, others)
+    _replace(root / REGISTRY, without_job((root / REGISTRY).read_text(encoding="utf-8"), name))
+    for file in files:
+        file.unlink(missing_ok=True)
+    return files, statements_to_type
+
+
+def drop_statements(job: Job, others: list[Job]) -> list[str]:
+    """What drops the tables and views that only this job makes: views first, and each before what it reads."""
+    kept = {made for other in others for script in other.scripts for _, made in _made(script)}
+    named = {f"{schema}.{name}" for other in others for script in other.scripts for schema, name in _named(script)}
+    found: dict[str, tuple[str, Script]] = {}
+    for script in job.transform:
+        for kind, made in _made(script):
+            found.setdefault(made, (kind, script))
+    statements_to_type: list[str] = []
+    order = sorted(found, key=lambda made: (KINDS.index(found[made][0]), -list(found).index(made)))
+    for made in order:
+        kind = found[made][0]
+        if made not in kept and made not in named:
+            statements_to_type.append(f"DROP {kind.upper()} IF EXISTS {made};")
+        elif made == "silver.rejected_values":
+            statements_to_type.append(f"DELETE FROM {made} WHERE table_name = 'silver.{job.name}';")
+    return statements_to_type
+
+
+def _made(script: Script) -> Iterator[tuple[str, str]]:
+    for created in filter(None, map(created_by, statements(script.text))):
+        if created.kind in KINDS and "." in created.name and not created.name.startswith("pg_temp."):
+            yield created.kind, created.name
+
+
+def _named(script: Script) -> frozenset[tuple[str, str]]:
+    return references(script.text).all
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file in one step, with the permissions that it had."""
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    with os.fdopen(handle, "w", encoding="utf-8") as opened:
+        opened.write(text)
+    os.chmod(temporary, file.stat().st_mode & 0o777)
+    os.replace(temporary, file)

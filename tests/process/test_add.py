@@ -1,0 +1,192 @@
+"""main.py add and remove: a table of the source becomes a job without a hand edit."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.support.checkout import Checkout, Morning
+
+TABLE = "in.c-erp.suppliers"
+HINTS = {
+    "Supplier ID": {"KBC.description": "Number in the ERP; it's unique."},
+    "credit": {"KBC.datatype.basetype": "NUMERIC"},
+    "order": {"KBC.datatype.basetype": "INTEGER"},
+    "since": {"KBC.datatype.basetype": "DATE"},
+    "seen": {"KBC.datatype.basetype": "TIMESTAMP"},
+    "active": {"KBC.datatype.basetype": "BOOLEAN"},
+}
+COLUMNS = ["Supplier ID", "name", "credit", "order", "since", "seen", "active"]
+ROWS = [
+    ["00123", "Ořechy 'n' nuts", "10.50", "7", "2026-01-31", "2026-01-31 10:00:00", "true"],
+    ["124", "", "", "", "", "", ""],
+    ["125", "odd", "n/a", "1.5", "31.1.2026", "yesterday", "maybe"],
+    ["", "no key", "1", "1", "2026-01-01", "", "0"],
+    [" 124 ", "the same key", "2", "2", "2026-01-01", "", "1"],
+]
+
+
+@pytest.fixture
+def shop(morning: Morning) -> Morning:
+    morning.keboola.put_table(
+        TABLE, columns=COLUMNS, rows=ROWS, primary_key=["Supplier ID"], hints=HINTS, description="Who sells to us"
+    )
+    return morning
+
+
+def files(checkout: Checkout) -> dict[str, str]:
+    paths = [checkout.folder / "elt_jobs.json", *(checkout.folder / "sql_scripts").rglob("*.sql")]
+    return {str(path.relative_to(checkout.folder)): path.read_text(encoding="utf-8") for path in paths}
+
+
+def test_from_a_token_to_the_first_own_table_in_three_commands(shop: Morning) -> None:
+    before = files(shop)
+    added = shop.run("main.py", "add", TABLE, "--gold", "--rename", "since=supplier_since")
+    assert added.returncode == 0, added.stdout
+    assert "in.c-erp.suppliers: 7 columns, 5 rows" in added.stdout
+    new = {path for path in files(shop) if path not in before}
+    assert new == {
+        *(f"sql_scripts/{layer}/suppliers.sql" for layer in ("bronze", "silver", "gold")),
+        "sql_scripts/checks/suppliers_values_were_read.sql",
+    }
+    assert all(path in added.stdout for path in new)
+    (command,) = re.findall(r"main.py (run suppliers)\n", added.stdout)
+    loaded = shop.run("main.py", *command.split())
+    assert loaded.returncode == 0, loaded.stdout
+    assert "checks/suppliers_values_were_read.sql: check failed: 7 rows" in loaded.stdout
+    sql = shop.database.sql
+    assert sql('SELECT supplier_id, name, credit::text, "order", supplier_since::text, active FROM gold.suppliers') == [
+        ("00123", "Ořechy 'n' nuts", "10.5", 7, "2026-01-31", True),
+        ("124", "the same key", "2", 2, "2026-01-01", True),
+        ("125", "odd", None, None, None, None),
+    ]
+    assert sorted(sql("SELECT table_name, row_key, column_name, value FROM silver.rejected_values")) == [
+        ("silver.suppliers", "", "*", '("","no key",1,1,2026-01-01,"",0)'),
+        ("silver.suppliers", "124", "*", '(124,"","","","","","")'),
+        ("silver.suppliers", "125", "active", "maybe"),
+        ("silver.suppliers", "125", "credit", "n/a"),
+        ("silver.suppliers", "125", "order", "1.5"),
+        ("silver.suppliers", "125", "seen", "yesterday"),
+        ("silver.suppliers", "125", "supplier_since", "31.1.2026"),
+    ]
+    assert sql("SELECT col_description('silver.suppliers'::regclass, 1)") == [("Number in the ERP; it's unique.",)]
+    assert "Who sells to us" in sql("SELECT obj_description('gold.suppliers'::regclass)")[0][0]
+    assert shop.run("main.py", "check", "--online").returncode == 0
+    again = shop.run("main.py", "run", "suppliers")
+    assert again.returncode == 0 and "script   1 table unchanged" in again.stdout
+
+    refused = shop.run("main.py", "add", TABLE)
+    assert refused.returncode == 2
+    assert "nothing was written, because this is there already: job suppliers in elt_jobs.json" in refused.stdout
+
+
+def test_a_job_is_removed_with_its_scripts_and_the_printed_statements_drop_its_tables(shop: Morning) -> None:
+    before = files(shop)
+    shop.keboola.put_table("in.c-erp.order", columns=["a"], rows=[["1"]], primary_key=["a"])
+    for arguments in (["in.c-erp.order"], [TABLE, "--gold"]):
+        assert shop.run("main.py", "add", *arguments).returncode == 0
+    assert shop.run("main.py", "run", "suppliers", "order").returncode == 0
+    asked = shop.run("main.py", "remove", "suppliers")
+    assert asked.returncode == 2 and "add --yes" in asked.stdout
+    removed = shop.run("main.py", "remove", "suppliers", "--yes")
+    assert removed.returncode == 0
+    statements = re.findall(r"^    ((?:DROP|DELETE) .*;)$", removed.stdout, re.MULTILINE)
+    assert "DELETE FROM silver.rejected_values WHERE table_name = 'silver.suppliers';" in statements
+    for statement in statements:
+        shop.database.sql(statement)
+    assert shop.database.sql("SELECT relname FROM pg_class WHERE relname LIKE 'suppliers%'") == []
+    last = shop.run("main.py", "remove", "order", "--yes").stdout
+    for statement in re.findall(r"^    ((?:DROP|DELETE) .*;)$", last, re.MULTILINE):
+        shop.database.sql(statement)
+    assert shop.database.sql("SELECT FROM pg_class WHERE relname IN ('order', 'rejected_values')") == []
+    assert files(shop) == before
+    needed = shop.run("main.py", "remove", "products", "--yes")
+    assert needed.returncode == 2 and "depends_on of products_inventory_locations and" in needed.stdout
+    assert files(shop) == before
+
+
+def test_a_table_without_a_key_gets_bronze_and_the_reason(shop: Morning) -> None:
+    shop.keboola.put_table("in.c-erp.log", columns=["a", "b"], rows=[["1", "2"]])
+    added = shop.run("main.py", "add", "in.c-erp.log")
+    assert added.returncode == 0
+    assert (
+        "warning: only bronze is made, because in.c-erp.log has no primary key. Write sql_scripts/silver/"
+        in added.stdout
+    )
+    part = shop.run("main.py", "add", TABLE, "--columns", "name,credit")
+    assert "because column 'Supplier ID' of its primary key is left out" in part.stdout
+    assert shop.run("main.py", "run", "log", "suppliers").returncode == 0
+    assert shop.database.sql("SELECT * FROM bronze.log") == [("1", "2")]
+
+
+def test_hostile_names_and_a_wide_typed_table_are_loaded(shop: Morning) -> None:
+    wide = ["id", *(f"c{number}" for number in range(299))]
+    hints = {name: {"KBC.datatype.basetype": "INTEGER"} for name in wide}
+    shop.keboola.put_table(
+        "in.c-erp.wide", columns=wide, rows=[[str(n) for n in range(300)]], typed=True, primary_key=["id"], hints=hints
+    )
+    odd = [
+        "select",
+        'a"b',
+        "A'); DROP TABLE x; --",
+        "key_rank",
+        "source_row",
+        "1st",
+        "Ä",
+        "ctid",
+        "x" * 64,
+        "dup",
+        "Dup",
+    ]
+    shop.keboola.put_table("in.c-erp.1-odd_Names", columns=odd, rows=[odd], primary_key=["select"])
+    assert shop.run("main.py", "add", "in.c-erp.wide").returncode == 0
+    added = shop.run("main.py", "add", "in.c-erp.1-odd_Names", "--gold")
+    assert added.returncode == 0, added.stdout
+    assert "warning: 'ctid' is left out: PostgreSQL does not take this name" in added.stdout
+    assert "warning: 'dup' and 'Dup' are left out: both would be 'dup' here." in added.stdout
+    done = shop.run("main.py", "run", "wide", "odd_names")
+    assert done.returncode == 0, done.stdout
+    assert shop.database.sql("SELECT id, c298 FROM silver.wide") == [("0", 299)]
+    assert shop.database.sql('SELECT "select", a_b, key_rank, source_row, "1st" FROM gold.odd_names') == [
+        ("select", 'a"b', "key_rank", "source_row", "1st")
+    ]
+
+
+def test_without_a_table_it_lists_what_no_job_loads(shop: Morning) -> None:
+    listed = shop.run("main.py", "add").stdout
+    assert re.search(r"in\.c-erp +suppliers +5 +\d{4}-", listed) and "products" not in listed
+    assert "main.py add in.c-erp.suppliers" in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["in.c-erp.supliers"], "Did you mean in.c-erp.suppliers?"),
+        ([TABLE, "--name", "Bad Name"], "'Bad Name' is no name for a job"),
+        ([TABLE, "--columns", "nam"], "has no column 'nam'; did you mean 'name'?"),
+        ([TABLE, "--rename", "name"], "--rename needs OLD=NEW, not 'name'"),
+        ([TABLE, "--rename", "name=credit"], "two columns would be called 'credit'"),
+        ([TABLE, "--rename", "name=Bad Name"], "'Bad Name' is no name for a column"),
+        ([TABLE, "--name", "products"], "nothing was written, because this is there already: job products in"),
+    ],
+)
+def test_a_mistake_writes_nothing(shop: Morning, arguments: list[str], message: str) -> None:
+    before = files(shop)
+    refused = shop.run("main.py", "add", *arguments)
+    assert refused.returncode in (1, 2) and message in refused.stdout, refused.stdout
+    assert files(shop) == before
+
+
+def test_the_registry_keeps_its_order_and_formatting(shop: Morning) -> None:
+    registry = shop.folder / "elt_jobs.json"
+    before = registry.read_text()
+    assert shop.run("main.py", "add", TABLE, "--bronze-only").returncode == 0
+    after = registry.read_text()
+    assert after.startswith(before.rstrip().removesuffix("}").rstrip())
+    assert json.loads(after)["suppliers"] == {
+        "extract": {"keboola_table": TABLE},
+        "load": {"table": "bronze.suppliers"},
+        "transform": ["bronze/suppliers.sql"],
+    }
