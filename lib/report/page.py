@@ -182,6 +182,10 @@ def write_page(settings: Settings, registry: Registry, output: Path) -> None:
     """
     text = _render(settings.root, collect(settings, registry))
     try:
+        if output.exists() and not output.is_file():  # a pipe or a device, which must not be replaced
+            output.write_text(text, encoding="utf-8")
+            return
+        output = output.resolve()  # a link stays one
         handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tracemalloc
@@ -13,6 +14,7 @@ from lib.errors import DatabaseError, EltError, SettingsError
 from lib.report.answers import SHOWN, ask, reading
 from lib.report.page import collect, write_page
 from lib.run.plan import read_project
+from lib.stop import start_thread
 from tests.support import ROOT
 from tests.support.databases import sql
 from tests.support.project import Project
@@ -177,6 +179,19 @@ def test_a_place_that_cannot_be_written_is_named(pages: Project, place: str) -> 
     pages.write_registry()
     with pytest.raises(EltError, match=r"the page cannot be written to .*: (No such|Is a)"):
         write_page(pages.settings, read_project(pages.root), pages.root / Path(place))
+
+
+def test_a_pipe_is_written_to_and_a_link_stays_a_link(pages: Project) -> None:
+    """Replacing /dev/null by a file would harm the whole machine."""
+    pages.write_registry()
+    pipe, link = pages.root / "pipe", pages.root / "link.html"
+    os.mkfifo(pipe)
+    reading = start_thread(pipe.read_text, "reader")
+    write_page(pages.settings, read_project(pages.root), pipe)
+    assert "Is it sound?" in reading.result(30) and pipe.is_fifo()
+    link.symlink_to(pages.root / "real.html")
+    write_page(pages.settings, read_project(pages.root), link)
+    assert link.is_symlink() and "Is it sound?" in (pages.root / "real.html").read_text()
 
 
 def test_a_database_without_a_run_has_a_page_too(pages: Project) -> None:
