@@ -7,6 +7,13 @@
     : [Math.round(minutes / 1440), "day"];
   document.getElementById("age").textContent = `, ${count} ${unit}${count === 1 ? "" : "s"} ago`;
 
+  // what was sound yesterday may not be so today
+  if (minutes > 26 * 60) {
+    const health = document.getElementById("health");
+    health.classList.replace("good", "warning");
+    health.firstElementChild.textContent = `This page is ${count} ${unit}${count === 1 ? "" : "s"} old; it said:`;
+  }
+
   const text = (cell) => cell.querySelector(".null") ? "" : cell.textContent;
 
   // Excel takes its separators from the system's language. Where the decimal point is a comma, it expects semicolons.
@@ -68,7 +75,8 @@
     });
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = "Save as CSV";
+    const total = Number(table.dataset.total);
+    button.textContent = total > count ? `Save the first ${count} of ${total} rows as CSV` : "Save as CSV";
     button.addEventListener("click", () => save(table));
     tools.append(...count >= 8 ? [filter, button] : [button]);
     table.parentElement.before(tools);
@@ -85,7 +93,9 @@
 
   // a link to a description opens it
   const open = () => {
-    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    let name = location.hash.slice(1);
+    try { name = decodeURIComponent(name); } catch { return; }  // no address of this page
+    const target = document.getElementById(name);
     if (target instanceof HTMLDetailsElement) {
       target.open = true;
       target.scrollIntoView();

@@ -245,4 +245,4 @@ def _show(settings: Settings, console: Console) -> None:
     ):
         console.text(f"    {how_to_type(name, settings)}{' ' * (14 - len(name))}{hint}")
     console.text(f"\nThe PostgreSQL keeps running; to stop it: {how_to_type('stop', settings)}")
-    console.text(f"All of this as a page, with charts: {write(settings)}")
+    console.text(f"All of this as a page, with charts: {write(settings)[0]}")

@@ -5,7 +5,6 @@ Cron's environment: crontab(5), and POSIX crontab, "ENVIRONMENT VARIABLES".
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pwd
 import re
@@ -59,7 +58,11 @@ def check_as_cron(settings: Settings, console: Console, crontab: str | None, env
     problems = [*_of_places(settings, cron)]
     for text in problems:
         console.error(text)
-    console.text(f"\nfor crontab -e, at six in the morning of this machine's clock:\n\n{crontab_lines(settings, cron)}")
+    if not is_demo:
+        lines = crontab_lines(settings, cron)
+        console.text(
+            f"\nfor crontab -e, at six in the morning of this machine's clock; both variables belong to it:\n\n{lines}"
+        )
     return 2 if problems or done.returncode else 0
 
 
@@ -107,9 +110,6 @@ def _of_places(settings: Settings, cron: Mapping[str, str]) -> Iterator[str]:
         free = shutil.disk_usage(exists).free
         if free < ROOM:
             yield f"{folder}: only {free >> 20:,} MB are free there ({what}): make room"
-    lacking = [name for name in ("jinja2", "pygal") if settings.report and importlib.util.find_spec(name) is None]
-    if lacking:
-        yield f"the page needs {' and '.join(lacking)}: python -m pip install -r requirements-report.txt"
     for file in (settings.root / "elt.log", settings.state / "report.html"):
         if file.exists() and not os.access(file, os.W_OK):
             yield f"{file} belongs to somebody else and cannot be written: chown or delete it"
@@ -124,7 +124,9 @@ def crontab_lines(settings: Settings, cron: Mapping[str, str]) -> str:
     # a percent sign is a line break in a crontab
     command = f"cd {root} && {run} 2>&1 | tee -a elt.log" if has_pipefail else f"cd {root} && {run}"
     command = ("set -o pipefail; " if has_pipefail else "") + command
-    return f"SHELL={shell}\nMAILTO={cron['LOGNAME']}\n0 6 * * *  {command.replace('%', chr(92) + '%')}"
+    return (
+        f"SHELL={shell}\nMAILTO={cron.get('MAILTO', cron['LOGNAME'])}\n0 6 * * *  {command.replace('%', chr(92) + '%')}"
+    )
 
 
 def _python(root: Path) -> str:

@@ -5,6 +5,7 @@ It checks settings, registry, scripts and secrets, and with --online also Kebool
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,9 @@ from lib.run.trial import read_contracts
 from lib.stop import StopSignal
 from lib.transform.references import references
 from lib.transform.refusals import writes_nothing
+
+#: the packages of the page
+REQUIREMENTS = "requirements-report.txt"
 
 
 def check(settings: Settings, console: Console, *, online: bool) -> int:
@@ -88,17 +92,13 @@ class Findings(list[Finding]):
 
 def _offline(settings: Settings) -> Findings:
     """Check registry, scripts, questions, settings and secrets, without a connection."""
-    from lib.report.questions import read_questions
-
     findings = Findings()
     registry = None
     with findings.collecting():
         registry = read_project(settings.root)
         scripts = sum(len(job.transform) + len(job.checks) for job in registry.jobs.values())
         findings.ok(f"elt_jobs.json: {len(registry.jobs)} jobs, {scripts} scripts and checks")
-        for question in read_questions(settings.root):
-            if question.mistake:
-                findings.wrong(question.mistake)
+        _check_page(settings, findings)
         for finding in _idle_scripts(registry):
             findings.append(finding)
         for name in registry.unused_scripts:
@@ -135,6 +135,18 @@ def _online(settings: Settings) -> Findings:
         with findings.collecting():
             _ask_keboola(settings, registry, contracts, findings)
     return findings
+
+
+def _check_page(settings: Settings, findings: Findings) -> None:
+    """Check the files of report/questions, and the packages if each run writes the page."""
+    from lib.report.questions import read_questions
+
+    for question in read_questions(settings.root):
+        for text in question.mistakes:
+            findings.wrong(text)
+    for name in ("jinja2", "pygal") if settings.report else ():
+        if importlib.util.find_spec(name) is None:
+            findings.wrong(f"the page needs the package {name!r}: python -m pip install -r {REQUIREMENTS}")
 
 
 def _idle_scripts(registry: Registry) -> Iterator[Finding]:

@@ -83,7 +83,7 @@ def run_command(name: str | None, given: argparse.Namespace, settings: Settings)
         "run": lambda: run_jobs(given, settings=settings),
         "check": lambda: (
             as_cron.check_as_cron(settings, console, given.crontab, os.environ)
-            if given.as_cron
+            if given.as_cron or given.crontab
             else check.check(settings, console, online=given.online)
         ),
         "status": lambda: status.status(settings, console, runs=given.runs),

@@ -7,18 +7,27 @@ from pathlib import Path
 from lib.cli.console import Console
 from lib.config.settings import Settings
 from lib.errors import EltError, SettingsError
+from lib.postgres.connection import Database
 from lib.run.plan import read_project
+from lib.stop import StopSignal, run_stoppable
 
 
 def report(settings: Settings, console: Console, output: str | None = None) -> int:
     """Write the page and print its path. Returns 0. Raises EltError; an old page then stays."""
-    path = write(settings, output)
+    path, unanswered = write(settings, output)
+    for text in unanswered:
+        console.warn(text)
     console.text(f"page        {path}")
     return 0
 
 
-def write(settings: Settings, output: str | None = None) -> Path:
-    """Write the page to `output`, by default report.html in the project's state folder. Returns its path."""
+def write(settings: Settings, output: str | None = None) -> tuple[Path, list[str]]:
+    """Write the page to `output`, by default report.html in the project's state folder.
+
+    Returns its path, and what could not be answered. Ctrl-C and SIGTERM end it; an old page then stays.
+    """
+    if output == "":
+        raise SettingsError("--output needs the name of a file")
     try:
         from lib.report.page import write_page
     except ModuleNotFoundError as error:
@@ -28,15 +37,17 @@ def write(settings: Settings, output: str | None = None) -> Path:
     path = Path(output).absolute() if output else settings.state / "report.html"
     if not output:
         settings.state.mkdir(parents=True, exist_ok=True)
-    write_page(settings, read_project(settings.root), path)
-    return path
+    stop = StopSignal()
+    registry, database = read_project(settings.root), Database(settings, stop)
+    return path, run_stoppable(lambda: write_page(database, registry, path), stop)
 
 
 def write_after_run(settings: Settings, console: Console) -> None:
     """Write the page if `[run] report = true`. A failure is only a warning: it does not change the run's result."""
     if settings.report:
         try:
-            write(settings)
+            for text in write(settings)[1]:
+                console.warn(text)
         except EltError as error:
             console.warn(f"the page was not written: {error}")
         except Exception as error:  # a fault of the page, which must not look like a fault of the load

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import psycopg2
 from psycopg2.extensions import cursor as Cursor
 
-from lib.config.settings import Settings
 from lib.elt_schema.strangers import Name, refuse_strangers, script_path
 from lib.postgres.connection import Connection, Database, execute, query
 from lib.postgres.driver_errors import message_of, translated
@@ -23,10 +22,12 @@ from lib.postgres.driver_errors import message_of, translated
 SHOWN, DRAWN = 100, 5_000
 #: characters of a value that the page shows
 VALUE = 300
-#: rows that are fetched at a time: they may be wide
-FETCH = 20
+#: characters that are fetched at a time, and rows: rows may be wide
+FETCH, FETCH_ROWS = 1_000_000, 500
 #: seconds for one question
 SECONDS = 30.0
+#: what stands before a question when it is asked
+DECLARE = "DECLARE question NO SCROLL CURSOR FOR "
 #: for a cursor: returns every value as PostgreSQL's text
 TEXT = psycopg2.extensions.new_type(tuple(psycopg2.extensions.string_types), "TEXT", lambda value, cursor: value)
 
@@ -46,8 +47,9 @@ class Answer:
     columns: tuple[Column, ...] = ()
     rows: tuple[tuple[str | None, ...], ...] = ()
     total: int = 0
-    #: why there is no answer
+    #: why there is no answer, and the line of the SELECT where PostgreSQL found it, counted from 0
     error: str = ""
+    line: int = 0
 
     def values(self, column: str) -> list[str | None]:
         """The values of one column."""
@@ -56,20 +58,20 @@ class Answer:
 
 
 @contextmanager
-def reading(settings: Settings, named: Sequence[Name]) -> Iterator[Connection]:
+def reading(database: Database, named: Sequence[Name]) -> Iterator[Connection]:
     """A connection in a REPEATABLE READ READ ONLY transaction with the time zone of the settings.
 
     named: the relations and functions that will be read. Raises EltError if the database cannot be asked, or if one of
     them is code of another role.
     """
-    connection = Database(settings).connect("elt report")
+    connection = database.connect("elt report")
     try:
         with translated("report"):
             refuse_strangers(connection, named)
             path = script_path(connection).path
             execute(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             execute(connection, f"SET LOCAL search_path = {path}; SET LOCAL DateStyle = 'ISO, YMD'")
-            query(connection, "SELECT set_config('TimeZone', %s, true)", (settings.time_zone,))
+            query(connection, "SELECT set_config('TimeZone', %s, true)", (database.settings.time_zone,))
             yield connection
     finally:
         connection.close()
@@ -82,7 +84,7 @@ def ask(connection: Connection, sql: str, *, rows: int = SHOWN, seconds: float =
     try:
         with connection.cursor() as cursor:
             psycopg2.extensions.register_type(TEXT, cursor)
-            _run(cursor, f"DECLARE question NO SCROLL CURSOR FOR {sql}", until)
+            _run(cursor, f"{DECLARE}{sql}", until)
             found, columns = _fetch(cursor, rows, until, cut)
             _run(cursor, "MOVE FORWARD ALL FROM question", until)
             total = len(found) + int((cursor.statusmessage or "0").split()[-1])
@@ -91,7 +93,10 @@ def ask(connection: Connection, sql: str, *, rows: int = SHOWN, seconds: float =
         if connection.closed:
             raise
         late = isinstance(error, psycopg2.errors.QueryCanceled)
-        return Answer(error=f"no answer within {seconds:g} s" if late else message_of(error))
+        place = max(0, int(error.diag.statement_position or 0) - len(DECLARE))
+        return Answer(
+            error=f"no answer within {seconds:g} s" if late else message_of(error), line=sql.count("\n", 0, place)
+        )
     finally:
         if not connection.closed:
             execute(connection, "ROLLBACK TO SAVEPOINT question; RELEASE SAVEPOINT question")
@@ -102,12 +107,15 @@ def _fetch(
 ) -> tuple[list[tuple[str | None, ...]], tuple[Column, ...]]:
     found: list[tuple[str | None, ...]] = []
     columns: tuple[Column, ...] = ()
+    block = 1
     while len(found) < rows:
-        _run(cursor, f"FETCH {min(FETCH, rows - len(found))} FROM question", until)
+        _run(cursor, f"FETCH {min(block, rows - len(found))} FROM question", until)
         columns = tuple(
             Column(column.name, column.type_code in psycopg2.NUMBER.values) for column in cursor.description or ()
         )
         more = cursor.fetchall()
+        widest = max((sum(len(value or "") for value in row) for row in more), default=0)
+        block = min(2 * block, FETCH_ROWS, max(1, FETCH // (widest + 1)))
         found += [tuple(_cut(value, cut) for value in row) for row in more]
         if not more:
             break

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
@@ -18,6 +20,8 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if hasattr(finder, "find_
 
 #: lines or sets of bars that one chart has at most, and labels below it
 MOST_SERIES, MOST_LABELS = 8, 6
+#: characters of a label, and the largest number that can be drawn
+LABEL, LARGEST = 20, Decimal("1e100")
 WIDTH, HEIGHT = 900, 340
 
 
@@ -35,17 +39,15 @@ def draw(chart: Chart, answer: Answer, title: str) -> Drawing:
     for key, column in columns_of(chart).items():
         if column not in names:
             raise ValueError(f"the chart's {key} names {column!r}, but the answer has {', '.join(names)}")
-    labels = list(dict.fromkeys(value or "" for value in answer.values(chart.x)))
-    if chart.kind == "line":
-        labels.sort()
-    found = _series(chart, answer, labels)
+    labels = _in_order(chart, list(dict.fromkeys(map(_label, answer.values(chart.x)))))
+    found, left_out = _series(chart, answer, labels)
     largest = sorted(found, key=lambda name: -max(abs(value or Decimal()) for value in found[name]))[:MOST_SERIES]
     series = {name: found[name] for name in found if name in largest}
     drawing = {"line": pygal.Line, "bar": pygal.Bar}[chart.kind](
         width=WIDTH,
         height=HEIGHT,
         explicit_size=False,
-        show_dots=len(labels) == 1,
+        show_dots=False,
         show_legend=bool(chart.color),
         legend_at_bottom=True,
         truncate_legend=-1,
@@ -58,33 +60,62 @@ def draw(chart: Chart, answer: Answer, title: str) -> Drawing:
         css=[],
     )
     drawing.x_labels = labels
-    step = -(-len(labels) // MOST_LABELS)
-    drawing.x_labels_major = labels[::step] if step else []
+    drawing.x_labels = [label if len(label) <= LABEL else label[: LABEL - 1] + "…" for label in labels]
+    step = -(-len(labels) // (MOST_LABELS if chart.kind == "line" else 2 * MOST_LABELS))
+    drawing.x_labels_major = drawing.x_labels[::step] if step else []
     for name, values in series.items():
-        drawing.add(name, [None if value is None else float(value) for value in values])
+        numbers = [None if value is None else float(value) for value in values]
+        # a line needs two points; one alone is drawn as a dot
+        drawing.add(name, numbers, show_dots=sum(number is not None for number in numbers) == 1)
     notes = [f"The {MOST_SERIES} largest of {len(found)} are drawn."] if len(found) > len(series) else []
+    if left_out:
+        notes.append(f"Not drawn, because no finite number: {left_out:,}.")
     if answer.total > len(answer.rows):
         notes.append(f"Drawn from the first {len(answer.rows):,} of {answer.total:,} rows.")
     return Drawing(_plain_svg(drawing.render_tree(), _in_words(chart, labels, series, title)), " ".join(notes))
 
 
-def _series(chart: Chart, answer: Answer, labels: Sequence[str]) -> dict[str, list[Decimal | None]]:
-    """The values of each line or set of bars."""
-    colors = answer.values(chart.color) if chart.color else [chart.y] * len(answer.rows)
+def _label(value: str | None) -> str:
+    return "NULL" if value is None else value or "(empty)"
+
+
+def _in_order(chart: Chart, labels: list[str]) -> list[str]:
+    """Numbers and days of a line in their order; everything else in the order of the answer."""
+    if chart.kind == "line":
+        with suppress(InvalidOperation):
+            return sorted(labels, key=Decimal)
+        if all(re.match(r"\d{4}-\d\d-\d\d(?!.*BC)", label) for label in labels):
+            return sorted(labels)
+    return labels
+
+
+def _series(chart: Chart, answer: Answer, labels: Sequence[str]) -> tuple[dict[str, list[Decimal | None]], int]:
+    """The values of each line or set of bars, and how many values cannot be drawn."""
+    colors = map(_label, answer.values(chart.color)) if chart.color else [chart.y] * len(answer.rows)
     places = {label: place for place, label in enumerate(labels)}
     series: dict[str, list[Decimal | None]] = {}
-    for color, x, y in zip(colors, answer.values(chart.x), answer.values(chart.y), strict=True):
-        values = series.setdefault(color or "none", [None] * len(labels))
-        values[places[x or ""]] = _number(y, chart.y)
-    return series
+    seen: set[tuple[str, str]] = set()
+    left_out = 0
+    for color, x, y in zip(colors, map(_label, answer.values(chart.x)), answer.values(chart.y), strict=True):
+        if (color, x) in seen:
+            which = f" and {chart.color} = {color}" if chart.color else ""
+            raise ValueError(
+                f"several rows have {chart.x} = {x}{which}: name another color, or add them up in the query"
+            )
+        seen.add((color, x))
+        number = _number(y, chart.y)
+        left_out += y is not None and number is None
+        series.setdefault(color, [None] * len(labels))[places[x]] = number
+    return series, left_out
 
 
 def _number(text: str | None, column: str) -> Decimal | None:
+    """The number; None for NULL, NaN, infinity, and what no drawing can show. Raises ValueError for any other text."""
     try:
         number = None if text is None else Decimal(text)
     except InvalidOperation:
         raise ValueError(f"the chart's y names {column!r}, but {(text or '')[:40]!r} there is no number") from None
-    return number if number is not None and number.is_finite() else None
+    return number if number is not None and number.is_finite() and abs(number) < LARGEST else None
 
 
 def _in_words(chart: Chart, labels: Sequence[str], series: dict[str, list[Decimal | None]], title: str) -> str:

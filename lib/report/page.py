@@ -8,17 +8,18 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import jinja2
+import psycopg2
 
 from lib.config.jobs import Registry
-from lib.config.settings import Settings
 from lib.elt_schema.strangers import Name
-from lib.errors import SettingsError
-from lib.postgres.connection import Connection, query
+from lib.errors import DatabaseError, SettingsError
+from lib.postgres.connection import Connection, Database, query
+from lib.postgres.driver_errors import message_of
 from lib.report.answers import DRAWN, SHOWN, Answer, Column, ask, reading
 from lib.report.charts import Drawing, draw
 from lib.report.lineage import BOX_HEIGHT, BOX_WIDTH, Graph, Node, lay_out, read_by, read_lineage
@@ -33,19 +34,21 @@ RUNS, CHANGED_RUNS = 30, 7
 STALE_HOURS = 48.0
 
 RUN_LIST = f"""
-    SELECT run_id, status, to_char(started_at, 'YYYY-MM-DD HH24:MI') AS started, seconds, jobs_published,
-        jobs_not_published, rows_loaded, error
-    FROM elt.recent_runs LIMIT {RUNS}
+    SELECT run_id, recent.status, to_char(recent.started_at, 'YYYY-MM-DD HH24:MI') AS started, run_date AS day, seconds,
+        jobs_published, jobs_not_published, rows_loaded, recent.error
+    FROM elt.recent_runs AS recent JOIN elt.runs USING (run_id)
+    ORDER BY run_id DESC
+    LIMIT {RUNS}
 """
 CHANGES = f"""
-    SELECT script, run_id,
+    SELECT script, format('run %s, %s', run_id, to_char(run_date, 'MM-DD')) AS run,
         concat_ws(' ',
             '+' || nullif(sum(inserted), 0), '~' || nullif(sum(updated), 0), '−' || nullif(sum(deleted), 0)) AS changed
-    FROM elt.script_runs
+    FROM elt.script_runs JOIN elt.runs USING (run_id)
     WHERE run_id IN (
         SELECT run_id FROM elt.script_runs GROUP BY run_id ORDER BY run_id DESC LIMIT {CHANGED_RUNS}
     )
-    GROUP BY script, run_id
+    GROUP BY script, run_id, run_date
     HAVING sum(inserted + updated + deleted) > 0
     ORDER BY run_id DESC, script
 """
@@ -60,7 +63,7 @@ FAILURES = """
     FROM elt.job_status AS status
     JOIN elt.job_runs AS runs
         ON runs.job = status.job
-        AND runs.status <> 'published'
+        AND runs.status = status.status
         AND runs.run_id > coalesce(
             (SELECT max(run_id) FROM elt.job_runs WHERE job = status.job AND status = 'published'), 0
         )
@@ -70,7 +73,7 @@ FAILURES = """
 """
 #: checks that warn in the latest run of their job, and since when
 WARNINGS = """
-    SELECT script, broken_by, (
+    SELECT job, script, broken_by, (
         SELECT to_char(min(started_at), 'YYYY-MM-DD HH24:MI')
         FROM elt.script_runs AS earlier
         JOIN elt.runs USING (run_id)
@@ -140,6 +143,10 @@ class Answered:
     #: why there is no drawing
     mistake: str = ""
 
+    @property
+    def problems(self) -> list[str]:
+        return [text for text in (self.answer.error, self.mistake) if text]
+
 
 @dataclass(frozen=True)
 class Health:
@@ -149,7 +156,7 @@ class Health:
     level: str
     sentence: str
     #: job, status, since when, error
-    failures: Sequence[tuple[str, str, str, str]] = ()
+    failures: Sequence[tuple[str | None, ...]] = ()
     warnings: Sequence[str] = ()
 
 
@@ -173,59 +180,92 @@ class Page:
     scripts: Mapping[str, str]
     #: by job
     published: Mapping[str, str] = field(default_factory=dict)
+    #: questions without an answer or a chart, each with the reason
+    unanswered: list[str] = field(default_factory=list)
 
 
-def write_page(settings: Settings, registry: Registry, output: Path) -> None:
+def write_page(database: Database, registry: Registry, output: Path) -> list[str]:
     """Ask the database, and replace the file in one step. If anything fails, an old page stays.
 
-    Raises EltError if the database cannot be asked or the file cannot be written.
+    Returns what could not be answered. Raises EltError if the database cannot be asked or the file cannot be written.
     """
-    text = _render(settings.root, collect(settings, registry))
+    page = collect(database, registry)
+    text = _render(database.settings.root, page)
     try:
         if output.exists() and not output.is_file():  # a pipe or a device, which must not be replaced
             output.write_text(text, encoding="utf-8")
-            return
-        output = output.resolve()  # a link stays one
-        handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, output)
-        except OSError:
-            os.unlink(temporary)
-            raise
+        else:
+            _replace(output.resolve(), text)  # a link stays one
     except OSError as error:
         raise SettingsError(f"the page cannot be written to {output}: {error.strerror}") from None
+    return page.unanswered
 
 
-def collect(settings: Settings, registry: Registry) -> Page:
+def _replace(output: Path, text: str) -> None:
+    """Write a file in one step. It keeps its mode; a new one gets that of any new file."""
+    if output.exists():
+        mode = output.stat().st_mode & 0o777
+    else:
+        os.umask(mask := os.umask(0))
+        mode = 0o666 & ~mask
+    handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, mode)
+        os.replace(temporary, output)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
+def collect(database: Database, registry: Registry) -> Page:
     """Everything that the page shows, as of one moment."""
-    questions = read_questions(settings.root)
-    with reading(settings, _named(registry, questions)) as connection:
+    questions = read_questions(database.settings.root)
+    with reading(database, _named(registry, questions)) as connection:
         relations = {
             name: Relation(name, kind, comment, rows, key, tuple((*column,) for column in columns))
             for name, kind, comment, rows, key, columns in query(connection, RELATIONS)
         }
         nodes = read_lineage(registry, relations)
-        jobs = ask(connection, f"{JOBS} ORDER BY job", rows=1000)
-        published = dict(zip(jobs.values("job"), jobs.values("published"), strict=True)) if jobs.columns else {}
+        is_new = query(connection, "SELECT to_regclass('elt.recent_runs')") == [(None,)]
+        jobs, changes, runs = (
+            (Answer(), Answer(), Answer())
+            if is_new
+            else (_jobs(connection, registry), _changes(connection), ask(connection, RUN_LIST, cut=2_000))
+        )
+        answered = [_answered(connection, question) for question in questions]
+        unanswered = [text for each in answered for text in each.problems]
+        others = [answer.error for answer in (jobs, changes, runs) if answer.error]
+        health = (
+            Health("warning", "nothing was loaded yet; type: python elt_daily_load.py")
+            if is_new
+            else _health(connection, registry, relations, [*others, *unanswered])
+        )
         return Page(
             datetime.now(UTC),
             _place(connection),
-            settings.time_zone,
-            _health(connection, registry, relations),
+            database.settings.time_zone,
+            health,
             jobs,
-            [_answered(connection, question) for question in questions],
-            _changes(connection),
-            ask(connection, RUN_LIST, cut=2_000),
+            answered,
+            changes,
+            runs,
             lay_out(nodes),
             nodes,
             read_by(nodes),
             relations,
             {script.path: script.text for job in registry.jobs.values() for script in job.transform},
-            {job or "": at or "" for job, at in published.items()},
+            {row[0] or "": row[2] or "" for row in jobs.rows},
+            unanswered,
         )
+
+
+def _jobs(connection: Connection, registry: Registry) -> Answer:
+    """The state of each job; one that left the registry is marked."""
+    found = ask(connection, f"{JOBS} ORDER BY job", rows=1_000)
+    rows = tuple((row[0], row[1] if row[0] in registry.jobs else "removed", *row[2:]) for row in found.rows)
+    return replace(found, rows=rows)
 
 
 def _place(connection: Connection) -> str:
@@ -239,22 +279,27 @@ def _place(connection: Connection) -> str:
 def _named(registry: Registry, questions: Sequence[Question]) -> list[Name]:
     named = set(named_in(registry.jobs.values()))
     for question in questions:
-        named |= references(question.sql).all
+        named |= references(question.sql).qualified
     return sorted(named)
 
 
 def _answered(connection: Connection, question: Question) -> Answered:
-    if question.mistake and not question.sql:
+    if not question.sql:
         return Answered(question, Answer(error=question.mistake))
-    if question.mistake and question.chart is None and "chart" not in question.mistake:
-        return Answered(question, Answer(error=question.mistake))
-    answer = ask(connection, question.sql, rows=DRAWN if question.chart else SHOWN)
-    if question.chart is None or answer.error:
-        return Answered(question, answer, mistake=question.mistake)
+    try:
+        answer = ask(connection, question.sql, rows=DRAWN if question.chart else SHOWN)
+    except psycopg2.Error as error:
+        raise DatabaseError(f"{question.file}: it ended the connection to PostgreSQL: {message_of(error)}") from None
+    if answer.error:
+        return Answered(
+            question, replace(answer, error=f"{question.file}:{question.line + answer.line}: {answer.error}")
+        )
+    if question.chart is None or question.chart_mistake or not answer.rows:
+        return Answered(question, answer, mistake=question.chart_mistake)
     try:
         return Answered(question, answer, draw(question.chart, answer, question.title))
     except ValueError as error:
-        return Answered(question, answer, mistake=str(error))
+        return Answered(question, answer, mistake=f"{question.file}: {error}")
 
 
 def _changes(connection: Connection) -> Answer:
@@ -263,31 +308,38 @@ def _changes(connection: Connection) -> Answer:
     runs = list(dict.fromkeys(row[1] for row in found.rows))
     cells = {(row[0], row[1]): row[2] for row in found.rows}
     scripts = sorted({row[0] or "" for row in found.rows})
-    columns = (Column("script"), *(Column(f"run {run}") for run in runs))
+    columns = (Column("script"), *(Column(run or "") for run in runs))
     rows = tuple((script, *(cells.get((script, run), "") for run in runs)) for script in scripts)
     return Answer(columns, rows, len(rows), found.error)
 
 
-def _health(connection: Connection, registry: Registry, relations: Mapping[str, Relation]) -> Health:
-    if query(connection, "SELECT to_regclass('elt.recent_runs')") == [(None,)]:
-        return Health("warning", "nothing was loaded yet")
-    last = query(connection, "SELECT run_id, status, error FROM elt.recent_runs WHERE status <> 'running' LIMIT 1")
-    sentence = f"run {last[0][0]} {last[0][1]}" if last else "no run has ended yet"
+def _health(
+    connection: Connection, registry: Registry, relations: Mapping[str, Relation], unanswered: Sequence[str]
+) -> Health:
+    """Good only if nothing is wrong and everything could be read. Jobs that left the registry do not count."""
+    last = ask(connection, "SELECT run_id, status FROM elt.recent_runs WHERE status <> 'running' LIMIT 1")
+    sentence = "run {} {}".format(*last.rows[0]) if last.rows else "no run has ended yet"
     if "gold.load_status" in relations:
         found = ask(connection, "SELECT sentence FROM gold.load_status", cut=2_000)
         sentence = found.rows[0][0] or sentence if found.rows else sentence
-    failures = query(connection, FAILURES)
+    failed, warned, imported = (ask(connection, text, rows=1_000, cut=5_000) for text in (FAILURES, WARNINGS, STALE))
+    failures = [row for row in failed.rows if row[0] in registry.jobs]
     warnings = [
-        f"{script} warns of {rows:,} row{'s' if rows > 1 else ''}, since {since}"
-        for script, rows, since in query(connection, WARNINGS)
+        f"{script} warns of {int(rows or 0):,} row{'s' if rows != '1' else ''}, since {since}"
+        for job, script, rows, since in warned.rows
+        if job in registry.jobs
     ]
-    for job, hours in query(connection, STALE):
-        load = registry.jobs[job].load if job in registry.jobs else None
+    for job, hours in imported.rows:
+        load = registry.jobs[job].load if job and job in registry.jobs else None
         limit = (load and load.max_age_hours) or STALE_HOURS
-        if load and hours > limit:
-            warnings.append(f"the source of {job} was last imported {hours:,.0f} h ago, {limit:g} h is the limit")
-    if failures or not last or last[0][1] != "done":
-        return Health("bad" if last else "warning", sentence, failures, warnings)
+        if load and float(hours or 0) > limit:
+            warnings.append(
+                f"the source of {job} was last imported {float(hours or 0):,.0f} h ago, {limit:g} h is the limit"
+            )
+    unread = [answer.error for answer in (last, failed, warned, imported) if answer.error]
+    warnings += [f"part of this page could not be read: {error}" for error in dict.fromkeys([*unread, *unanswered])]
+    if failures or not last.rows or last.rows[0][1] != "done":
+        return Health("bad" if last.rows else "warning", sentence, failures, warnings)
     return Health("warning" if warnings else "good", sentence, failures, warnings)
 
 

@@ -5,6 +5,7 @@ The first comment line is the title, the next ones explain, a line `chart: ..` d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +38,23 @@ class Question:
     name: str
     title: str
     explanation: str
-    #: the SELECT, without its semicolon
+    #: the SELECT, without its semicolon; empty if there is none
     sql: str
     chart: Chart | None = None
-    #: what is wrong with the file, as `file:line: ..`; the page shows it in place of the answer
+    #: why there is no answer, as `file:line: ..`
     mistake: str = ""
+    #: why there is no chart, as `file:line: ..`
+    chart_mistake: str = ""
+    #: where the SELECT begins
+    line: int = 1
+
+    @property
+    def file(self) -> str:
+        return f"{FOLDER}/{self.name}.sql"
+
+    @property
+    def mistakes(self) -> list[str]:
+        return [text for text in (self.mistake, self.chart_mistake) if text]
 
 
 def read_questions(root: Path) -> list[Question]:
@@ -56,35 +69,42 @@ def _read(file: Path) -> Question:
     except (OSError, UnicodeDecodeError):
         return Question(name, name, "", "", mistake=f"{place}:1: cannot be read: save it as UTF-8 text")
     lines: list[str] = []
-    chart, mistake = None, ""
+    chart, chart_mistake = None, ""
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.startswith("--"):
-            break
+            if line.strip():
+                break
+            continue
         words = line.removeprefix("--").strip()
-        if not words.startswith("chart:"):
+        if not words.lower().startswith("chart:"):
             lines.append(words)
             continue
         try:
-            chart = _chart(words.removeprefix("chart:"))
+            if chart is not None:
+                raise ValueError("a question has one chart")
+            chart = _chart(words[len("chart:") :])
         except ValueError as error:
-            mistake = f"{place}:{number}: {error}"
+            chart_mistake = chart_mistake or f"{place}:{number}: {error}"
     title, *explanation = [line for line in lines if line] or [name]
     parts = statements(text)
-    if len(parts) != 1 or parts[0].words[:1] not in (("select",), ("with",), ("values",), ("table",)):
+    sql, mistake = parts[0].text if len(parts) == 1 else "", ""
+    if not sql or parts[0].words[:1] not in (("select",), ("with",), ("values",), ("table",)):
         line_number = parts[1].line if len(parts) > 1 else parts[0].line if parts else 1
-        mistake = mistake or f"{place}:{line_number}: a question is one SELECT, and nothing else"
-    return Question(name, title, " ".join(explanation), parts[0].text if parts else "", chart, mistake)
+        sql, mistake = "", f"{place}:{line_number}: a question is one SELECT, and nothing else"
+    return Question(
+        name, title, " ".join(explanation), sql, chart, mistake, chart_mistake, parts[0].line if parts else 1
+    )
 
 
 def _chart(words: str) -> Chart:
     """Raises ValueError that says what is wrong and shows a line that is right."""
     example = "write it as: chart: line x=date_key y=pieces color=product_type"
-    kind, *pairs = words.split() or [""]
+    kind, *pairs = re.sub(r"\s*=\s*", "=", words).split() or [""]
     if kind not in CHART_KINDS:
         raise ValueError(f"a chart is one of {', '.join(CHART_KINDS)}, not {kind!r}{did_you_mean(kind, CHART_KINDS)}")
     columns: dict[str, str] = {}
     for pair in pairs:
-        key, equals, column = pair.partition("=")
+        key, equals, column = pair.rstrip(",").partition("=")
         if not equals or not column or key not in CHART_COLUMNS or key in columns:
             raise ValueError(f"{pair!r} is not understood{did_you_mean(key, CHART_COLUMNS)}; {example}")
         columns[key] = column

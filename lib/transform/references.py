@@ -20,6 +20,8 @@ class References:
     published: frozenset[tuple[str, str]]
     #: tables that an INSERT, UPDATE, DELETE, MERGE or COPY of the script names as its target, in any schema
     changed: frozenset[tuple[str, str]]
+    #: everything that is named as schema.name, in any schema; columns that are named with their table, too
+    qualified: frozenset[tuple[str, str]] = frozenset()
 
 
 @cache
@@ -28,6 +30,7 @@ def references(text: str) -> References:
     all_names: set[tuple[str, str]] = set()
     published: set[tuple[str, str]] = set()
     changed: set[tuple[str, str]] = set()
+    qualified: set[tuple[str, str]] = set()
     before = ("", "")  # the last two words that do not belong to a name
     first = ""  # the first word of the statement
     pending = ""  # the last word; it is a schema if a dot follows
@@ -37,12 +40,14 @@ def references(text: str) -> References:
         if kind in ("string", "escapes", "dollar") and first != "comment":
             inner = references(_inner(kind, token))
             all_names |= inner.all
+            qualified |= inner.qualified
             published |= inner.published | (inner.all if publishes else set())
             changed |= inner.changed
             publishes &= not inner.all
         name = unquoted(kind, token)
         first = "" if token == ";" else first or name
         if schema and name and not operator:
+            qualified.add((schema, name))
             if schema in LAYERS:
                 all_names.add((schema, name))
             if before[1] in ("into", "update", "copy") or before == ("delete", "from"):
@@ -63,7 +68,7 @@ def references(text: str) -> References:
             before = (before[1], pending)
         pending = name
         publishes = publishes and token not in (")", ";")
-    return References(frozenset(all_names), frozenset(published), frozenset(changed))
+    return References(frozenset(all_names), frozenset(published), frozenset(changed), frozenset(qualified))
 
 
 def _inner(kind: str, token: str) -> str:

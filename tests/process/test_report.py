@@ -22,7 +22,7 @@ def loaded(morning: Morning) -> Morning:
 
 def table_of(page: str, name: str) -> list[list[str]]:
     """The cells of the table with this name, NULL as an empty text."""
-    body = re.search(rf'<table data-name="{name}">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)
+    body = re.search(rf'<table data-name="{name}" .*?<tbody>(.*?)</tbody>', page, re.DOTALL)
     assert body, name
     rows = re.findall(r"<tr>(.*?)</tr>", body[1], re.DOTALL)
     return [

@@ -35,8 +35,9 @@ def test_a_question_has_a_title_words_a_chart_and_a_query(ask: Ask) -> None:
         "-- How many?\n-- Pieces,\n-- in all.\n-- chart: line x=day y=pieces color=kind\nSELECT 1 AS day;\n-- end\n"
     )
     assert asked == Question(
-        "q", "How many?", "Pieces, in all.", "SELECT 1 AS day", Chart("line", "day", "pieces", "kind")
+        "q", "How many?", "Pieces, in all.", "SELECT 1 AS day", Chart("line", "day", "pieces", "kind"), line=5
     )
+    assert ask("-- T\n\n-- Chart: bar x = day, y = pieces\nSELECT 1").chart == Chart("bar", "day", "pieces")
     assert ask("SELECT 1").title == "q", "a file without a comment is called like its file"
 
 
@@ -58,7 +59,16 @@ def test_a_question_has_a_title_words_a_chart_and_a_query(ask: Ask) -> None:
     ],
 )
 def test_a_mistake_is_named_with_file_and_line(ask: Ask, text: str, mistake: str) -> None:
-    assert ask(text).mistake.startswith(f"report/questions/q.sql:{mistake}")
+    assert ask(text).mistakes[0].startswith(f"report/questions/q.sql:{mistake}")
+
+
+def test_both_mistakes_of_a_file_are_told(ask: Ask) -> None:
+    asked = ask("-- T\n-- chart: bar x=a y=b\n-- chart: pie\nSELECT 1;\nSELECT 2;")
+    assert [text.split(": ", 1)[1][:25] for text in asked.mistakes] == [
+        "a question is one SELECT,",
+        "a question has one chart",
+    ]
+    assert asked.sql == ""
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
@@ -69,7 +79,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 def test_the_shipped_questions_have_no_mistake_and_come_in_this_order() -> None:
     questions = read_questions(ROOT)
-    assert [question.mistake for question in questions] == [""] * 8
+    assert [question.mistakes for question in questions] == [[]] * 8
     assert [question.name.partition("_")[2] for question in questions] == [
         "what_to_reorder",
         "stock_in_quarantine",
@@ -90,11 +100,11 @@ def answer(*rows: tuple[str | None, ...], total: int | None = None) -> Answer:
 def test_a_chart_says_in_words_what_it_draws() -> None:
     drawn = draw(
         Chart("line", "day", "pieces", "kind"),
-        answer(("2", "a", "7"), ("1", "a", "5.5"), ("1", "<b>", "1"), ("2", "<b>", None)),
+        answer(("10", "a", "7"), ("9", "a", "5.5"), ("9", "<b>", "1"), ("10", "<b>", None)),
         "How many?",
     )
     assert 'role="img"' in drawn.svg and "<b>" not in drawn.svg and "<script" not in drawn.svg
-    words = "How many? Line chart of pieces by day, 1 to 2: a from 5.5 to 7; &lt;b&gt; from 1 to 1."
+    words = "How many? Line chart of pieces by day, 9 to 10: a from 5.5 to 7; &lt;b&gt; from 1 to 1."
     assert f'aria-label="{words}"' in drawn.svg
     assert drawn.note == ""
     assert "a 7; " not in draw(Chart("bar", "kind", "pieces"), answer(("1", "a", "7")), "T").svg
@@ -107,12 +117,42 @@ def test_a_chart_leaves_nothing_out_silently() -> None:
     assert "kind 11" in drawn.svg and "kind 3" not in drawn.svg
 
 
+def test_what_cannot_be_drawn_is_counted_and_what_is_alone_is_a_dot() -> None:
+    drawn = draw(
+        Chart("line", "day", "pieces", "kind"), answer(("1", "a", "NaN"), ("2", "a", "1"), ("1", None, "2")), "T"
+    )
+    assert drawn.note == "Not drawn, because no finite number: 1."
+    assert drawn.svg.count("<circle") == 2 and "NULL from 2 to 2" in drawn.svg
+
+
+@pytest.mark.parametrize(
+    ("labels", "order"),
+    [
+        (["10", "9", "-3"], "-3 to 10"),
+        (["2026-01-02", "2026-01-01"], "2026-01-01 to 2026-01-02"),
+        (["Jan", "Feb", "Apr"], "Jan to Apr"),
+    ],
+)
+def test_a_line_goes_in_the_order_of_numbers_days_or_the_answer(labels: list[str], order: str) -> None:
+    rows = [(label, "a", "1") for label in labels]
+    assert f"by day, {order}: " in draw(Chart("line", "day", "pieces"), answer(*rows), "T").svg
+
+
 def test_an_answer_that_does_not_fit_its_chart_is_told() -> None:
     with pytest.raises(ValueError, match="the chart's x names 'date', but the answer has day, kind, pieces"):
         draw(Chart("line", "date", "pieces"), answer(), "T")
     with pytest.raises(ValueError, match="the chart's y names 'kind', but 'a' there is no number"):
         draw(Chart("line", "day", "kind"), answer(("1", "a", "7")), "T")
-    for values in ([], [("1", "a", None)], [("1", "a", "NaN")], [(None, None, "1")], [("1", "a", "-3")]):
+    with pytest.raises(ValueError, match="several rows have day = 1 and kind = a: name another color, or add them up"):
+        draw(Chart("bar", "day", "pieces", "kind"), answer(("1", "a", "7"), ("1", "a", "8")), "T")
+    for values in (
+        [],
+        [("1", "a", None)],
+        [("1", "a", "1e290")],
+        [("1", "a", "NaN")],
+        [(None, None, "1")],
+        [("1", "a", "-3")],
+    ):
         assert "<svg" in draw(Chart("bar", "day", "pieces", "kind"), answer(*values), "T").svg
 
 
