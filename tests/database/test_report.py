@@ -30,7 +30,9 @@ def pages(monday: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     (monday.root / "report/questions").mkdir(parents=True)
     for name in ("page.html.j2", "page.css", "page.js"):
         shutil.copy(ROOT / "report" / name, monday.root / "report" / name)
-    question(monday, "10_all", "-- What is there?\n-- chart: bar x=id y=id\nSELECT id, a, b FROM gold.both ORDER BY id;")
+    question(
+        monday, "10_all", "-- What is there?\n-- chart: bar x=id y=id\nSELECT id, a, b FROM gold.both ORDER BY id;"
+    )
     # libpq reads these; the settings of a test project name no database
     for name, value in monday.connect_args.items():
         monkeypatch.setenv({"dbname": "PGDATABASE"}.get(name, f"PG{name.upper()}"), value)
