@@ -27,6 +27,7 @@ def words_of_commands() -> list[list[str]]:
         "psql": [["psql", "-c", "SELECT quote_ident(n), format('%s', n) FROM (SELECT 'x'::name AS n) AS x"]],
         "demo": [],  # they use a separate server, which no other role can reach
         "stop": [],  # the same
+        "remove": [],  # it does not connect
     }
     return [[], *(words for name in commands.choices for words in further.get(name, [[name]]))]
 
