@@ -97,6 +97,7 @@ def test_a_flow_that_has_not_begun_today_is_waited_for_too(waiting: Waiting) -> 
     waiting.wait()
     assert waiting.lines[0] == f"waiting, minute 0 of 120: flow {FLOW}: no job has started since 2026-11-28 00:00 UTC"
     assert "job 9004: success" in waiting.lines[-1]
+    assert waiting.keboola.requests[-1].parameters["startTimeFrom"] == "2026-11-28T00:00:00+00:00"
 
 
 def test_a_queue_that_filters_by_day_alone_is_not_believed(waiting: Waiting) -> None:
@@ -117,6 +118,7 @@ def test_a_flow_that_ended_badly_ends_the_run_with_its_id_and_message(waiting: W
     assert first.startswith(
         f"flow {FLOW}, job 9002: {status} (started 2026-11-28 05:00 UTC): Task 3 failed at https://x/?"
     )
+    assert waiting.minutes < 3
     assert "sig=abc" not in first and waiting.keboola.token not in first
     assert "the rows loaded before stay" in second and second.endswith("main.py run --no-wait")
 
