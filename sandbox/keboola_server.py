@@ -150,6 +150,7 @@ class KeboolaServer:
         primary_key: Sequence[str] = (),
         external: bool = False,
         rows_said: int | None = None,
+        imported_at: float | None = None,
     ) -> None:
         """Replace the content of a table, as a full import does. `lastImportDate` moves on by at least a second.
 
@@ -157,11 +158,12 @@ class KeboolaServer:
         small. In a typed table a value that is not text is written without quotes, and None is NULL.
         external: the table's bucket shows an external schema.
         rows_said: the number of rows that the API reports, if it should be a wrong one.
+        imported_at: the time of the import in epoch seconds; None: now.
 
         Raises ValueError for a row that does not fit (see `csv_slices.encode`); the old content then stays.
         """
         old = self._api.tables.get(table_id)
-        now = self._clock()
+        now = self._clock() if imported_at is None else imported_at
         table = Table(
             id=table_id,
             columns=tuple(columns),
