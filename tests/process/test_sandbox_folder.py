@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lib.extract.keboola import KeboolaExtractor
@@ -17,8 +19,9 @@ from tests.support import ROOT
 from tests.support.extraction import Plain
 
 
-def start(*words: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def start(*words: object) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
         [sys.executable, "-m", "sandbox", *map(str, words)],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(words[0])},
@@ -26,6 +29,11 @@ def start(*words: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def rows_at(url: str, token: str, environment: dict[str, str]) -> int | None:

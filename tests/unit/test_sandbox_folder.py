@@ -105,6 +105,7 @@ def test_a_table_is_as_old_as_its_file_so_another_start_changes_nothing(folder: 
         ("in.shop.orders.csv", b"id\n", ": the name must be"),
         ("in.c-shop.or ders.csv", b"id\n", ": the name must be"),
         (f"{FILE}.gz", b"id\n", ": the name must be"),
+        ("in.c-shop.csvx", b"id\n", ": the name must be"),
     ],
 )
 def test_a_bad_file_is_named_once_and_the_others_are_served(
