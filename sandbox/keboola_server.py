@@ -28,6 +28,8 @@ from typing import Any, Self
 
 from sandbox.csv_slices import QUOTINGS, Row
 from sandbox.faults import Fault, Faults, spoil
+from sandbox.job_queue import PATH as QUEUE_PATH
+from sandbox.job_queue import JobQueue
 from sandbox.messages import Request, Response
 from sandbox.object_store import ObjectStore, serve
 from sandbox.storage_api import StorageApi, kind_of
@@ -46,7 +48,8 @@ _SECRET_HEADERS = {"x-storageapi-token", "authorization", "x-amz-security-token"
 class LoggedRequest:
     """A request that was received, for tests."""
 
-    #: index, verify, buckets, bucket, tables, table, preview, export-async, jobs, job, files, file, manifest, slice
+    #: index, verify, buckets, bucket, tables, table, preview, export-async, jobs, job, files, file, manifest, slice,
+    #: and queue, a search for the jobs of a flow
     kind: str
     method: str
     path: str
@@ -100,6 +103,8 @@ class KeboolaServer:
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         self._encoding = Encoding(self._folder, slices, quoting, sliced, gzip_members)
         self._store = ObjectStore()
+        #: the jobs of flows
+        self.queue = JobQueue(token, clock)
         self._presigner = Presigner(clock, url_seconds)
         #: the cloud that the store imitates
         self.style = store(self.url, clock, credential_seconds, key_prefix)
@@ -147,6 +152,7 @@ class KeboolaServer:
         rows_said: int | None = None,
         description: str = "",
         hints: Mapping[str, Mapping[str, str]] | None = None,
+        imported_at: float | None = None,
     ) -> None:
         """Replace the content of a table, as a full import does. `lastImportDate` moves on by at least a second.
 
@@ -155,11 +161,12 @@ class KeboolaServer:
         external: the table's bucket shows an external schema.
         rows_said: the number of rows that the API reports, if it should be a wrong one.
         description, hints: metadata of the table and of its columns, such as {"total": {"KBC.datatype.basetype": ..}}.
+        imported_at: the time of the import in epoch seconds; None: now.
 
         Raises ValueError for a row that does not fit (see `csv_slices.encode`); the old content then stays.
         """
         old = self._api.tables.get(table_id)
-        now = self._clock()
+        now = self._clock() if imported_at is None else imported_at
         table = Table(
             id=table_id,
             columns=tuple(columns),
@@ -192,8 +199,12 @@ class KeboolaServer:
         self.style.expire_all()
 
     def _answer(self, request: Request) -> Response:
-        is_api = request.path == "/v2/storage" or request.path.startswith("/v2/storage/")
-        kind = kind_of(request) if is_api else "manifest" if request.path.endswith("manifest") else "slice"
+        is_queue = request.path == QUEUE_PATH
+        is_api = is_queue or request.path == "/v2/storage" or request.path.startswith("/v2/storage/")
+        if is_api:
+            kind = "queue" if is_queue else kind_of(request)
+        else:
+            kind = "manifest" if request.path.endswith("manifest") else "slice"
         headers = {name: "***" if name in _SECRET_HEADERS else value for name, value in request.headers.items()}
         parameters = request.parameters() if is_api and not request.is_malformed() else {}
         logged = LoggedRequest(kind or "unknown", request.method, request.path, headers, parameters)
@@ -204,6 +215,8 @@ class KeboolaServer:
         return response
 
     def _answer_well(self, request: Request, is_api: bool) -> Response:
+        if request.path == QUEUE_PATH:
+            return self.queue.answer(request)
         return self._api.answer(request) if is_api else self._read_object(request)
 
     def _answer_badly(self, request: Request, is_api: bool, fault: Fault) -> Response:

@@ -98,7 +98,8 @@ class StorageApi:
     # --- project
 
     def _index(self, request: Request) -> Response:
-        links: dict[str, list[str]] = {"services": [], "components": [], "features": [], "urlTemplates": []}
+        services = [{"id": "queue", "url": self._url}]
+        links = {"services": services, "components": [], "features": [], "urlTemplates": []}
         return json_response({"api": "storage", "version": "v2", "revision": "sandbox", "stack": "sandbox"} | links)
 
     def _verify(self, request: Request) -> Response:

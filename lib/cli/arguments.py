@@ -43,6 +43,9 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print only what is wrong")
     parser.add_argument("--wait", action="store_true", help="if another run is at work, wait for it instead of exit 75")
     parser.add_argument(
+        "--no-wait", action="store_true", help="do not wait for the flow that wait_for_flow in elt_settings.toml names"
+    )
+    parser.add_argument(
         "--accept",
         action="append",
         default=[],

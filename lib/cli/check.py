@@ -27,7 +27,8 @@ from lib.load.contract import Contract, Match, match
 from lib.load.guards import Accepted, check_age, check_columns, named
 from lib.postgres.connection import Connection, Database, address
 from lib.postgres.driver_errors import translated
-from lib.run.plan import make_extractor, read_project
+from lib.run.flow import in_words
+from lib.run.plan import make_extractor, make_flow_query, read_project
 from lib.run.table_check import tables_that_differ
 from lib.run.targets import named_in, written_in
 from lib.run.trial import read_contracts
@@ -204,6 +205,13 @@ def _ask_keboola(
 ) -> None:
     extractor = make_extractor(settings, "elt-check", StopSignal(), os.environ, lambda line: None)
     findings.ok(extractor.describe())
+    if flow := settings.wait_for_flow:
+        with findings.collecting():
+            newest = make_flow_query(settings, StopSignal(), os.environ, lambda line: None)(None)
+            if newest:
+                findings.ok(in_words(flow, newest, settings.zone))
+            else:
+                findings.warn(f"flow {flow}: no job is to be seen. Is the id right, and may the token see its jobs?")
     accepted = Accepted(command=how_to_type("run", settings))
     for job in registry.jobs.values() if registry else ():
         if job.load:

@@ -45,7 +45,13 @@ def run_jobs(given: argparse.Namespace, jobs: Sequence[str] = (), settings: Sett
         settings,
         Database(settings, stop),
         console,
-        Options(given.wait, accepted, given.date, command=how_to_type("run", settings)),
+        Options(
+            given.wait,
+            accepted,
+            given.date,
+            command=how_to_type("run", settings),
+            wait_for_flow=not (jobs or given.no_wait),
+        ),
     )
     result = run_stoppable(run.run, stop)
     console.summary("run" if jobs else "daily load", result.records, result.error)

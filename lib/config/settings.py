@@ -49,6 +49,10 @@ class Settings:
     root: Path
     #: scheme and host only, such as https://connection.keboola.com
     keboola_url: str | None = None
+    #: component and id, such as keboola.orchestrator/123456: a run of all jobs first waits until this flow has ended
+    wait_for_flow: str | None = None
+    #: how long it waits at most
+    wait_minutes: int = 120
     postgres: Postgres = Postgres()
     #: number of connections that stage rows at the same time
     parallel: int = 4
@@ -105,8 +109,8 @@ def read_settings(root: Path = ROOT) -> Settings:
     if mistakes:
         raise SettingsError("\n".join(f"{FILE_NAME}:{line}: {text}" for line, text in sorted(mistakes)))
     postgres = Postgres(**{key: values[key] for key in _SECTIONS["postgres"] if key in values})
-    run = {key: values[key] for key in _SECTIONS["run"] if key in values}
-    return Settings(root=root, keboola_url=values.get("url"), postgres=postgres, **run)
+    others = {key: values[key] for key in ("wait_for_flow", "wait_minutes", *_SECTIONS["run"]) if key in values}
+    return Settings(root=root, keboola_url=values.get("url"), postgres=postgres, **others)
 
 
 def require_keboola(settings: Settings) -> str:
@@ -228,8 +232,18 @@ def _keboola_url(value: object) -> str:
     return f"{parts.scheme}://{shown}" + (f":{port}" if port else "")
 
 
+def _flow(value: object) -> str:
+    # the value is not repeated: it may hold a token
+    if not isinstance(value, str) or not re.fullmatch(r"keboola\.(orchestrator|flow)/[\w-]+", value, re.ASCII):
+        raise ValueError(
+            'must be "keboola.orchestrator/ID" or "keboola.flow/ID"; the ID is the number at the end of the flow\'s URL'
+            " in the browser"
+        )
+    return value
+
+
 _SECTIONS: dict[str, dict[str, Callable[[object], object]]] = {
-    "keboola": {"url": _keboola_url},
+    "keboola": {"url": _keboola_url, "wait_for_flow": _flow, "wait_minutes": _integer(1, 1440)},
     "postgres": {
         "host": _string,
         "port": _integer(1, 65535),
@@ -353,6 +367,7 @@ _TOKEN = re.compile(r"\d+-\d+-\w{8}")
 #: for each key with text an example, shown where the value itself must not be
 _EXAMPLES = {
     "url": "https://connection.keboola.com",
+    "wait_for_flow": "keboola.orchestrator/123456",
     "host": "db.example.com",
     "dbname": "warehouse",
     "user": "elt",

@@ -58,6 +58,19 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class FlowJob:
+    """One job of a flow: in the source's own system, one run of what fills its tables."""
+
+    id: str
+    #: the system's own word
+    status: str
+    has_ended: bool
+    started: datetime | None
+    #: what the system says about its end; may be empty
+    message: str
+
+
+@dataclass(frozen=True)
 class Export:
     """A finished export; no slices means no rows."""
 

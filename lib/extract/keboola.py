@@ -1,6 +1,7 @@
 """Keboola's Storage API: table detail -> export -> poll -> file detail -> manifest -> slices (docs/keboola.md 0).
 
-Makes the API's calls and turns its errors into messages for the user. The API token is sent only to the API's host.
+Makes the API's calls and turns its errors into messages for the user. The API token is sent only to the API's host,
+and to hosts that the API names as services of its stack.
 """
 
 from __future__ import annotations
@@ -98,6 +99,11 @@ class KeboolaExtractor:
             timeout=timeout,
         )
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every call to the API carries; the token is among them."""
+        return {"X-StorageApi-Token": self._token.reveal(), "X-KBC-RunId": self._run_id}
+
     def describe(self) -> str:
         """The project's name and id, the stack's host, and the token's id and description (`GET tokens/verify`)."""
         token = self.get("tokens/verify", f"Keboola at {self._host}")
@@ -107,6 +113,17 @@ class KeboolaExtractor:
             f"Keboola project {owner.get('name')!r} ({owner.get('id')}) at {self._host},"
             f" token {token.get('id')} {token.get('description')!r}"
         )
+
+    def service(self, name: str, subject: str) -> str:
+        """The URL of another service of the stack, without a slash at its end. The token may be sent there."""
+        services = self.get("?exclude=components", subject).get("services")
+        for service in services if isinstance(services, list) else ():
+            if isinstance(service, dict) and service.get("id") == name:
+                url = urlsplit(str(service.get("url")))
+                # never http, unless the API itself is on this machine
+                if url.hostname and url.scheme == urlsplit(self._api).scheme:
+                    return url.geturl().rstrip("/")
+        raise ExtractError(f"{subject}: {self._host} names no service {name!r}")
 
     def table(self, table_id: str) -> SourceTable:
         """The table's detail. Raises ExtractError if it does not exist (with similar names) or may not be read."""
@@ -192,9 +209,10 @@ class KeboolaExtractor:
     def _send(
         self, path: str, subject: str, method: str = "GET", body: object = None, tries: int = RETRY_TRIES
     ) -> requests.Response:
-        headers = {"X-StorageApi-Token": self._token.reveal(), "X-KBC-RunId": self._run_id}
         remedy = f"The host is that of [keboola] url in elt_settings.toml: is it right, and is {self._host} up?"
-        return self.http.send(Call(subject, self._api + path, method, headers, body=body, tries=tries, remedy=remedy))
+        return self.http.send(
+            Call(subject, self._api + path, method, self.headers, body=body, tries=tries, remedy=remedy)
+        )
 
     def _answer(self, response: requests.Response, subject: str, table_id: str) -> Mapping[str, object]:
         """The JSON object in a successful answer. Raises CredentialError, FileGone or ExtractError for any other."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from lib.config.registry import read_registry
 from lib.config.secrets import keboola_token
 from lib.config.settings import Settings, require_keboola
 from lib.errors import EltError, ExtractError, JobConfigError, LoadError
-from lib.extract import Extractor, SourceTable
+from lib.extract import Extractor, FlowJob, SourceTable
 from lib.extract.catalog import Catalog
 from lib.load.contract import match, read_contract
 from lib.load.guards import missing_columns
@@ -176,3 +177,18 @@ def make_extractor(
         environ=environ,
         report=report,
     )
+
+
+def make_flow_query(
+    settings: Settings, stop: StopSignal, environ: Mapping[str, str], report: Callable[[str], None]
+) -> Callable[[datetime | None], FlowJob | None]:
+    """A function that asks for the newest job of [keboola] wait_for_flow that started at or after a time (None: ever).
+
+    Raises SettingsError or CredentialError as `make_extractor` does.
+    """
+    from lib.extract.keboola import KeboolaExtractor
+    from lib.extract.keboola_queue import KeboolaQueue
+
+    url, token = require_keboola(settings), keboola_token(settings, environ)
+    keboola = KeboolaExtractor(url, token, run_id="elt-flow", parallel=1, pause=stop.pause, report=report)
+    return KeboolaQueue(keboola, settings.wait_for_flow or "").newest

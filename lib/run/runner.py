@@ -29,9 +29,10 @@ from lib.postgres.driver_errors import translated
 from lib.postgres.maintenance import vacuum
 from lib.postgres.run_lock import release_run_lock, run_name, take_run_lock
 from lib.run import history, lost_commit
+from lib.run.flow import FlowWait, counting_from
 from lib.run.history import JobRecord, failure_records
 from lib.run.listener import RunListener
-from lib.run.plan import Plan, check_unselected_loads, make_extractor, with_token
+from lib.run.plan import Plan, check_unselected_loads, make_extractor, make_flow_query, with_token
 from lib.run.publisher import Published, Publisher
 from lib.run.reader_waits import ReaderWait
 from lib.run.session import LockRetry, Session
@@ -54,6 +55,8 @@ class Options:
     doubt_seconds: float = 180.0
     #: how a run is typed here, for messages
     command: str = "python main.py run"
+    #: whether to wait first for the flow that the settings name
+    wait_for_flow: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ class Run:
         """Connect, take the run lock, check for code of other roles, update schema elt, and give the run its number."""
         # one value for the whole run, even if it continues past midnight
         run_date = self.options.run_date or datetime.now(self.settings.zone).date()
+        if self.options.wait_for_flow and self.plan.loads and self.settings.wait_for_flow:
+            self._wait_for_flow(self.settings.wait_for_flow)
         connection = self.database.connect(run_name(datetime.now(UTC)))
         try:
             # before the lock: reading it may take seconds, and if it is missing, nothing has been written
@@ -124,6 +129,20 @@ class Run:
         finally:
             release_run_lock(connection)
             connection.close()
+
+    def _wait_for_flow(self, flow: str) -> None:
+        """Wait until the flow has ended that fills the source. No connection is open meanwhile: it may take hours."""
+        zone = self.settings.zone
+        connection = self.database.connect("elt flow")
+        try:
+            self.settings = with_token(self.settings, self.environ)
+            refuse_strangers(connection, [])
+            since = counting_from(connection, datetime.now(zone))
+        finally:
+            connection.close()
+        newest = make_flow_query(self.settings, self.stop, self.environ, self.listener.line)
+        minutes, command = self.settings.wait_minutes, self.options.command
+        FlowWait(flow, newest, minutes, zone, command, self.listener.line, self.stop.pause).wait(since)
 
     def _record_end(self, session: Session, error: EltError) -> None:
         """Record why the run ended early."""

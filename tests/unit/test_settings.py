@@ -43,9 +43,20 @@ def test_a_missing_file_says_nothing(tmp_path: Path) -> None:
 def test_the_shipped_file_says_nothing_and_explains_every_key() -> None:
     text = (ROOT / "elt_settings.toml").read_text()
     assert tomllib.loads(text) == {"keboola": {}, "postgres": {}, "run": {}}
-    keys = {"url", "host", "port", "dbname", "user", "sslmode", "service", "embedded", "parallel", "time_zone"} | {
-        "report"
-    }
+    keys = {
+        "url",
+        "wait_for_flow",
+        "wait_minutes",
+        "host",
+        "port",
+        "dbname",
+        "user",
+        "sslmode",
+        "service",
+        "embedded",
+        "parallel",
+        "time_zone",
+    } | {"report"}
     assert set(re.findall(r"^# (\w+) = ", text, re.MULTILINE)) == keys
 
 
@@ -346,3 +357,23 @@ def test_any_key_of_the_file_names_a_database(tmp_path: Path, key: str) -> None:
 def test_settings_never_show_their_secrets(tmp_path: Path) -> None:
     settings = Settings(root=tmp_path, keboola_token=Secret("hunter2"), postgres_password=Secret("hunter2"))
     assert "hunter2" not in f"{settings} {settings!r}"
+
+
+def test_a_flow_to_wait_for_is_a_component_and_an_id(tmp_path: Path) -> None:
+    settings = read(tmp_path, '[keboola]\nwait_for_flow = "keboola.flow/01-ab"\nwait_minutes = 30')
+    assert (settings.wait_for_flow, settings.wait_minutes) == ("keboola.flow/01-ab", 30)
+    assert (read(tmp_path, "").wait_for_flow, read(tmp_path, "").wait_minutes) == (None, 120)
+    url = "https://connection.keboola.com/admin/projects/1/flows/123456?token=hunter2"
+    for wrong in (
+        "123456",
+        '"123456"',
+        f'"{url}"',
+        '"keboola.flow/1/2"',
+        '"keboola.ex-http/123456"',
+        '"keboola.flow/"',
+    ):
+        text = refusal(tmp_path, f"[keboola]\nwait_for_flow = {wrong}")
+        assert text.startswith('elt_settings.toml:2: [keboola] wait_for_flow must be "keboola.orchestrator/ID" or')
+        assert "hunter2" not in text
+    assert refusal(tmp_path, "[keboola]\nwait_for_flow = keboola.orchestrator/7").endswith('= "keboola.orchestrator/7"')
+    assert "wait_minutes must be 1 to 1440, not 0" in refusal(tmp_path, "[keboola]\nwait_minutes = 0")
