@@ -49,10 +49,6 @@ class Settings:
     root: Path
     #: scheme and host only, such as https://connection.keboola.com
     keboola_url: str | None = None
-    #: component and id, such as keboola.orchestrator/123456: a run of all jobs first waits until this flow has ended
-    wait_for_flow: str | None = None
-    #: how long it waits at most
-    wait_minutes: int = 120
     postgres: Postgres = Postgres()
     #: number of connections that stage rows at the same time
     parallel: int = 4
@@ -60,6 +56,10 @@ class Settings:
     time_zone: str = "UTC"
     #: whether each run writes the page
     report: bool = False
+    #: component and id, such as keboola.orchestrator/123456: a run of all jobs first waits until this flow has ended
+    wait_for_flow: str | None = None
+    #: how long it waits at most
+    wait_minutes: int = 120
     #: both secrets are never read from the file; only the demo and tests set them here
     keboola_token: Secret | None = None
     postgres_password: Secret | None = None

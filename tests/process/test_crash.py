@@ -56,7 +56,7 @@ def moments(project: Project, count: int, dice: random.Random) -> Iterator[Momen
     """Moments spread evenly over the life of a run, from its first line to its summary, in random order."""
     project.put_day("the day of the stopwatch", ROWS)
     with ProjectProcess(project) as process:
-        assert process.exit_code() == 0
+        assert process.exit_code() == 0, process.output
     times = process.times
     life = times[-1] - times[0]
     for place in dice.sample(range(count), count):
