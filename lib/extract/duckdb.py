@@ -85,6 +85,7 @@ _LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
 _LACKS_EXTENSION = re.compile(
     r"requires the extension (\w+)|in the (\w+) extension|(\w+)\.duckdb_extension\" not found"
 )
+_THE_ROW = re.compile(r"^Original Line:.*$", re.MULTILINE)
 _URL_QUERY = re.compile(r"\?[^\s'\"]+=[^\s'\"]*")
 
 
@@ -122,17 +123,19 @@ def read_query(path: str, text: str) -> Query:
     mistakes: list[str] = []
     attach: list[tuple[int, str]] = []
     position = 0
-    for part in parts[:-1]:
-        position = script.index(part.query, position)
+    for part in parts:
+        # a PIVOT becomes several statements of DuckDB's own, which are not in the script
+        position = max(position, script.find(part.query, position))
         line = _line_at(script, position + _SPACE.match(part.query).end())  # type: ignore[union-attr]  # matches ''
+        if part is parts[-1]:
+            break
         attach.append((line, part.query))
         if part.type != duckdb.StatementType.ATTACH:
             mistakes.append(f"{path}:{line}: only ATTACH may stand before the query, which is one SELECT")
         elif not _READ_ONLY.search(part.query):
             mistakes.append(f"{path}:{line}: a source is only read: write READ_ONLY, as in (TYPE sqlite, READ_ONLY)")
         position += len(part.query)
-    position = script.index(parts[-1].query, position)
-    select = "\n" * script.count("\n", 0, position) + parts[-1].query
+    select = "\n" * script.count("\n", 0, position) + part.query
     tree = _SyntaxTree(path, select)
     if mistakes := mistakes + tree.mistakes:
         raise JobConfigError("\n".join(mistakes))
@@ -302,7 +305,9 @@ class DuckdbExtractor:
             with open(file, "rb") as opened:
                 start = opened.read(4)
             if start == b"\x28\xb5\x2f\xfd":
-                raise ExtractError(f"{subject}: nobody can tell whether a zstd file is complete; unpack it, or use gzip")
+                raise ExtractError(
+                    f"{subject}: nobody can tell whether a zstd file is complete; unpack it, or use gzip"
+                )
             if start[:2] != b"\x1f\x8b":
                 continue
             try:
@@ -430,7 +435,7 @@ def _words(path: str, error: duckdb.Error, line: int | None = None) -> str:
     text = str(error)
     named = _LINE.search(text)
     place = f"{path}:{named[1]}" if named else f"{path}:{line}" if line else path
-    said = re.split(r"\n\s*\n|\nPossible fixes", text)[0]
+    said = _THE_ROW.sub("", re.split(r"\n\s*\n|\nPossible fixes", text)[0])
     said = _URL_QUERY.sub("?...", " ".join(said.split()))
     if lacking := _LACKS_EXTENSION.search(text):
         name = next(filter(None, lacking.groups())).replace("_", "-")
