@@ -48,6 +48,8 @@ OFFLINE: dict[str, Any] = {
     "autoload_known_extensions": "false",
     "enable_external_file_cache": "false",
 }
+#: no progress bar, which would go to stdout; no variable of this program is taken for a table
+SETTINGS = "SET enable_progress_bar = false; SET python_enable_replacements = false; SET TimeZone = 'UTC'"
 #: an extension is loaded if the query holds this word, one that is not named here always
 WORDS = {
     "encodings": "encoding",
@@ -234,6 +236,8 @@ class DuckdbExtractor:
         self._queries = {path: read_query(path, text) for path, text in queries.items()}
         #: part of each version that says nothing about the next run
         self._once = uuid4().hex
+        #: by path: what was found last
+        self._seen: dict[str, SourceTable] = {}
 
     def describe(self) -> str:
         return f"DuckDB {duckdb.__version__}"
@@ -250,12 +254,15 @@ class DuckdbExtractor:
         return session.result.result()
 
     def _look(self, query: Query, connection: duckdb.DuckDBPyConnection) -> SourceTable:
-        columns = connection.execute(f"DESCRIBE SELECT * FROM ({query.select}\n)").fetchall()
         stats = [(file, os.stat(file)) for file in _files(connection, query)]
         stamps = [(file, stat.st_size, stat.st_mtime_ns, stat.st_ino) for file, stat in stats]
         version = hashlib.sha256(repr((query.text, stamps)).encode()).hexdigest()
+        known = self._seen.get(query.path)
+        if known is not None and known.version == version:
+            return known
+        columns = connection.execute(f"DESCRIBE SELECT * FROM ({query.select}\n)").fetchall()
         newest = max((stat.st_mtime for _, stat in stats), default=None)
-        return SourceTable(
+        self._seen[query.path] = SourceTable(
             id=query.path,
             columns=tuple(column[0] for column in columns),
             rows=None,
@@ -264,6 +271,7 @@ class DuckdbExtractor:
             version_lasts=query.reads_only_files,
             imported_at=datetime.fromtimestamp(newest, UTC) if newest and query.reads_only_files else None,
         )
+        return self._seen[query.path]
 
     def start(self, table: SourceTable, columns: Sequence[str]) -> tuple[SourceTable, tuple[str, ...]]:
         """Nothing to request: the query runs when its only slice is opened."""
@@ -278,7 +286,7 @@ class DuckdbExtractor:
         """A DuckDB of its own for one use of a query. What needs more memory than it may have goes to `folder`."""
         paths = {"file_search_path": str(self._root), "temp_directory": folder}
         connection = duckdb.connect(config=LIMITS | OFFLINE | paths)
-        connection.execute("SET python_enable_replacements = false; SET TimeZone = 'UTC'")
+        connection.execute(SETTINGS)
         for name, file in _extensions():
             if WORDS.get(name, "") in query.text.lower():
                 connection.execute(f"LOAD {_quoted(str(file))}")

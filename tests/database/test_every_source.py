@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -12,6 +13,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from lib.cli.check import check
+from lib.cli.console import Console
+from lib.config.settings import Postgres
 from lib.load.guards import Accepted
 from lib.stop import StopSignal
 from sandbox.faults import Fault
@@ -141,7 +145,7 @@ def test_a_stop_ends_a_source_that_does_not_answer(source: Source) -> None:
     assert_it_is_still_monday(source.project)
 
 
-# ---- several kinds in one run -----------------------------------------------------------------------------------------
+# ---- several kinds in one run ----------------------------------------------------------------------------------------
 
 
 def test_a_group_of_keboola_and_a_database_loads_as_a_whole_only(
@@ -175,3 +179,16 @@ def test_a_job_of_duckdb_alone_needs_no_keboola(monday: Project) -> None:
     accepted = Accepted(frozenset({("c", "shrink")}))
     assert monday.run("c", accepted=accepted).exit_code == 0, monday.output
     assert monday.day("silver.c") == "wednesday"
+
+
+def test_check_asks_each_kind_of_source(monday: Project) -> None:
+    DuckdbSource(monday).put([("1", "x")], columns=("id", "w"))
+    monday.write_registry()
+    output = io.StringIO()
+    address = monday.database.connect_args
+    server = Postgres(host=address["host"], port=int(address["port"]), dbname=address["dbname"], user=address["user"])
+    settings = replace(monday.settings, postgres=server)
+    assert check(settings, Console(out=output, err=output), online=True) == 2
+    said = output.getvalue()
+    assert "ok: Keboola project" in said and "ok: job a: in.c-main.a, 2 columns, 10 rows" in said
+    assert "ok: DuckDB " in said and "extract/c.sql has no column 'v', but 'w'" in said

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import os
+import re
 import socket
 import sqlite3
 import sys
@@ -22,12 +24,15 @@ import pyarrow.parquet
 import pytest
 
 import lib.extract.duckdb
+from lib.cli.check import check
+from lib.cli.console import Console
 from lib.config.jobs import Extract, Load
 from lib.config.settings import Settings
 from lib.errors import Cancelled, ExtractError, JobConfigError, SettingsError
 from lib.extract import SourceTable
 from lib.extract.duckdb import DuckdbExtractor, read_query
 from lib.run.plan import prepare_sources
+from tests.support import ROOT
 
 PATH = "extract/costs.sql"
 CSV = "FROM read_csv('costs.csv', all_varchar = true)"
@@ -74,7 +79,7 @@ def folder(tmp_path: Path) -> Folder:
     return found
 
 
-# ---- what is refused --------------------------------------------------------------------------------------------------
+# ---- what is refused -------------------------------------------------------------------------------------------------
 
 WRITE = "write read_csv('costs.csv', all_varchar = true)"
 REFUSED = {
@@ -129,6 +134,27 @@ def test_all_queries_are_checked_before_a_run_and_all_mistakes_are_told(tmp_path
     assert [line[:16] for line in str(caught.value).splitlines()] == ["extract/a.sql:1:", "extract/b.sql:1:"]
 
 
+def test_check_names_a_csv_without_all_varchar_by_file_and_line(tmp_path: Path) -> None:
+    scripts = {"extract/costs.sql": "SELECT *\nFROM 'a.csv'", "bronze/costs.sql": "SELECT 1;"}
+    for path, text in scripts.items():
+        (tmp_path / "sql_scripts" / path).parent.mkdir(parents=True)
+        (tmp_path / "sql_scripts" / path).write_text(text)
+    job = {"extract": {"duckdb": PATH}, "load": {"table": "bronze.costs"}, "transform": ["bronze/costs.sql"]}
+    (tmp_path / "elt_jobs.json").write_text(json.dumps({"costs": job}))
+    output = io.StringIO()
+    assert check(Settings(root=tmp_path), Console(out=output, err=output), online=False) == 2
+    assert f"{PATH}:2: FROM 'a.csv' guesses types" in output.getvalue()
+    assert "Keboola" not in output.getvalue().replace("to ask Keboola", "")
+
+
+def test_the_queries_of_the_documentation_are_accepted() -> None:
+    section = (ROOT / "docs" / "operations.md").read_text().partition("## Other sources")[2].partition("\n## ")[0]
+    queries = re.findall("```sql\n(.*?)```", section, re.DOTALL)
+    assert len(queries) == 4
+    for query in queries:
+        read_query(PATH, query)
+
+
 def test_without_the_package_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "duckdb", None)
     monkeypatch.delitem(sys.modules, "lib.extract.duckdb")
@@ -139,7 +165,7 @@ def test_without_the_package_one_line_says_what_to_install(tmp_path: Path, monke
     assert caught.value.exit_code == 2
 
 
-# ---- what arrives -----------------------------------------------------------------------------------------------------
+# ---- what arrives ----------------------------------------------------------------------------------------------------
 
 
 def test_values_of_a_csv_arrive_as_text_and_an_empty_text_is_not_null(folder: Folder) -> None:
@@ -148,6 +174,15 @@ def test_values_of_a_csv_arrive_as_text_and_an_empty_text_is_not_null(folder: Fo
     # whoever wants it otherwise says so
     both = "FROM read_csv('*.csv', all_varchar = true, allow_quoted_nulls = true);\n-- end"
     assert folder.stream(both) == "00123,1.50\n,2\n,3\n"
+
+
+def test_what_arrives_depends_on_no_setting_of_this_machine(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    names = ("TimeZone", "autoinstall_known_extensions", "autoload_known_extensions", "enable_progress_bar")
+    query = "SELECT " + ", ".join(f"current_setting('{name}') AS {name}" for name in names)
+    assert folder.rows(query) == [["UTC", "false", "false", "false"]]
+    variable = pyarrow.table({"a": [1]})
+    assert variable.num_rows == 1 and "does not exist" in folder.refusal("FROM variable")
 
 
 def test_a_csv_of_windows_1250_with_semicolons(folder: Folder) -> None:
@@ -270,14 +305,15 @@ def test_a_stop_does_not_wait_for_a_database_that_does_not_answer(
             folder.extractor(query, stop).table(PATH)
 
 
-# ---- versions ---------------------------------------------------------------------------------------------------------
+# ---- versions --------------------------------------------------------------------------------------------------------
 
 
 def test_the_version_of_a_source_of_files_is_their_names_sizes_and_times(folder: Folder) -> None:
     query = CSV.replace("costs", "c*")
+    os.utime(folder.root / "costs.csv", (0, 1_700_000_000))
     first = folder.table(query)
     assert first.version_lasts and folder.table(query).version == first.version
-    assert first.imported_at and first.imported_at.timestamp() == (folder.root / "costs.csv").stat().st_mtime
+    assert first.imported_at and first.imported_at.timestamp() == 1_700_000_000
     seen = {first.version, folder.table(query + " LIMIT 1").version}
     for change in (
         lambda: os.utime(folder.root / "costs.csv", (1, 1)),

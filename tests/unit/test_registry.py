@@ -237,7 +237,7 @@ WRONG_SHAPES = {
         only(transform=["extract/costs.sql"]),
         "'extract/costs.sql' is a query of a source: name it under \"extract\", or move the file",
     ),
-    "a query among checks": (only(checks=["extract/costs.sql"]), "is a query of a source: name it under \"extract\""),
+    "a query among checks": (only(checks=["extract/costs.sql"]), 'is a query of a source: name it under "extract"'),
     "an unknown source": (
         {"a": {**loading("a"), "extract": {"keboola_tabel": "in.c-m.a"}}},
         "unknown key 'keboola_tabel' in extract; did you mean 'keboola_table'?",
