@@ -28,7 +28,7 @@ class SourceTable:
     has_nulls: bool
     #: changes whenever the table's content changes; compare for equality only
     version: str
-    #: False: nobody can tell whether the table changed since an earlier run; the version holds for this run only
+    #: False: nobody can tell whether the table changed since an earlier run, so `version` equals none of an earlier run
     version_lasts: bool = field(default=True, kw_only=True)
     #: when the source last imported rows into it; None if the source does not say
     imported_at: datetime | None = None

@@ -59,8 +59,10 @@ WORDS = {
     "postgres_scanner": "postgres",
     "sqlite_scanner": "sqlite",
 }
-#: table functions that read the files which their first argument names
 CSV_READERS = ("read_csv", "read_csv_auto")
+#: what read_csv would else do silently: take a quoted empty text for NULL, and guess that the file begins further down
+CSV_OPTIONS = {"allow_quoted_nulls": "false", "skip": "0"}
+#: table functions that read the files which their first argument names
 READERS = re.compile(r"read_(csv|json|ndjson)(_objects)?(_auto)?|read_(parquet|xlsx|text|blob)|parquet_scan")
 #: those that read nothing
 PURE = ("generate_series", "json_each", "json_tree", "range", "unnest")
@@ -152,8 +154,8 @@ class _SyntaxTree:
         self.mistakes: list[str] = []
         self.files: list[str] = []
         self.reads_only_files = True
-        #: where an option is put into the text, in bytes
-        self._insert_at: list[int] = []
+        #: what is put into the text, and where, in bytes
+        self._insertions: list[tuple[int, bytes]] = []
         with duckdb.connect(config=LIMITS | OFFLINE) as connection:
             row = connection.execute("SELECT json_serialize_sql(?)", [select]).fetchone()
         tree = json.loads(row[0]) if row else {}
@@ -173,10 +175,10 @@ class _SyntaxTree:
 
     @property
     def select(self) -> str:
-        """The SELECT, in which each read_csv keeps a quoted empty text apart from NULL unless it says otherwise."""
+        """The SELECT, with CSV_OPTIONS in each read_csv that does not name them."""
         data = self._bytes
-        for at in sorted(self._insert_at, reverse=True):
-            data = data[:at] + b"allow_quoted_nulls = false, " + data[at:]
+        for at, added in sorted(self._insertions, reverse=True):
+            data = data[:at] + added + data[at:]
         return data.decode()
 
     def _wrong(self, at: int, text: str) -> None:
@@ -209,8 +211,10 @@ class _SyntaxTree:
             constants = [*_constants(options["all_varchar"])] if "all_varchar" in options else []
             if not any(str(value).lower() in ("t", "true", "1") for value, _ in constants):
                 self._wrong(at, _guesses(name, paths[0] if paths else ".."))
-            elif "allow_quoted_nulls" not in options:
-                self._insert_at.append(self._bytes.lower().rindex(b"all_varchar", 0, constants[0][1]))
+            else:
+                place = self._bytes.lower().rindex(b"all_varchar", 0, constants[0][1])
+                added = "".join(f"{key} = {value}, " for key, value in CSV_OPTIONS.items() if key not in options)
+                self._insertions.append((place, added.encode()))
         self._read_files(paths, at)
 
     def _read_files(self, paths: Sequence[str], at: int) -> None:

@@ -131,7 +131,7 @@ def _outdated(
     command: str,
 ) -> str:
     """Why a group cannot be published without this load. Empty: it can."""
-    if last is not None and last.version == source.version and source.version_lasts:
+    if last is not None and last.version == source.version:
         return ""
     with suppress(LoadError):  # its bronze table does not exist yet
         # if a column is missing, say so: loading this table too, as the message below suggests, would fail

@@ -48,10 +48,15 @@ import json, resource, sys
 from pathlib import Path
 from lib.extract.duckdb import DuckdbExtractor
 
-extractor = DuckdbExtractor(Path(sys.argv[1]), {"x": "FROM 'rows.parquet'"}, pause=lambda seconds: None)
+# started with -c, Python counts as interactive, where DuckDB shows a progress bar
+query = "SELECT *, current_setting('enable_progress_bar') AS bar FROM 'rows.parquet'"
+extractor = DuckdbExtractor(Path(sys.argv[1]), {"x": query}, pause=lambda seconds: None)
 table = extractor.table("x")
 with extractor.finish(extractor.start(table, table.columns)).slices[0].open() as stream:
-    sizes = sum(data.count(10) for data in iter(lambda: stream.read(256 * 1024), b""))
+    sizes, end = 0, b""
+    for data in iter(lambda: stream.read(256 * 1024), b""):
+        sizes, end = sizes + data.count(10), (end + data)[-7:]
+assert end == b",false\\n", end
 """
 
 
