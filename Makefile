@@ -59,7 +59,7 @@ clean:
 	@$(INSTALL) -r requirements-demo.txt
 	@touch $@
 
-.venv/installed-dev: .venv/made requirements.txt requirements-report.txt requirements-demo.txt requirements-dev.txt
+.venv/installed-dev: .venv/made requirements.txt requirements-report.txt requirements-demo.txt requirements-duckdb.txt requirements-dev.txt
 	@echo "installing requirements-dev.txt into .venv"
 	@$(INSTALL) -r requirements-dev.txt
 	@touch $@

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from lib.load.guards import Accepted, check_age, check_columns, named
 from lib.postgres.connection import Connection, Database, address
 from lib.postgres.driver_errors import translated
 from lib.run.flow import in_words
-from lib.run.plan import make_extractor, make_flow_query, read_project
+from lib.run.plan import make_extractor, make_flow_query, prepare_sources, read_project
 from lib.run.table_check import tables_that_differ
 from lib.run.targets import named_in, written_in
 from lib.run.trial import read_contracts
@@ -104,7 +104,12 @@ def _offline(settings: Settings) -> Findings:
             findings.append(finding)
         for name in registry.unused_scripts:
             findings.ok(f"sql_scripts/{name} is used by no job")
-    if registry is None or _loads(registry):
+    if registry is not None:
+        # what Keboola needs has findings of its own below
+        queries = [load for load in _loads(registry) if load.extract.query]
+        with findings.collecting():
+            prepare_sources(settings, queries, os.environ)
+    if registry is None or any(not load.extract.query for load in _loads(registry)):
         with findings.collecting():
             findings.ok(f"Keboola is {require_keboola(settings)}")
         with findings.collecting():
@@ -132,9 +137,11 @@ def _online(settings: Settings) -> Findings:
             contracts = _ask_postgres(connection, registry, findings)
         finally:
             connection.close()
-    if registry is None or _loads(registry):
+    loads = _loads(registry) if registry else []
+    kinds = dict.fromkeys(load.extract.source for load in loads)
+    for source in kinds if registry else ["keboola_table"]:
         with findings.collecting():
-            _ask_keboola(settings, registry, contracts, findings)
+            _ask_source(settings, [load for load in loads if load.extract.source == source], contracts, findings)
     return findings
 
 
@@ -169,8 +176,8 @@ def _idle_scripts(registry: Registry) -> Iterator[Finding]:
             yield Finding(text, "warning")
 
 
-def _loads(registry: Registry) -> bool:
-    return any(job.load for job in registry.jobs.values())
+def _loads(registry: Registry) -> list[Load]:
+    return [job.load for job in registry.jobs.values() if job.load]
 
 
 def _ask_postgres(connection: Connection, registry: Registry | None, findings: Findings) -> dict[str, Contract]:
@@ -200,10 +207,11 @@ def _ask_postgres(connection: Connection, registry: Registry | None, findings: F
     return contracts
 
 
-def _ask_keboola(
-    settings: Settings, registry: Registry | None, contracts: Mapping[str, Contract], findings: Findings
+def _ask_source(
+    settings: Settings, loads: Sequence[Load], contracts: Mapping[str, Contract], findings: Findings
 ) -> None:
-    extractor = make_extractor(settings, "elt-check", StopSignal(), os.environ, lambda line: None)
+    """Ask one kind of source about itself and about the table of each of these loads."""
+    extractor = make_extractor(settings, loads, "elt-check", StopSignal(), os.environ, lambda line: None)
     findings.ok(extractor.describe())
     if flow := settings.wait_for_flow:
         with findings.collecting():
@@ -213,16 +221,15 @@ def _ask_keboola(
             else:
                 findings.warn(f"flow {flow}: no job is to be seen. Is the id right, and may the token see its jobs?")
     accepted = Accepted(command=how_to_type("run", settings))
-    for job in registry.jobs.values() if registry else ():
-        if job.load:
-            with findings.collecting():
-                table = extractor.table(job.load.extract.table)
-                rows = "" if table.rows is None else f", {table.rows:,} rows"
-                found = f"job {job.name}: {table.id}, {len(table.columns)} columns{rows}"
-                if job.name in contracts:
-                    found += _columns(job.load, table, match(contracts[job.name], table), accepted)
-                check_age(job.load, table, datetime.now(UTC), accepted)
-                findings.ok(found)
+    for load in loads:
+        with findings.collecting():
+            table = extractor.table(load.extract.table)
+            rows = "" if table.rows is None else f", {table.rows:,} rows"
+            found = f"job {load.job}: {table.id}, {len(table.columns)} columns{rows}"
+            if load.job in contracts:
+                found += _columns(load, table, match(contracts[load.job], table), accepted)
+            check_age(load, table, datetime.now(UTC), accepted)
+            findings.ok(found)
 
 
 def _columns(load: Load, table: SourceTable, found: Match, accepted: Accepted) -> str:

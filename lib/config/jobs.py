@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.config.spelling import did_you_mean
 from lib.errors import SettingsError
 
 LAYERS = ("bronze", "silver", "gold")
+#: the other folders of scripts, called like the key of a job that names them, and what a script there is
+NOUNS = {"checks": "check", "extract": "query of a source"}
 RELATION_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 @dataclass(frozen=True)
 class Extract:
-    """Where rows come from: the kind of source and the table's id there."""
+    """Where rows come from: the kind of source, which is its key in the registry, and the table's id there."""
 
     source: str
     table: str
+    #: the query, if the source is one: `table` is then its path
+    query: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Script:
 
     #: relative to sql_scripts/, such as silver/products.sql
     path: str
-    #: bronze, silver, gold or checks: the folder
+    #: bronze, silver, gold, checks or extract: the folder
     layer: str
     file: Path
     text: str
@@ -151,11 +155,12 @@ class ScriptFolder:
             raise ValueError(f"is relative to {layer}/: write {name!r}")
         if not slash or "/" in name or not name.isprintable():
             raise ValueError("must be <layer>/<name>.sql, such as silver/products.sql")
-        if layer not in (*LAYERS, "checks"):
-            raise ValueError(f"is in no known layer{did_you_mean(layer, (*LAYERS, 'checks'))}")
+        if layer not in (*LAYERS, *NOUNS):
+            raise ValueError(f"is in no known layer{did_you_mean(layer, (*LAYERS, *NOUNS))}")
         if layer not in allowed:
-            other = 'a check: name it under "checks"' if layer == "checks" else 'no check: name it under "transform"'
-            raise ValueError(f"is {other}, or move the file")
+            other = f"no {NOUNS[next(iter(allowed))]}" if layer in LAYERS else f"a {NOUNS[layer]}"
+            key = "transform" if layer in LAYERS else layer
+            raise ValueError(f'is {other}: name it under "{key}", or move the file')
         if not name.endswith(".sql"):
             raise ValueError("must end in .sql")
         if layer in ("bronze", "gold") and not RELATION_NAME.fullmatch(name.removesuffix(".sql")):

@@ -19,6 +19,8 @@ from lib.config.spelling import did_you_mean
 from lib.errors import JobConfigError
 
 JOB_KEYS = ("depends_on", "extract", "load", "transform", "checks")
+#: each kind of source: its key in `extract`, with an example
+SOURCES = {"keboola_table": "in.c-bucket.table", "duckdb": "extract/name.sql"}
 #: each limit of `load`: the highest number, and what it must be
 LIMITS: dict[str, tuple[int | None, str]] = {
     "min_rows": (None, "a whole number, 0 or more"),
@@ -46,6 +48,7 @@ def read_registry(path: Path, scripts: Path) -> Registry:
         raise JobConfigError("\n".join(f"{path.name}:{line}: {text}" for line, text in lines))
     ordered = in_order(jobs)
     used = {script.path for job in jobs.values() for script in job.scripts}
+    used |= {job.load.extract.table for job in jobs.values() if job.load}
     unused = tuple(name for name in reader.folder.all if name not in used)
     return Registry(MappingProxyType({name: jobs[name] for name in ordered}), groups_of(ordered, jobs), unused)
 
@@ -126,17 +129,34 @@ class _RegistryReader:
         return Job(name, self.depends_on(parts.get("depends_on"), known), load, transform, checks)
 
     def extract(self, node: Node) -> Extract | None:
-        parts = self.object(node, "extract", ("keboola_table",))
+        parts = self.object(node, "extract", tuple(SOURCES))
         if parts is None:
             return None
-        if "keboola_table" not in parts:
-            self.wrong(node.line, 'extract needs "keboola_table": "in.c-bucket.table"')
+        if len(parts) > 1:
+            self.wrong(node.line, f"extract names {len(parts)} sources, {' and '.join(parts)}: keep one")
             return None
-        table = parts["keboola_table"]
-        if not isinstance(table.value, str) or not _KEBOOLA_TABLE.fullmatch(table.value):
-            self.wrong(table.line, f"keboola_table must be like in.c-bucket.table, not {_shown(table.value)}")
+        for source, value in parts.items():
+            return self.query(value) if source == "duckdb" else self.keboola_table(value)
+        examples = " or ".join(f'"{source}": "{example}"' for source, example in SOURCES.items())
+        self.wrong(node.line, f"extract needs {examples}")
+        return None
+
+    def keboola_table(self, node: Node) -> Extract | None:
+        if not isinstance(node.value, str) or not _KEBOOLA_TABLE.fullmatch(node.value):
+            self.wrong(node.line, f"keboola_table must be like in.c-bucket.table, not {_shown(node.value)}")
             return None
-        return Extract("keboola_table", table.value)
+        return Extract("keboola_table", node.value)
+
+    def query(self, node: Node) -> Extract | None:
+        if not isinstance(node.value, str):
+            self.wrong(node.line, f"duckdb must be a query's path, like extract/name.sql, not {_shown(node.value)}")
+            return None
+        try:
+            script = self.folder.script(node.value, ("extract",))
+        except ValueError as error:
+            self.wrong(node.line, f"{_shown(node.value)} {error}")
+            return None
+        return Extract("duckdb", script.path, script.text)
 
     def load(self, job: str, extract: Extract | None, node: Node) -> Load | None:
         parts = self.object(node, "load", ("table", *LIMITS, "optional_columns"))

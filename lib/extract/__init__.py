@@ -7,7 +7,7 @@ depend on the source.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -28,6 +28,8 @@ class SourceTable:
     has_nulls: bool
     #: changes whenever the table's content changes; compare for equality only
     version: str
+    #: False: nobody can tell whether the table changed since an earlier run, so `version` equals none of an earlier run
+    version_lasts: bool = field(default=True, kw_only=True)
     #: when the source last imported rows into it; None if the source does not say
     imported_at: datetime | None = None
 

@@ -71,7 +71,7 @@ def match(contract: Contract, source: SourceTable) -> Match:
         if len(landed.get(name, ())) > 1:
             both = " and ".join(map(repr, landed[name]))
             raise LoadError(
-                f"{source.id}: columns {both} would both land as {name!r} in {contract.table}; rename one in Keboola"
+                f"{source.id}: columns {both} would both land as {name!r} in {contract.table}; rename one in the source"
             )
     wanted = {landed[name][0]: name for name in contract.columns if name in landed}
     found = {wanted[column]: column for column in source.columns if column in wanted}

@@ -173,7 +173,7 @@ def check_age(load: Load, source: SourceTable, now: datetime, accepted: Accepted
     age = f"was last imported {hours:.0f} h ago, {at:%Y-%m-%d %H:%M} UTC" if at else "does not say when it was imported"
     raise LoadError(
         f"{source.id} {age}; max_age_hours is {load.max_age_hours:g}"
-        "\n    The rows loaded before stay. Look in Keboola why nothing was imported."
+        "\n    The rows loaded before stay. Look in the source why nothing was imported."
         f"\n    To load it as it is, once: {accepted.once(load.job, 'age')}"
     )
 
@@ -188,7 +188,7 @@ def check_size(load: Load, rows_before: int, rows: int, accepted: Accepted) -> s
         if not accepted.has(load.job, "empty"):
             raise LoadError(
                 f"{load.table}: the export has {rows:,} rows, min_rows is {load.min_rows:,}"
-                f"\n    The {rows_before:,} rows loaded before stay. Is the table in Keboola complete?"
+                f"\n    The {rows_before:,} rows loaded before stay. Is the table complete in the source?"
                 f"\n    If so, accept it once: {accepted.once(load.job, 'empty')}"
             )
         return ""

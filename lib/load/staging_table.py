@@ -198,4 +198,4 @@ def _remedy(error: psycopg2.Error) -> str:
         return ""
     is_nul = (error.diag.message_primary or "").endswith(": 0x00")
     cause = "PostgreSQL's text cannot hold a NUL byte" if is_nul else "these bytes are not UTF-8"
-    return f"{cause}: fix the value in Keboola. The rows loaded before stay."
+    return f"{cause}: fix the value in the source. The rows loaded before stay."

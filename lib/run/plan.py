@@ -7,14 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib.config.jobs import Job, Load, Registry
 from lib.config.registry import read_registry
 from lib.config.secrets import keboola_token
 from lib.config.settings import Settings, require_keboola
 from lib.errors import EltError, ExtractError, JobConfigError, LoadError
-from lib.extract import Extractor, FlowJob, SourceTable
+from lib.extract import Export, Extractor, FlowJob, SourceTable
 from lib.extract.catalog import Catalog
 from lib.load.contract import match, read_contract
 from lib.load.guards import missing_columns
@@ -23,9 +23,6 @@ from lib.run.dependency_check import missing_dependencies
 from lib.run.history import LastLoad
 from lib.stop import StopSignal
 from lib.transform.refusals import refusals
-
-if TYPE_CHECKING:
-    from lib.extract.keboola import StartedExport
 
 
 @dataclass(frozen=True)
@@ -47,6 +44,12 @@ class Plan:
     def loading_jobs(self) -> tuple[Job, ...]:
         """The jobs that are exported and loaded, in dependency order."""
         return tuple(job for group in self.groups for job in group if job.name in self.loads)
+
+    @property
+    def source_loads(self) -> tuple[Load, ...]:
+        """The loads whose sources this run asks; none if it loads nothing."""
+        loads = tuple(job.load for job in self.loading_jobs if job.load)
+        return loads and (*loads, *self.unselected_loads)
 
     def groups_without(self, failed: Container[str]) -> list[tuple[Job, ...]]:
         """The groups that contain none of these jobs."""
@@ -137,17 +140,35 @@ def _outdated(
         if lost := missing_columns(load, source, match(read_contract(connection, load), source)):
             return lost
     whole = " ".join(name for name in plan.registry.group_of(load.job) if plan.registry.jobs[name].load)
-    reason = "was never loaded here" if last is None else "changed in the source since it was loaded"
+    changed = "changed in" if source.version_lasts else "may have changed in"
+    reason = "was never loaded here" if last is None else f"{changed} the source since it was loaded"
     return (
         f"{' and '.join([*asked, load.job])} no longer match: {source.id} {reason}."
         f" Run all of them: {command} {whole}"
     )
 
 
-def with_token(settings: Settings, environ: Mapping[str, str]) -> Settings:
-    """The settings with the Keboola token in them. Raises SettingsError or CredentialError if one is missing."""
-    require_keboola(settings)
-    return replace(settings, keboola_token=keboola_token(settings, environ))
+def prepare_sources(settings: Settings, loads: Sequence[Load], environ: Mapping[str, str]) -> Settings:
+    """Find out early whether these loads have what their sources need. Returns the settings with Keboola's token.
+
+    Raises SettingsError or CredentialError if something is missing, JobConfigError with every mistake of the queries.
+    """
+    kinds = {load.extract.source for load in loads}
+    if "keboola_table" in kinds:
+        require_keboola(settings)
+        settings = replace(settings, keboola_token=keboola_token(settings, environ))
+    if "duckdb" in kinds:
+        from lib.extract.duckdb import read_query
+
+        mistakes: list[str] = []
+        for path, query in _queries(loads).items():
+            try:
+                read_query(path, query)
+            except JobConfigError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise JobConfigError("\n".join(mistakes))
+    return settings
 
 
 def make_catalog(settings: Settings) -> Catalog:
@@ -160,23 +181,63 @@ def make_catalog(settings: Settings) -> Catalog:
 
 
 def make_extractor(
-    settings: Settings, run_id: str, stop: StopSignal, environ: Mapping[str, str], report: Callable[[str], None]
-) -> Extractor[StartedExport]:
-    """The source of rows. run_id identifies the calls of this run in Keboola's logs.
+    settings: Settings,
+    loads: Sequence[Load],
+    run_id: str,
+    stop: StopSignal,
+    environ: Mapping[str, str],
+    report: Callable[[str], None],
+) -> Extractor[Any]:
+    """The source of the rows of these loads; without loads it can only describe Keboola. run_id identifies the calls of
+    this run in Keboola's logs.
 
-    Raises SettingsError or CredentialError if the project or its token is not configured.
+    Raises what `prepare_sources` raises.
     """
-    from lib.extract.keboola import KeboolaExtractor
+    made: dict[str, Extractor[Any]] = {}
+    for kind in dict.fromkeys(load.extract.source for load in loads) or ["keboola_table"]:
+        if kind == "duckdb":
+            from lib.extract.duckdb import DuckdbExtractor
 
-    return KeboolaExtractor(
-        require_keboola(settings),
-        keboola_token(settings, environ),
-        run_id=run_id,
-        parallel=settings.parallel,
-        pause=stop.pause,
-        environ=environ,
-        report=report,
-    )
+            made[kind] = DuckdbExtractor(settings.root, _queries(loads), pause=stop.pause)
+        else:
+            from lib.extract.keboola import KeboolaExtractor
+
+            made[kind] = KeboolaExtractor(
+                require_keboola(settings),
+                keboola_token(settings, environ),
+                run_id=run_id,
+                parallel=settings.parallel,
+                pause=stop.pause,
+                environ=environ,
+                report=report,
+            )
+    return Sources(tuple(made.values()), {load.extract.table: made[load.extract.source] for load in loads})
+
+
+def _queries(loads: Sequence[Load]) -> dict[str, str]:
+    return {load.extract.table: load.extract.query for load in loads if load.extract.source == "duckdb"}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Several sources as one: each table's own is asked. Implements `lib.extract.Extractor`."""
+
+    sources: tuple[Extractor[Any], ...]
+    of_table: Mapping[str, Extractor[Any]]
+
+    def describe(self) -> str:
+        return " and ".join(source.describe() for source in self.sources)
+
+    def table(self, table_id: str) -> SourceTable:
+        return self.of_table[table_id].table(table_id)
+
+    def start(self, table: SourceTable, columns: Sequence[str]) -> tuple[Extractor[Any], Any]:
+        source = self.of_table[table.id]
+        return source, source.start(table, columns)
+
+    def finish(self, started: tuple[Extractor[Any], Any]) -> Export:
+        source, ticket = started
+        return source.finish(ticket)
 
 
 def make_flow_query(

@@ -32,7 +32,7 @@ from lib.run import history, lost_commit
 from lib.run.flow import FlowWait, counting_from
 from lib.run.history import JobRecord, failure_records
 from lib.run.listener import RunListener
-from lib.run.plan import Plan, check_unselected_loads, make_extractor, make_flow_query, with_token
+from lib.run.plan import Plan, check_unselected_loads, make_extractor, make_flow_query, prepare_sources
 from lib.run.publisher import Published, Publisher
 from lib.run.reader_waits import ReaderWait
 from lib.run.session import LockRetry, Session
@@ -114,8 +114,7 @@ class Run:
         connection = self.database.connect(run_name(datetime.now(UTC)))
         try:
             # before the lock: reading it may take seconds, and if it is missing, nothing has been written
-            if self.plan.loads:
-                self.settings = with_token(self.settings, self.environ)
+            self.settings = prepare_sources(self.settings, self.plan.source_loads, self.environ)
             take_run_lock(connection, self.stop.pause if self.options.wait else None)
             refuse_strangers(connection, named_in(job for group in self.plan.groups for job in group))
             recorder = self.database.connect("elt history", stoppable=False)
@@ -135,7 +134,7 @@ class Run:
         zone = self.settings.zone
         connection = self.database.connect("elt flow")
         try:
-            self.settings = with_token(self.settings, self.environ)
+            self.settings = prepare_sources(self.settings, self.plan.source_loads, self.environ)
             refuse_strangers(connection, [])
             since = counting_from(connection, datetime.now(zone))
         finally:
@@ -163,7 +162,14 @@ class Run:
         if not self.plan.loads:
             self.listener.begin(session.run_id, address(session.connection))
             return {}, {}
-        extractor = make_extractor(self.settings, f"elt-{session.run_id}", self.stop, self.environ, self.listener.line)
+        extractor = make_extractor(
+            self.settings,
+            self.plan.source_loads,
+            f"elt-{session.run_id}",
+            self.stop,
+            self.environ,
+            self.listener.line,
+        )
         source = extractor.describe()
         history.name_source(session.connection, session.run_id, source)
         self.listener.begin(session.run_id, address(session.connection), source)

@@ -248,4 +248,4 @@ def test_a_broken_slice_stops_its_job_by_table_slice_and_line_and_yesterdays_row
         place = re.search(r"c \(in\.c-main\.c: slice 2 \(\S+_0_1_0\.csv\.gz\), (.*?)\), ", project.last_line)
         assert place and place[1] == said
         assert project.day("bronze.c") == project.day("silver.c") == "monday"
-        assert ("fix the value in Keboola. The rows loaded before stay." in project.output) == ("UTF8" in said)
+        assert ("fix the value in the source. The rows loaded before stay." in project.output) == ("UTF8" in said)

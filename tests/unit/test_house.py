@@ -90,6 +90,13 @@ def test_http_is_the_extractors_business_alone() -> None:
     assert {room(name) for name in users_of("requests")} == {"extract"}
 
 
+def test_duckdb_which_is_optional_is_imported_when_a_job_needs_it() -> None:
+    assert users_of("duckdb") == {"lib.extract.duckdb"}
+    for name, tree in MODULES.items():
+        at_its_top = {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
+        assert "lib.extract.duckdb" not in at_its_top, name
+
+
 def test_the_driver_is_known_to_rooms_that_talk_to_postgresql_alone() -> None:
     rooms = {"postgres", "load", "transform", "elt_schema", "run", "report"}
     assert {room(name) for name in users_of("psycopg2")} <= rooms

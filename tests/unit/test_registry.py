@@ -28,6 +28,7 @@ FILES = (
     "gold/both.sql",
     "checks/same.sql",
     "checks/few.sql",
+    "extract/costs.sql",
 )
 
 
@@ -69,6 +70,10 @@ def loading(name: str, **load: object) -> dict[str, object]:
         "load": {"table": f"bronze.{name}", **load},
         "transform": [f"bronze/{name}.sql", f"silver/{name}.sql"],
     }
+
+
+def querying(path: object) -> dict[str, object]:
+    return {"a": {**loading("a"), "extract": {"duckdb": path}}}
 
 
 def only(**parts: object) -> dict[str, object]:
@@ -118,7 +123,14 @@ def test_a_registry_becomes_jobs_with_their_scripts(folder: Folder) -> None:
         ),
     }
     assert registry.groups == (("a", "both"),)
-    assert registry.unused_scripts == ("bronze/b.sql", "silver/b.sql")
+    assert registry.unused_scripts == ("bronze/b.sql", "extract/costs.sql", "silver/b.sql")
+
+
+def test_a_query_of_duckdb_is_a_file_and_its_text_is_read_with_the_registry(folder: Folder) -> None:
+    registry = folder.read({**querying("extract/costs.sql"), "b": loading("b")})
+    load = registry.jobs["a"].load
+    assert load and load.extract == Extract("duckdb", "extract/costs.sql", "-- extract/costs.sql\nSELECT 1;\n")
+    assert "extract/costs.sql" not in registry.unused_scripts
 
 
 def test_a_load_guards_against_an_empty_and_a_halved_export_by_default(folder: Folder) -> None:
@@ -215,6 +227,17 @@ WRONG_SHAPES = {
     "load alone": (only(load={"table": "bronze.a"}, transform=["bronze/a.sql"]), '"load" without "extract"'),
     "extract as text": ({"a": {**loading("a"), "extract": "in.c-m.a"}}, "extract must be an object, {...}, not text"),
     "extract without a table": ({"a": {**loading("a"), "extract": {}}}, 'extract needs "keboola_table": "in.c-bucket'),
+    "two sources": (
+        {"a": {**loading("a"), "extract": {"keboola_table": "in.c-m.a", "duckdb": "extract/costs.sql"}}},
+        "extract names 2 sources, keboola_table and duckdb: keep one",
+    ),
+    "a query in another folder": (querying("silver/a.sql"), "'silver/a.sql' is no query of a source: name it under"),
+    "a query that is a number": (querying(5), "duckdb must be a query's path, like extract/name.sql, not 5"),
+    "a query among transforms": (
+        only(transform=["extract/costs.sql"]),
+        "'extract/costs.sql' is a query of a source: name it under \"extract\", or move the file",
+    ),
+    "a query among checks": (only(checks=["extract/costs.sql"]), 'is a query of a source: name it under "extract"'),
     "an unknown source": (
         {"a": {**loading("a"), "extract": {"keboola_tabel": "in.c-m.a"}}},
         "unknown key 'keboola_tabel' in extract; did you mean 'keboola_table'?",
@@ -586,7 +609,7 @@ LISTS = st.lists(
 PARTS = {
     "depends_on": st.lists(NAMES, max_size=2),
     "extract": st.fixed_dictionaries(
-        {}, optional={"keboola_table": st.sampled_from(["in.c-m.a", "a"]), "x": st.none()}
+        {}, optional={"keboola_table": st.sampled_from(["in.c-m.a", "a"]), "duckdb": PATHS, "x": st.none()}
     ),
     "load": st.fixed_dictionaries(
         {"table": st.sampled_from(["bronze.a", "bronze.b", "gold.a"])},
@@ -635,6 +658,7 @@ def test_the_schema_is_one_and_explains_every_key_with_examples() -> None:
         "transform",
         "checks",
         "keboola_table",
+        "duckdb",
         "table",
         "min_rows",
     }

@@ -1,0 +1,467 @@
+"""A query in sql_scripts/extract/ that DuckDB runs: CSV, JSON, Parquet and Excel files, and databases by ATTACH.
+
+DuckDB writes the rows as CSV into a pipe and COPY reads them from there, so memory does not depend on their number.
+Only this module imports duckdb, and only `run.plan` imports this module, when a job needs it: the package is optional.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import select
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+from uuid import uuid4
+
+from lib.errors import ExtractError, JobConfigError, SettingsError
+from lib.extract import Export, Slice, SourceTable
+from lib.stop import start_thread
+
+try:
+    import duckdb
+except ImportError:
+    raise SettingsError(
+        "a job with a duckdb source needs the package duckdb: python -m pip install -r requirements-duckdb.txt"
+    ) from None
+
+Result = TypeVar("Result")
+
+#: bounds of one query; what needs more memory goes to a temporary folder. One thread keeps the rows in order: with
+#: more, those of one wait in memory for those of another.
+LIMITS: dict[str, Any] = {"memory_limit": "256MB", "threads": "1"}
+#: nothing is downloaded while a job runs; a file that is read twice is read from the disk twice
+OFFLINE: dict[str, Any] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "enable_external_file_cache": "false",
+}
+#: no progress bar, which would go to stdout; no variable of this program is taken for a table
+SETTINGS = "SET enable_progress_bar = false; SET python_enable_replacements = false; SET TimeZone = 'UTC'"
+#: an extension is loaded if the query holds this word, one that is not named here always
+WORDS = {
+    "encodings": "encoding",
+    "excel": "xlsx",
+    "httpfs": "://",
+    "mysql_scanner": "mysql",
+    "postgres_scanner": "postgres",
+    "sqlite_scanner": "sqlite",
+}
+CSV_READERS = ("read_csv", "read_csv_auto")
+#: what read_csv would else do silently: take a quoted empty text for NULL, and guess that the file begins further down
+CSV_OPTIONS = {"allow_quoted_nulls": "false", "skip": "0"}
+#: table functions that read the files which their first argument names
+READERS = re.compile(r"read_(csv|json|ndjson)(_objects)?(_auto)?|read_(parquet|xlsx|text|blob)|parquet_scan")
+#: those that read nothing
+PURE = ("generate_series", "json_each", "json_tree", "range", "unnest")
+#: seconds between two checks whether a stop was requested
+STOP_EVERY = 0.2
+#: seconds between two interrupts of a query, and after which one that does not end is left behind
+END_EVERY = 0.05
+END_WITHIN = 2.0
+
+_SPACE = re.compile(r"(\s|--[^\n]*\n?|/\*.*?\*/)*", re.DOTALL)
+_SECRET = re.compile(
+    r"'[^'\n]*\bpass(word|wd)?\s*=|://[^/\s'@]*:[^/\s'@]*@|[?&](sig|x-(amz|goog)-signature|(access_)?token)=",
+    re.IGNORECASE,
+)
+_READ_ONLY = re.compile(r"\bread_only\b", re.IGNORECASE)
+_SERVERS = re.compile("postgres|mysql|://", re.IGNORECASE)
+_ATTACHED_FILE = re.compile(
+    r"(attach\s+(?:or\s+replace\s+)?(?:database\s+)?(?:if\s+not\s+exists\s+)?'(?:sqlite:|duckdb:)?)([^/~:'][^:']*)'",
+    re.IGNORECASE,
+)
+_CSV_FILE = re.compile(r".*\.(csv|tsv)(\.\w+)?", re.IGNORECASE)
+_PACKED_FAR_AWAY = re.compile(r"\w+://.*\.(gz|zst)", re.IGNORECASE)
+_LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
+_LACKS_EXTENSION = re.compile(
+    r"requires the extension (\w+)|in the (\w+) extension|(\w+)\.duckdb_extension\" not found"
+)
+_THE_ROW = re.compile(r"^Original Line:.*$", re.MULTILINE)
+_URL_QUERY = re.compile(r"\?[^\s'\"]+=[^\s'\"]*")
+
+
+@dataclass(frozen=True)
+class Query:
+    """A script of sql_scripts/extract/ that may be run."""
+
+    path: str
+    text: str
+    #: (line, statement) of each ATTACH
+    attach: tuple[tuple[int, str], ...]
+    #: after as many empty lines as the script has before it, so that DuckDB names the script's lines
+    select: str
+    #: the files that it reads from this machine, as patterns
+    files: tuple[str, ...]
+    #: whether these files are all that it reads
+    reads_only_files: bool
+
+
+def read_query(path: str, text: str) -> Query:
+    """Raises JobConfigError with every mistake that can be seen without reading data, one per line."""
+    if found := _SECRET.search(text):
+        raise JobConfigError(
+            f"{path}:{_line_at(text, found.start())}: holds a secret: name a service of pg_service.conf"
+            " (ATTACH 'service=erp' AS erp (TYPE postgres, READ_ONLY)), and let the driver find its password"
+        )
+    # before another statement, DuckDB cuts the query at its semicolon, so it can be put into parentheses
+    script = f"{text}\n;SELECT 1"
+    try:
+        *parts, _ = duckdb.extract_statements(script)
+    except duckdb.Error as error:
+        raise JobConfigError(_words(path, error)) from None
+    if not parts:
+        raise JobConfigError(f"{path}:1: holds no query")
+    mistakes: list[str] = []
+    attach: list[tuple[int, str]] = []
+    position = 0
+    for part in parts:
+        # a PIVOT becomes several statements of DuckDB's own, which are not in the script
+        position = max(position, script.find(part.query, position))
+        line = _line_at(script, position + _SPACE.match(part.query).end())  # type: ignore[union-attr]  # matches ''
+        if part is parts[-1]:
+            break
+        attach.append((line, part.query))
+        if part.type != duckdb.StatementType.ATTACH:
+            mistakes.append(f"{path}:{line}: only ATTACH may stand before the query, which is one SELECT")
+        elif not _READ_ONLY.search(part.query):
+            mistakes.append(f"{path}:{line}: a source is only read: write READ_ONLY, as in (TYPE sqlite, READ_ONLY)")
+        position += len(part.query)
+    select = "\n" * script.count("\n", 0, position) + part.query
+    tree = _SyntaxTree(path, select)
+    if mistakes := mistakes + tree.mistakes:
+        raise JobConfigError("\n".join(mistakes))
+    return Query(path, text, tuple(attach), tree.select, tuple(tree.files), tree.reads_only_files and not attach)
+
+
+class _SyntaxTree:
+    """What a SELECT reads, found in the tree into which DuckDB parses it."""
+
+    def __init__(self, path: str, select: str) -> None:
+        self._path, self._bytes = path, select.encode()
+        self.mistakes: list[str] = []
+        self.files: list[str] = []
+        self.reads_only_files = True
+        #: what is put into the text, and where, in bytes
+        self._insertions: list[tuple[int, bytes]] = []
+        with duckdb.connect(config=LIMITS | OFFLINE) as connection:
+            row = connection.execute("SELECT json_serialize_sql(?)", [select]).fetchone()
+        tree = json.loads(row[0]) if row else {}
+        if tree.get("error", True):
+            line = _line_at(select, _SPACE.match(select).end())  # type: ignore[union-attr]  # matches ''
+            self.mistakes.append(f"{path}:{line}: must be one SELECT")
+            return
+        nodes = [*_nodes(tree)]
+        named = {entry["key"].lower() for node in nodes for entry in node.get("cte_map", {}).get("map", ())}
+        for node in nodes:
+            if node.get("type") == "BASE_TABLE":
+                self._read_table(node, named)
+            elif node.get("type") == "TABLE_FUNCTION":
+                self._read_function(node["function"])
+            elif node.get("type") == "SHOW_REF":
+                self.reads_only_files = False
+
+    @property
+    def select(self) -> str:
+        """The SELECT, with CSV_OPTIONS in each read_csv that does not name them."""
+        data = self._bytes
+        for at, added in sorted(self._insertions, reverse=True):
+            data = data[:at] + added + data[at:]
+        return data.decode()
+
+    def _wrong(self, at: int, text: str) -> None:
+        line = self._bytes.count(b"\n", 0, at) + 1
+        self.mistakes.append(f"{self._path}:{line}: {text}")
+
+    def _read_table(self, node: Mapping[str, Any], named: set[str]) -> None:
+        name, is_qualified = node["table_name"], bool(node["schema_name"] or node["catalog_name"])
+        if not is_qualified and name.lower() in named:
+            return
+        if is_qualified or "." not in name:
+            self.reads_only_files = False
+            return
+        if _CSV_FILE.fullmatch(name):
+            self._wrong(node["query_location"], _guesses(f"FROM '{name}'", name))
+        self._read_files([name], node["query_location"])
+
+    def _read_function(self, function: Mapping[str, Any]) -> None:
+        name, at = function["function_name"].lower(), function["query_location"]
+        options = {_option(child): child for child in function["children"]}
+        if not READERS.fullmatch(name):
+            self.reads_only_files &= name in PURE
+            return
+        first = function["children"][:1]
+        paths = [value for child in first for value, _ in _constants(child) if isinstance(value, str)]
+        if not first or first[0]["type"] != "VALUE_CONSTANT" and first[0].get("function_name") != "list_value":
+            self._wrong(at, f"{name} needs its files as text in quotes, or as a list of such texts")
+            return
+        if name in CSV_READERS:
+            constants = [*_constants(options["all_varchar"])] if "all_varchar" in options else []
+            if not any(str(value).lower() in ("t", "true", "1") for value, _ in constants):
+                self._wrong(at, _guesses(name, paths[0] if paths else ".."))
+            else:
+                place = self._bytes.lower().rindex(b"all_varchar", 0, constants[0][1])
+                added = "".join(f"{key} = {value}, " for key, value in CSV_OPTIONS.items() if key not in options)
+                self._insertions.append((place, added.encode()))
+        self._read_files(paths, at)
+
+    def _read_files(self, paths: Sequence[str], at: int) -> None:
+        for path in paths:
+            if _PACKED_FAR_AWAY.match(path):
+                self._wrong(at, "a packed file must be on this machine: DuckDB does not notice if its end is missing")
+            if "://" in path:
+                self.reads_only_files = False
+            else:
+                self.files.append(path)
+
+
+class DuckdbExtractor:
+    """The results of queries. Implements `lib.extract.Extractor`; may be used from several threads.
+
+    root: the project's folder, in which relative paths begin.
+    queries: the text of each script by its path, such as extract/unit_costs.sql, which is the table's id.
+    pause: waits for a number of seconds and raises to stop everything; every wait uses it.
+    """
+
+    def __init__(self, root: Path, queries: Mapping[str, str], *, pause: Callable[[float], None]) -> None:
+        self._root, self._pause = root.resolve(), pause
+        self._queries = {path: read_query(path, text) for path, text in queries.items()}
+        #: part of each version that says nothing about the next run
+        self._once = uuid4().hex
+        #: by path: what was found last
+        self._seen: dict[str, SourceTable] = {}
+
+    def describe(self) -> str:
+        return f"DuckDB {duckdb.__version__}"
+
+    def table(self, table_id: str) -> SourceTable:
+        """The columns of the query's result. Its version is made of the files that it reads: names, sizes and times."""
+        query = self._queries[table_id]
+        session = _Session(self, query, partial(self._look, query))
+        try:
+            while not wait([session.result], timeout=STOP_EVERY).done:
+                self._pause(0.0)
+        finally:
+            session.end()
+        return session.result.result()
+
+    def _look(self, query: Query, connection: duckdb.DuckDBPyConnection) -> SourceTable:
+        stats = [(file, os.stat(file)) for file in _files(connection, query)]
+        stamps = [(file, stat.st_size, stat.st_mtime_ns, stat.st_ino) for file, stat in stats]
+        version = hashlib.sha256(repr((query.text, stamps)).encode()).hexdigest()
+        known = self._seen.get(query.path)
+        if known is not None and known.version == version:
+            return known
+        columns = connection.execute(f"DESCRIBE SELECT * FROM ({query.select}\n)").fetchall()
+        newest = max((stat.st_mtime for _, stat in stats), default=None)
+        self._seen[query.path] = SourceTable(
+            id=query.path,
+            columns=tuple(column[0] for column in columns),
+            rows=None,
+            has_nulls=True,
+            version=version if query.reads_only_files else f"{self._once} {version}",
+            version_lasts=query.reads_only_files,
+            imported_at=datetime.fromtimestamp(newest, UTC) if newest and query.reads_only_files else None,
+        )
+        return self._seen[query.path]
+
+    def start(self, table: SourceTable, columns: Sequence[str]) -> tuple[SourceTable, tuple[str, ...]]:
+        """Nothing to request: the query runs when its only slice is opened."""
+        return table, tuple(columns)
+
+    def finish(self, started: tuple[SourceTable, tuple[str, ...]]) -> Export:
+        table, columns = started
+        name = table.id.rpartition("/")[2]
+        return Export(table, (Slice(1, name, lambda: _Rows(self, self._queries[table.id], columns)),))
+
+    def connect(self, query: Query, folder: str) -> duckdb.DuckDBPyConnection:
+        """A DuckDB of its own for one use of a query. What needs more memory than it may have goes to `folder`."""
+        paths = {"file_search_path": str(self._root), "temp_directory": folder}
+        connection = duckdb.connect(config=LIMITS | OFFLINE | paths)
+        connection.execute(SETTINGS)
+        for name, file in _extensions():
+            if WORDS.get(name, "") in query.text.lower():
+                connection.execute(f"LOAD {_quoted(str(file))}")
+        return connection
+
+    def attach(self, query: Query, connection: duckdb.DuckDBPyConnection) -> None:
+        for line, statement in query.attach:
+            try:
+                connection.execute(self._in_project(statement))
+            except duckdb.Error as error:
+                raise ExtractError(_words(query.path, error, line)) from None
+
+    def _in_project(self, statement: str) -> str:
+        """An ATTACH with the whole path of its file: DuckDB's file_search_path does not hold for databases."""
+        if _SERVERS.search(statement):
+            return statement
+        return _ATTACHED_FILE.sub(lambda found: found[1] + _quoted(str(self._root / found[2]))[1:], statement, count=1)
+
+    def check_packed(self, query: Query, files: Sequence[str]) -> None:
+        """Raises ExtractError for a gzip file that is cut or damaged: DuckDB would take the rows before the cut for
+        all."""
+        for file in files:
+            subject = f"{query.path}: {file}"
+            with open(file, "rb") as opened:
+                start = opened.read(4)
+            if start == b"\x28\xb5\x2f\xfd":
+                raise ExtractError(
+                    f"{subject}: nobody can tell whether a zstd file is complete; unpack it, or use gzip"
+                )
+            if start[:2] != b"\x1f\x8b":
+                continue
+            try:
+                with gzip.open(file) as unpacked:
+                    while unpacked.read(1 << 20):
+                        self.pause()
+            except EOFError:
+                raise ExtractError(f"{subject}: the gzip data end early. The rows loaded before stay.") from None
+            except (gzip.BadGzipFile, zlib.error):
+                raise ExtractError(f"{subject}: the gzip data are damaged. The rows loaded before stay.") from None
+
+    def pause(self) -> None:
+        """Raises if a stop was requested."""
+        self._pause(0.0)
+
+
+class _Session(Generic[Result]):
+    """Some work with a connection of its own, in a thread: a stop must not wait for DuckDB."""
+
+    def __init__(
+        self, extractor: DuckdbExtractor, query: Query, work: Callable[[duckdb.DuckDBPyConnection], Result]
+    ) -> None:
+        self._extractor, self._query = extractor, query
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self.result: Future[Result] = start_thread(partial(self._run, work), f"DuckDB {query.path}")
+
+    def _run(self, work: Callable[[duckdb.DuckDBPyConnection], Result]) -> Result:
+        with tempfile.TemporaryDirectory(prefix="elt-duckdb-") as folder:
+            try:
+                with self._extractor.connect(self._query, folder) as self._connection:
+                    self._extractor.attach(self._query, self._connection)
+                    return work(self._connection)
+            except duckdb.Error as error:
+                raise ExtractError(_words(self._query.path, error)) from None
+            except OSError as error:
+                raise ExtractError(f"{self._query.path}: {error.filename}: {error.strerror}") from None
+
+    def end(self) -> None:
+        """Interrupt the work if it still runs: it must not outlive the run. Repeated, because an interrupt between two
+        statements has no effect."""
+        until = time.monotonic() + END_WITHIN
+        while not self.result.done() and time.monotonic() < until:
+            with suppress(duckdb.Error):
+                if self._connection is not None:
+                    self._connection.interrupt()
+            wait([self.result], timeout=END_EVERY)
+
+
+class _Rows:
+    """The rows of a query as CSV: NULL is nothing, an empty text is "". Implements `ByteStream`."""
+
+    def __init__(self, extractor: DuckdbExtractor, query: Query, columns: Sequence[str]) -> None:
+        self._extractor, self._query, self._columns = extractor, query, columns
+        self._end, self._begin = os.pipe()
+        self._session = _Session(extractor, query, self._write)
+        # the thread may fail before it writes: this end is closed in any case, which ends `read`
+        self._session.result.add_done_callback(lambda done: os.close(self._begin))
+
+    def _write(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._extractor.check_packed(self._query, _files(connection, self._query))
+        texts = ", ".join(f"{_name(column)}::VARCHAR" for column in self._columns)
+        connection.execute(
+            f"COPY (SELECT {texts} FROM ({self._query.select}\n)) TO '/dev/fd/{self._begin}'"
+            " (FORMAT csv, HEADER false, USE_TMP_FILE false)"
+        )
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes; b"" at the end. Raises ExtractError if the query failed, also after its last row."""
+        while not select.select([self._end], [], [], STOP_EVERY)[0]:
+            self._extractor.pause()
+        data = os.read(self._end, size)
+        if not data:
+            self._session.result.result()
+        return data
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        os.close(self._end)  # DuckDB may be waiting for a reader
+        self._session.end()
+
+
+def _extensions() -> Iterator[tuple[str, Path]]:
+    """Name and file of each extension that is installed as a package."""
+    packages = Path(duckdb.__file__).parent.parent
+    for file in packages.glob(f"duckdb_extension_*/extensions/v{duckdb.__version__}/*.duckdb_extension"):
+        yield file.stem, file
+
+
+def _files(connection: duckdb.DuckDBPyConnection, query: Query) -> list[str]:
+    found = {row[0] for path in query.files for row in connection.execute("FROM glob(?)", [path]).fetchall()}
+    return sorted(found)
+
+
+def _nodes(value: object) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _nodes(child)
+
+
+def _constants(node: object) -> Iterator[tuple[object, int]]:
+    """Value and place of each constant."""
+    for part in _nodes(node):
+        if part.get("type") == "VALUE_CONSTANT":
+            yield part["value"].get("value"), part["query_location"]
+
+
+def _option(child: Mapping[str, Any]) -> str:
+    """The name of a function's named argument, `name = value` or `name => value`; empty for one without a name."""
+    if child["type"] == "COMPARE_EQUAL" and child["left"]["type"] == "COLUMN_REF":
+        return str(child["left"]["column_names"][-1]).lower()
+    return str(child["alias"]).lower()
+
+
+def _guesses(what: str, file: str) -> str:
+    return f"{what} guesses types, 00123 becomes 123: write read_csv({_quoted(file)}, all_varchar = true)"
+
+
+def _words(path: str, error: duckdb.Error, line: int | None = None) -> str:
+    """DuckDB's message after file and line. What follows it repeats the query or tells to download something."""
+    text = str(error)
+    named = _LINE.search(text)
+    place = f"{path}:{named[1]}" if named else f"{path}:{line}" if line else path
+    said = _THE_ROW.sub("", re.split(r"\n\s*\n|\nPossible fixes", text)[0])
+    said = _URL_QUERY.sub("?...", " ".join(said.split()))
+    if lacking := _LACKS_EXTENSION.search(text):
+        name = next(filter(None, lacking.groups())).replace("_", "-")
+        return f"{place}: needs DuckDB's extension {name}: pip install duckdb-extension-{name}=={duckdb.__version__}"
+    return f"{place}: {said[:500]}"
+
+
+def _line_at(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _name(column: str) -> str:
+    return '"' + column.replace('"', '""') + '"'
