@@ -12,7 +12,9 @@ LANGUAGE sql
 IMMUTABLE
 PARALLEL SAFE
 RETURN CASE
-    WHEN length(btrim(value, E' \t\r\n')) BETWEEN 1 AND 200 THEN btrim(value, E' \t\r\n')
+    -- fast path: a text of few bytes has few characters, and its bytes need not be counted
+    WHEN octet_length(value) <= 200 THEN nullif(btrim(value, E' \t\r\n'), '')
+    WHEN length(btrim(value, E' \t\r\n')) <= 200 THEN nullif(btrim(value, E' \t\r\n'), '')
 END;
 
 COMMENT ON FUNCTION elt.to_key(text) IS
