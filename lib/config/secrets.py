@@ -21,7 +21,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import unicodedata
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+from lib.config.files import replace_file
 from lib.config.secret_value import Secret
 from lib.config.settings import Settings
 from lib.errors import CredentialError
@@ -351,12 +351,7 @@ def _write_own_file(path: Path, value: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o700)
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(value + "\n")
-            file.flush()
-            os.fsync(handle)
-        os.replace(temporary, path)
+        replace_file(path, value + "\n", mode=0o600)
     except OSError as error:
         raise CredentialError(f"{path} cannot be written: {error.strerror}") from None
 

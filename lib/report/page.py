@@ -5,8 +5,6 @@ Source of the order of the page: docs/operations.md, "The page".
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,6 +13,7 @@ from pathlib import Path
 import jinja2
 import psycopg2
 
+from lib.config.files import replace_file
 from lib.config.jobs import Registry
 from lib.elt_schema.strangers import Name
 from lib.errors import DatabaseError, SettingsError
@@ -195,28 +194,10 @@ def write_page(database: Database, registry: Registry, output: Path) -> list[str
         if output.exists() and not output.is_file():  # a pipe or a device, which must not be replaced
             output.write_text(text, encoding="utf-8")
         else:
-            _replace(output.resolve(), text)  # a link stays one
+            replace_file(output.resolve(), text)  # a link stays one
     except OSError as error:
         raise SettingsError(f"the page cannot be written to {output}: {error.strerror}") from None
     return page.unanswered
-
-
-def _replace(output: Path, text: str) -> None:
-    """Write a file in one step. It keeps its mode; a new one gets that of any new file."""
-    if output.exists():
-        mode = output.stat().st_mode & 0o777
-    else:
-        os.umask(mask := os.umask(0))
-        mode = 0o666 & ~mask
-    handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, mode)
-        os.replace(temporary, output)
-    except OSError:
-        os.unlink(temporary)
-        raise
 
 
 def collect(database: Database, registry: Registry) -> Page:

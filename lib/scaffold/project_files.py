@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from lib.config.files import replace_file
 from lib.config.jobs import Job, Registry, Script
 from lib.errors import JobConfigError, SettingsError
 from lib.run.plan import read_project
@@ -39,13 +38,13 @@ def add_job(root: Path, registry: Registry, job: NewJob) -> list[Path]:
             with file.open("x", encoding="utf-8") as opened:
                 written.append(file)
                 opened.write(text)
-        _replace(root / REGISTRY, with_job(before, job.name, job.entry))
+        replace_file(root / REGISTRY, with_job(before, job.name, job.entry))
         read_project(root)
     except (OSError, JobConfigError) as error:
         for file in written:
             with suppress(OSError):
                 file.unlink()
-        _replace(root / REGISTRY, before)
+        replace_file(root / REGISTRY, before)
         reason = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(f"nothing was written: {reason}") from None
     return written
@@ -66,7 +65,7 @@ def remove_job(root: Path, registry: Registry, name: str) -> tuple[list[Path], l
     shared = {script.path for other in others for script in other.scripts}
     files = [script.file for script in job.scripts if script.path not in shared]
     statements_to_type = drop_statements(job, others)
-    _replace(root / REGISTRY, without_job((root / REGISTRY).read_text(encoding="utf-8"), name))
+    replace_file(root / REGISTRY, without_job((root / REGISTRY).read_text(encoding="utf-8"), name))
     for file in files:
         file.unlink(missing_ok=True)
     return files, statements_to_type
@@ -99,12 +98,3 @@ def _made(script: Script) -> Iterator[tuple[str, str]]:
 
 def _named(script: Script) -> frozenset[tuple[str, str]]:
     return references(script.text).all
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file in one step, with the permissions that it had."""
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as opened:
-        opened.write(text)
-    os.chmod(temporary, file.stat().st_mode & 0o777)
-    os.replace(temporary, file)
