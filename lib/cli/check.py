@@ -16,6 +16,7 @@ from typing import Literal
 
 from lib.cli.arguments import how_to_type
 from lib.cli.console import Console
+from lib.cli.report import lacks_package
 from lib.config.jobs import Load, Registry
 from lib.config.secrets import readable_files, show_secret
 from lib.config.settings import Settings, require_keboola, require_postgres
@@ -35,9 +36,6 @@ from lib.run.trial import read_contracts
 from lib.stop import StopSignal
 from lib.transform.references import references
 from lib.transform.refusals import writes_nothing
-
-#: the packages of the page
-REQUIREMENTS = "requirements-report.txt"
 
 
 def check(settings: Settings, console: Console, *, online: bool) -> int:
@@ -154,7 +152,7 @@ def _check_page(settings: Settings, findings: Findings) -> None:
             findings.wrong(text)
     for name in ("jinja2", "pygal") if settings.report else ():
         if importlib.util.find_spec(name) is None:
-            findings.wrong(f"the page needs the package {name!r}: python -m pip install -r {REQUIREMENTS}")
+            findings.wrong(lacks_package(name))
 
 
 def _idle_scripts(registry: Registry) -> Iterator[Finding]:

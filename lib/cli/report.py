@@ -31,15 +31,23 @@ def write(settings: Settings, output: str | None = None) -> tuple[Path, list[str
     try:
         from lib.report.page import write_page
     except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"the page needs the package {error.name!r}: python -m pip install -r requirements-report.txt"
-        ) from None
+        raise SettingsError(lacks_package(error.name)) from None
     path = Path(output).absolute() if output else settings.state / "report.html"
     if not output:
         settings.state.mkdir(parents=True, exist_ok=True)
     stop = StopSignal()
     registry, database = read_project(settings.root), Database(settings, stop)
-    return path, run_stoppable(lambda: write_page(database, registry, path), stop)
+    try:
+        return path, run_stoppable(lambda: write_page(database, registry, path), stop)
+    except EltError:
+        raise
+    except Exception as error:  # a template runs any expression, and a fault of the page is none of the load
+        raise SettingsError(f"{settings.root / 'report'}: {type(error).__name__}: {error}") from None
+
+
+def lacks_package(name: str | None) -> str:
+    """What to say if one of the page's packages is not installed."""
+    return f"the page needs the package {name!r}: python -m pip install -r requirements-report.txt"
 
 
 def write_after_run(settings: Settings, console: Console) -> None:
@@ -50,5 +58,3 @@ def write_after_run(settings: Settings, console: Console) -> None:
                 console.warn(text)
         except EltError as error:
             console.warn(f"the page was not written: {error}")
-        except Exception as error:  # a fault of the page, which must not look like a fault of the load
-            console.warn(f"the page was not written: {type(error).__name__}: {error}")

@@ -64,6 +64,17 @@ def test_a_run_writes_the_page_where_the_settings_say_so_a_failed_one_too(loaded
     assert f"warning: the page was not written: the page cannot be written to {page}: " in failed.stdout
 
 
+def test_a_fault_of_a_template_is_one_line_and_none_of_the_run(loaded: Morning) -> None:
+    (loaded.folder / "report/page.html.j2").write_text("{{ 1 / 0 }}")
+    refused = loaded.run("main.py", "report")
+    fault = f"{loaded.folder}/report: ZeroDivisionError: division by zero"
+    assert refused.returncode == 2 and refused.stdout == f"error: {fault}\n"
+    loaded.settings((loaded.folder / "elt_settings.toml").read_text() + "[run]\nreport = true\n")
+    warned = loaded.run("elt_daily_load.py", "--quiet")
+    assert warned.returncode == 0
+    assert warned.stdout == f"warning: the page was not written: {fault}\n"
+
+
 def test_the_page_is_no_part_of_a_run_that_does_not_ask_for_it(loaded: Morning, tmp_path: Path) -> None:
     """Its packages may be missing."""
     for package in ("jinja2", "pygal"):
