@@ -11,7 +11,6 @@ from sandbox.messages import Request, Response, json_response
 from sandbox.store_access import Clock
 
 PATH = "/search/jobs"
-STATUSES = ("created", "waiting", "processing", "success", "warning", "error", "terminating", "cancelled", "terminated")
 FINISHED = ("success", "warning", "error", "cancelled", "terminated")
 
 
@@ -21,7 +20,7 @@ class FlowJob:
 
     id: str
     flow: str
-    #: one of STATUSES, or any other word
+    #: such as processing, success, warning, error or terminated
     status: str
     #: epoch seconds; None: it is still waiting
     started: float | None

@@ -324,10 +324,16 @@ def text_of(response: requests.Response) -> str:
 
 def json_of(response: requests.Response) -> dict[str, object]:
     """The JSON object in a body, or an empty one."""
+    body = parsed(response)
+    return body if isinstance(body, dict) else {}
+
+
+def parsed(response: requests.Response) -> object:
+    """The JSON in a body, or None. JSON may hold half of a surrogate pair, which no encoding has: it becomes a `?`."""
     with suppress(ValueError, RecursionError):
-        body = json.loads(text_of(response))
-        return body if isinstance(body, dict) else {}
-    return {}
+        body: object = json.loads(text_of(response))
+        return json.loads(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
+    return None
 
 
 def handle_of(error: Mapping[str, object]) -> str:

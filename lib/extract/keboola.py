@@ -7,13 +7,11 @@ and to hosts that the API names as services of its stack.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -23,7 +21,7 @@ import requests
 
 from lib.errors import CredentialError, ExtractError
 from lib.extract import Export, Slice, SourceTable
-from lib.extract.http import RETRY_TRIES, TIMEOUT, Call, Http, handle_of, json_of, parse_time, text_of
+from lib.extract.http import RETRY_TRIES, TIMEOUT, Call, Http, handle_of, json_of, parse_time, parsed
 from lib.extract.object_stores import Location, locate
 from lib.extract.object_stream import open_object
 
@@ -199,10 +197,9 @@ class KeboolaExtractor:
         """The API's answer to a GET that lists things."""
         response = self._send(path, subject)
         if response.ok:
-            with suppress(ValueError, RecursionError):
-                body = json.loads(text_of(response))
-                if isinstance(body, list):
-                    return [item for item in body if isinstance(item, dict)]
+            body = parsed(response)
+            if isinstance(body, list):
+                return [item for item in body if isinstance(item, dict)]
         self._answer(response, subject, "")
         raise ExtractError(f"{subject}: Keboola did not answer with a list")
 
@@ -322,9 +319,8 @@ def _name_of(job: Mapping[str, object], table: SourceTable) -> str:
 
 def _ids(response: requests.Response) -> list[str]:
     """The `id` of each object in a JSON list, sorted; an empty list if the answer is something else."""
-    with suppress(ValueError, TypeError, KeyError, RecursionError):
-        return sorted(item["id"] for item in json.loads(text_of(response)))
-    return []
+    body = parsed(response)
+    return sorted(str(item["id"]) for item in body if "id" in item) if isinstance(body, list) else []
 
 
 def _comparable_rows(detail: Mapping[str, object]) -> int | None:

@@ -22,8 +22,6 @@ TYPES = {
 }
 #: who set a value, the most trusted first: people know more than components
 PROVIDERS = ("user", "ai-metadata-enrichment", "keboola.snowflake-transformation", "storage")
-#: tables per page of a list
-PAGE = 1_000
 
 
 class KeboolaCatalog:
@@ -33,6 +31,7 @@ class KeboolaCatalog:
         self._extractor = extractor
 
     def tables(self) -> list[TableDetail]:
+        # an empty include leaves out columns and metadata, which the list does not show
         listed = self._extractor.get_list("tables?include=", "the list of tables")
         return [_table(detail) for detail in listed]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
@@ -12,7 +10,7 @@ import requests
 
 from lib.errors import CredentialError, ExtractError
 from lib.extract import FlowJob
-from lib.extract.http import Call, parse_time, text_of
+from lib.extract.http import Call, parse_time, parsed
 from lib.extract.keboola import KeboolaExtractor
 
 #: statuses after which a job does not go on; a status that is not known has ended if the job says so
@@ -55,10 +53,9 @@ class KeboolaQueue:
             )
         if not response.ok:
             raise ExtractError(f"{self._subject}: the job queue said {self._keboola.http.words_of(response)}")
-        with suppress(ValueError, RecursionError):
-            jobs = json.loads(text_of(response))
-            if isinstance(jobs, list) and all(isinstance(job, dict) for job in jobs):
-                return jobs
+        jobs = parsed(response)
+        if isinstance(jobs, list) and all(isinstance(job, dict) for job in jobs):
+            return jobs
         raise ExtractError(f"{self._subject}: the job queue did not answer with a list of jobs")
 
     def _read(self, job: Mapping[str, object]) -> FlowJob:

@@ -140,7 +140,9 @@ def test_hostile_names_and_a_wide_typed_table_are_loaded(shop: Morning) -> None:
         "dup",
         "Dup",
     ]
-    shop.keboola.put_table("in.c-erp.1-odd_Names", columns=odd, rows=[odd], primary_key=["select"])
+    shop.keboola.put_table(
+        "in.c-erp.1-odd_Names", columns=odd, rows=[odd], primary_key=["select"], description="half \ud800 a */ pair"
+    )
     assert shop.run("main.py", "add", "in.c-erp.wide").returncode == 0
     added = shop.run("main.py", "add", "in.c-erp.1-odd_Names", "--gold")
     assert added.returncode == 0, added.stdout

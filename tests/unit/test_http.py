@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lib.errors import Cancelled, ExtractError
-from lib.extract.http import Call, Http, parse_time, retry_after
+from lib.extract.http import Call, Http, parse_time, parsed, retry_after
 from lib.stop import start_thread
 from tests.support.scripted_server import ScriptedServer
 
@@ -345,3 +345,8 @@ def test_times_are_read_in_all_of_keboolas_spellings(text: object, epoch: float 
 def test_a_retry_after_that_makes_no_sense_is_ignored() -> None:
     assert retry_after("-5", NOON) is None
     assert retry_after(None, NOON) is None
+
+
+def test_half_a_character_in_an_answer_can_be_printed_and_stored(sender: Sender, server: ScriptedServer) -> None:
+    server.script = [{"body": rb'{"\ud800name": ["\ud83d\ude00 \udfff", "\\ud800", 1.50, null]}'}]
+    assert parsed(sender.http.send(Call("it", server.url))) == {"?name": ["😀 ?", "\\ud800", 1.5, None]}
