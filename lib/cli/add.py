@@ -8,7 +8,7 @@ import sys
 
 from lib.cli.arguments import how_to_type
 from lib.cli.console import Console
-from lib.config.registry import JOB_NAME, JOB_NAME_BYTES
+from lib.config.registry import JOB_NAME, JOB_NAME_BYTES, KEBOOLA_TABLE
 from lib.config.settings import Settings
 from lib.errors import SettingsError
 from lib.extract.catalog import Catalog
@@ -20,6 +20,9 @@ from lib.scaffold.project_files import add_job, remove_job
 def add(settings: Settings, console: Console, given: argparse.Namespace) -> int:
     """Write a job for a source table; without a table, list those that no job loads. Returns 0. Raises EltError."""
     registry = read_project(settings.root)
+    if given.table is not None and not KEBOOLA_TABLE.fullmatch(given.table):
+        what_there_is = how_to_type("add", settings)
+        raise SettingsError(f"a table is like in.c-bucket.table, not {given.table!r}; to list them: {what_there_is}")
     catalog = make_catalog(settings)
     if given.table is None:
         loaded = {job.load.extract.table for job in registry.jobs.values() if job.load}
@@ -58,7 +61,12 @@ def remove(settings: Settings, console: Console, name: str, *, is_sure: bool) ->
         console.text(f"takes job {name} and these files out of the project:")
         for script in registry.jobs[name].scripts:
             console.text(f"    sql_scripts/{script.path}")
-        if input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
+        try:
+            answer = input("Remove them? [y/N] ")
+        except EOFError:  # Ctrl-D
+            answer = ""
+            console.text("")
+        if answer.strip().lower() not in ("y", "yes"):
             console.text("nothing was removed")
             return 0
     files, statements = remove_job(settings.root, registry, name)

@@ -32,7 +32,7 @@ LIMITS: dict[str, tuple[int | None, str]] = {
 JOB_NAME_BYTES = 50
 JOB_NAME = re.compile(r"[a-z][a-z0-9_]*")
 #: {stage}.c-{bucket}.{table}, no further dots (docs/keboola.md 2)
-_KEBOOLA_TABLE = re.compile(r"(in|out|sys)\.c-[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+KEBOOLA_TABLE = re.compile(r"(in|out|sys)\.c-[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
 def read_registry(path: Path, scripts: Path) -> Registry:
@@ -142,7 +142,7 @@ class _RegistryReader:
         return None
 
     def keboola_table(self, node: Node) -> Extract | None:
-        if not isinstance(node.value, str) or not _KEBOOLA_TABLE.fullmatch(node.value):
+        if not isinstance(node.value, str) or not KEBOOLA_TABLE.fullmatch(node.value):
             self.wrong(node.line, f"keboola_table must be like in.c-bucket.table, not {_shown(node.value)}")
             return None
         return Extract("keboola_table", node.value)

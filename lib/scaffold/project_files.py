@@ -30,7 +30,7 @@ def add_job(root: Path, registry: Registry, job: NewJob) -> list[Path]:
     there += [str(file.relative_to(root)) for file in files if file.exists()]
     if there:
         raise SettingsError(f"nothing was written, because this is there already: {', '.join(there)}. Use --name")
-    before = (root / REGISTRY).read_text(encoding="utf-8")
+    before = _registry_text(root)
     written: list[Path] = []
     try:
         for file, text in files.items():
@@ -44,8 +44,9 @@ def add_job(root: Path, registry: Registry, job: NewJob) -> list[Path]:
         for file in written:
             with suppress(OSError):
                 file.unlink()
-        replace_file(root / REGISTRY, before)
-        reason = error.strerror if isinstance(error, OSError) else error
+        if _registry_text(root) != before:
+            replace_file(root / REGISTRY, before)
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
         raise SettingsError(f"nothing was written: {reason}") from None
     return written
 
@@ -65,10 +66,25 @@ def remove_job(root: Path, registry: Registry, name: str) -> tuple[list[Path], l
     shared = {script.path for other in others for script in other.scripts}
     files = [script.file for script in job.scripts if script.path not in shared]
     statements_to_type = drop_statements(job, others)
-    replace_file(root / REGISTRY, without_job((root / REGISTRY).read_text(encoding="utf-8"), name))
-    for file in files:
-        file.unlink(missing_ok=True)
+    try:
+        replace_file(root / REGISTRY, without_job(_registry_text(root), name))
+    except OSError as error:
+        raise SettingsError(f"nothing was removed: {root / REGISTRY} cannot be written: {error.strerror}") from None
+    for place, file in enumerate(files):
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            left = ", ".join(map(str, files[place:]))
+            raise SettingsError(
+                f"job {name} is gone from {REGISTRY}, but {file} cannot be deleted: {error.strerror}. Delete by hand: "
+                + left
+            ) from None
     return files, statements_to_type
+
+
+def _registry_text(root: Path) -> str:
+    """The text with the line ends that it has."""
+    return (root / REGISTRY).read_bytes().decode("utf-8")
 
 
 def drop_statements(job: Job, others: list[Job]) -> list[str]:

@@ -12,12 +12,14 @@ TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]')
 
 def with_job(text: str, name: str, entry: Mapping[str, object]) -> str:
     """The text with one more job at its end. It is valid JSON with an object at its root."""
+    line_end = "\r\n" if "\r\n" in text else "\n"
     inside, _, after = text.rpartition("}")
     body = inside.rstrip()
     indent = re.search(r'\n([ \t]+)"', text)
     unit = indent[1] if indent else "  "
     comma = "," if not body.endswith("{") else ""
-    return f"{body}{comma}\n{unit}{json.dumps(name)}: {_written(entry, unit)}\n}}{after}"
+    added = f"{comma}\n{unit}{json.dumps(name)}: {_written(entry, unit)}\n}}"
+    return body + added.replace("\n", line_end) + after
 
 
 def without_job(text: str, name: str) -> str:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 
+from lib.errors import SettingsError
+from lib.run.plan import read_project
+from lib.scaffold.project_files import remove_job
 from tests.support.checkout import Checkout, Morning
 
 TABLE = "in.c-erp.suppliers"
@@ -107,6 +112,36 @@ def test_a_job_is_removed_with_its_scripts_and_the_printed_statements_drop_its_t
     assert files(shop) == before
 
 
+@pytest.mark.parametrize(
+    ("typed", "is_removed"), [(b"\x04", False), (b"\n", False), (b"no\n", False), (b"\xff\n", False), (b"y\n", True)]
+)
+def test_remove_asks_first(checkout: Checkout, typed: bytes, is_removed: bool) -> None:
+    before = files(checkout)
+    master, terminal = os.openpty()
+    os.write(master, typed)
+    asked = checkout.run("main.py", "remove", "inventory_gold", stdin=terminal)
+    os.close(terminal)
+    os.close(master)
+    assert asked.returncode == 0 and "    sql_scripts/gold/dim_product.sql\n" in asked.stdout
+    assert ("nothing was removed\n" in asked.stdout) != is_removed
+    assert (files(checkout) == before) != is_removed
+
+
+def test_a_file_that_cannot_be_deleted_is_named(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root deletes from any folder, so the refusal is made here."""
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    registry = read_project(checkout.folder)
+    with pytest.raises(
+        SettingsError, match="job inventory_gold is gone from elt_jobs.json, but .*: Permission"
+    ) as told:
+        remove_job(checkout.folder, registry, "inventory_gold")
+    assert all(str(script.file) in str(told.value) for script in registry.jobs["inventory_gold"].scripts)
+
+
 def test_a_table_without_a_key_gets_bronze_and_the_reason(shop: Morning) -> None:
     shop.keboola.put_table("in.c-erp.log", columns=["a", "b"], rows=[["1", "2"]])
     added = shop.run("main.py", "add", "in.c-erp.log")
@@ -165,6 +200,8 @@ def test_without_a_table_it_lists_what_no_job_loads(shop: Morning) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["in.c-erp.\udcff"], "a table is like in.c-bucket.table, not 'in.c-erp.\\udcff'; to list them: "),
+        (["suppliers"], "a table is like in.c-bucket.table, not 'suppliers'; to list them: "),
         (["in.c-erp.supliers"], "Did you mean in.c-erp.suppliers?"),
         ([TABLE, "--name", "Bad Name"], "'Bad Name' is no name for a job"),
         ([TABLE, "--columns", "nam"], "has no column 'nam'; did you mean 'name'?"),
@@ -192,3 +229,14 @@ def test_the_registry_keeps_its_order_and_formatting(shop: Morning) -> None:
         "load": {"table": "bronze.suppliers"},
         "transform": ["bronze/suppliers.sql"],
     }
+
+
+def test_line_ends_of_the_registry_stay(shop: Morning) -> None:
+    registry = shop.folder / "elt_jobs.json"
+    before = registry.read_bytes().replace(b"\n", b"\r\n")
+    registry.write_bytes(before)
+    assert shop.run("main.py", "add", TABLE).returncode == 0
+    added = registry.read_bytes()
+    assert b"suppliers" in added and added.count(b"\n") == added.count(b"\r\n")
+    assert shop.run("main.py", "remove", "suppliers", "--yes").returncode == 0
+    assert registry.read_bytes() == before
