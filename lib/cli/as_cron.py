@@ -61,7 +61,7 @@ def check_as_cron(settings: Settings, console: Console, crontab: str | None, env
     if not is_demo:
         lines = crontab_lines(settings, cron)
         console.text(
-            f"\nfor crontab -e, at six in the morning of this machine's clock; both variables belong to it:\n\n{lines}"
+            f"\nPaste these lines with crontab -e; the load then starts at 06:00 of this machine's clock:\n\n{lines}"
         )
     return 2 if problems or done.returncode else 0
 

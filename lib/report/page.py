@@ -298,7 +298,9 @@ def _health(
     connection: Connection, registry: Registry, relations: Mapping[str, Relation], unanswered: Sequence[str]
 ) -> Health:
     """Good only if nothing is wrong and everything could be read. Jobs that left the registry do not count."""
-    last = ask(connection, "SELECT run_id, status FROM elt.recent_runs WHERE status <> 'running' LIMIT 1")
+    last = ask(
+        connection, "SELECT run_id, status FROM elt.recent_runs WHERE status <> 'running' ORDER BY run_id DESC LIMIT 1"
+    )
     sentence = "run {} {}".format(*last.rows[0]) if last.rows else "no run has ended yet"
     if "gold.load_status" in relations:
         found = ask(connection, "SELECT sentence FROM gold.load_status", cut=2_000)
