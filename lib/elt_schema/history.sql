@@ -37,6 +37,7 @@ ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS publish_seconds numeric;
 ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS error text;
 ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS source_imported_at timestamptz;
 ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS unused_columns text[];
+ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS bronze_fingerprint text;
 ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS accepted_guards text[];
 COMMENT ON TABLE elt.job_runs IS 'One row per job of a run that has ended.';
 COMMENT ON COLUMN elt.job_runs.run_id IS 'Run, as in elt.runs.';
@@ -44,12 +45,14 @@ COMMENT ON COLUMN elt.job_runs.job IS 'Name of the job in elt_jobs.json.';
 COMMENT ON COLUMN elt.job_runs.status IS
     'published; failed; held back (another job of its group failed, so its tables kept the old rows).';
 COMMENT ON COLUMN elt.job_runs.recorded_at IS 'When the job was published, failed or was held back.';
-COMMENT ON COLUMN elt.job_runs.rows_loaded IS 'Rows written to the bronze table. NULL: the job loads no table.';
+COMMENT ON COLUMN elt.job_runs.rows_loaded IS 'Rows in the bronze table after this load. NULL: the job loads no table.';
 COMMENT ON COLUMN elt.job_runs.rows_before IS 'Rows in the bronze table before this run.';
 COMMENT ON COLUMN elt.job_runs.source_version IS
     'Version of the table in the source at the time of the export. Equal versions have equal content.';
 COMMENT ON COLUMN elt.job_runs.source_imported_at IS
     'When the source last imported rows into the table. NULL: the source does not say, or a run of an older version.';
+COMMENT ON COLUMN elt.job_runs.bronze_fingerprint IS
+    'Of the bronze table''s rows after this load: the server''s major version, a hash of the column names, the number of rows, and a sum of row hashes. If the next run finds another one, somebody changed the table by hand. NULL: unknown.';
 COMMENT ON COLUMN elt.job_runs.unused_columns IS
     'Columns of the source that the bronze table lacks. NULL: none, or a run of an older version.';
 COMMENT ON COLUMN elt.job_runs.accepted_shrink IS 'True if accepted_guards contains shrink.';

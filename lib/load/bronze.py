@@ -1,8 +1,14 @@
-"""Moves staged rows into a bronze table with DELETE and INSERT. TRUNCATE would make readers wait or see no rows."""
+"""Makes the rows of a bronze table equal to the staged ones, with DELETE and INSERT.
+
+TRUNCATE would make readers wait or see no rows.
+
+Usually only the rows that differ are written (`difference`). Every row is replaced if the table was empty, if most of
+its rows differ, or if it cannot be compared or was written since.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psycopg2
 from psycopg2 import sql
@@ -10,6 +16,7 @@ from psycopg2 import sql
 from lib.config.jobs import Load
 from lib.errors import LoadError
 from lib.load.contract import Contract, read_contract
+from lib.load.difference import Difference
 from lib.load.guards import Accepted, check_size
 from lib.load.staging_table import Staging
 from lib.postgres.connection import Connection, execute, query
@@ -19,20 +26,38 @@ from lib.postgres.maintenance import has_statistics
 
 @dataclass(frozen=True)
 class Loaded:
-    """Number of rows of a bronze table after and before the load, and a warning to report."""
+    """What a load did to a bronze table."""
 
+    #: in the table, after and before
     rows: int
     rows_before: int
+    #: rows that were written; each row of the table if all were replaced
+    deleted: int = field(default=0, compare=False)
+    inserted: int = field(default=0, compare=False)
+    #: the rows that were deleted and inserted; None if all were replaced
+    difference: Difference | None = field(default=None, compare=False)
+    #: `Difference.fingerprint` before and after; None: unknown
+    found: str | None = field(default=None, compare=False)
+    left: str | None = field(default=None, compare=False)
+    #: to report
     warning: str = field(default="", compare=False)
 
 
 def publish_bronze(
-    connection: Connection, load: Load, contract: Contract, staging: Staging, rows_staged: int, accepted: Accepted
+    connection: Connection,
+    load: Load,
+    contract: Contract,
+    staging: Staging,
+    rows_staged: int,
+    accepted: Accepted,
+    difference: Difference | None = None,
 ) -> Loaded:
-    """Replace the rows of a bronze table by the staged ones, inside the caller's transaction. Columns match by name.
+    """Make a bronze table equal to the staged rows, inside the caller's transaction. Columns match by name.
 
-    Raises LoadError if a guard refuses the load, if the table's columns no longer match the contract, or if the number
-    of rows inserted differs from the number that COPY counted.
+    The caller has locked the table against writers. difference: what was found when both were compared; without it
+    every row is replaced.
+    Raises LoadError if a guard refuses the load, if the table's columns no longer match the contract, or if the rows
+    that arrived are not the ones that were staged.
     """
     if read_contract(connection, load) != contract:
         raise LoadError(
@@ -41,29 +66,58 @@ def publish_bronze(
     target = sql.Identifier(load.schema, load.name)
     names = sql.SQL(", ").join(map(sql.Identifier, staging.columns))
     try:
-        rows_before = execute(connection, sql.SQL("DELETE FROM {}").format(target))
-        if _holds_rows_back(connection, load):
-            raise LoadError(
-                f"{load.table}: a trigger or rule prevents DELETE of its rows: drop it, or load another table"
-            )
-        warning = check_size(load, rows_before, rows_staged, accepted)
-        rows = execute(
-            connection,
-            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, names, names, staging.identifier),
-        )
+        holds = difference is not None and difference.holds(connection)
+        if difference and holds and difference.is_worth_it:
+            loaded = _apply(connection, load, difference, rows_staged, accepted)
+        else:
+            loaded = _replace(connection, load, names, staging, rows_staged, accepted)
         # if the number of rows is similar, the old statistics are good enough until autovacuum makes new ones
-        if abs(rows - rows_before) > rows_before / 10 or not has_statistics(connection, load.schema, load.name):
+        if abs(loaded.rows - loaded.rows_before) > loaded.rows_before / 10 or not has_statistics(
+            connection, load.schema, load.name
+        ):
             execute(connection, sql.SQL("ANALYZE {}").format(target))
-        if text := _rewritten(connection, load, names, staging):
-            warning = "\n".join(filter(None, (warning, text)))
+        rewritten = _rewritten(connection, load, names, staging)
     except psycopg2.Error as error:
         raise translate(error, f"cannot load {load.table}", LoadError, _remedy(error, load)) from error
-    if rows != rows_staged:
+    if loaded.rows != rows_staged:
         raise LoadError(
-            f"{load.table}: {rows_staged:,} rows were staged, {rows:,} arrived;"
+            f"{load.table}: {rows_staged:,} rows were staged, {loaded.rows:,} arrived;"
             " the server was restarted meanwhile, or a trigger drops rows. The rows loaded before stay; run again."
         )
-    return Loaded(rows, rows_before, warning)
+    return replace(
+        loaded,
+        found=difference.fingerprint(connection, after=False) if difference and holds else None,
+        left=difference.fingerprint(connection, after=True) if difference and not rewritten else None,
+        warning="\n".join(filter(None, (loaded.warning, rewritten))),
+    )
+
+
+def _apply(connection: Connection, load: Load, difference: Difference, rows_staged: int, accepted: Accepted) -> Loaded:
+    """Delete and insert the rows that differ."""
+    warning = check_size(load, difference.rows_before, rows_staged, accepted)
+    deleted, inserted = difference.apply(connection)
+    if deleted != difference.gone:
+        raise LoadError(_held_back(load))
+    rows = difference.rows_before - deleted + inserted
+    return Loaded(rows, difference.rows_before, deleted, inserted, difference, warning=warning)
+
+
+def _replace(
+    connection: Connection, load: Load, names: sql.Composable, staging: Staging, rows_staged: int, accepted: Accepted
+) -> Loaded:
+    """Delete all rows, and insert the staged ones."""
+    target = sql.Identifier(load.schema, load.name)
+    rows_before = execute(connection, sql.SQL("DELETE FROM {}").format(target))
+    if _holds_rows_back(connection, load):
+        raise LoadError(_held_back(load))
+    warning = check_size(load, rows_before, rows_staged, accepted)
+    insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, names, names, staging.identifier)
+    rows = execute(connection, insert)
+    return Loaded(rows, rows_before, rows_before, rows, warning=warning)
+
+
+def _held_back(load: Load) -> str:
+    return f"{load.table}: a trigger or rule prevents DELETE of its rows: drop it, or load another table"
 
 
 def _remedy(error: psycopg2.Error, load: Load) -> str:

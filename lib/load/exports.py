@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from threading import Lock
 from typing import Generic, Protocol
 
 from lib.config.jobs import Load
-from lib.errors import EltError, ExtractError, LoadError, TooManyConnections
+from lib.errors import ConnectionLost, DatabaseError, EltError, ExtractError, LoadError, TooManyConnections
 from lib.extract import Extractor, Slice, SourceTable, Ticket
 from lib.load.contract import Contract, Match, landing_name, match, may_be_column
+from lib.load.difference import HALVES, Comparison, Difference, Half, prepare_comparison
 from lib.load.guards import Accepted, check_age, check_columns, check_count, named
 from lib.load.staging_table import Staging, copy_slice, create_staging
 from lib.postgres.connection import Connection, Database, keep_alive
@@ -43,6 +44,8 @@ class Staged:
     unused_columns: tuple[str, ...]
     rows: int
     seconds: float
+    #: what differs from the bronze table; None: it could not be compared
+    difference: Difference | None
 
 
 class StagingProgress(Protocol):
@@ -66,10 +69,12 @@ class StagingProgress(Protocol):
 
 @dataclass
 class _Export(Generic[Ticket]):
-    """An export that is being staged. The stager's lock protects `rows` and `slices_left`."""
+    """An export that is being staged. The stager's lock protects `rows`, `slices_left` and `halves`."""
 
     load: Load
     staging: Staging
+    #: None: the bronze table cannot be compared with it
+    comparison: Comparison | None
     source: SourceTable
     unused_columns: tuple[str, ...]
     #: what the extractor's `finish` needs
@@ -79,6 +84,18 @@ class _Export(Generic[Ticket]):
     slices_left: int = -1
     rows: int = 0
     seconds: float = 0.0
+    #: those that were compared
+    halves: list[Half] = field(default_factory=list)
+
+    @property
+    def difference(self) -> Difference | None:
+        if self.comparison is None or len(self.halves) < len(HALVES):
+            return None
+        return Difference(self.comparison, tuple(self.halves))
+
+
+#: some work with one of the connections of the pool
+Work = Callable[[Connection], None]
 
 
 @dataclass
@@ -105,8 +122,10 @@ class Stager(Generic[Ticket]):
         self._begin_pass()
 
     def _begin_pass(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[_Export[Ticket], Slice] | None] = queue.SimpleQueue()
-        #: slices that are queued or being copied
+        self._queue: queue.SimpleQueue[tuple[_Export[Ticket], Work] | None] = queue.SimpleQueue()
+        #: exports that the source has not finished
+        self._unready = 0
+        #: slices and comparisons that are queued or at work
         self._unfinished = 0
         self._copying: list[Future[None]] = []
         self._connections = 0
@@ -169,6 +188,7 @@ class Stager(Generic[Ticket]):
     def _stage_once(self, groups: Sequence[Sequence[Load]]) -> dict[str, Staged]:
         self._begin_pass()
         exports = [export for group in groups for export in self._start_group(group)]
+        self._unready = len(exports)
         finishing = [start_thread(partial(self._finish, export), f"export {export.load.job}") for export in exports]
         self._await(finishing)
         for export in exports:
@@ -182,6 +202,7 @@ class Stager(Generic[Ticket]):
                 export.unused_columns,
                 export.rows,
                 export.seconds,
+                export.difference,
             )
             for export in exports
             if export.load.job not in self._failed
@@ -205,8 +226,9 @@ class Stager(Generic[Ticket]):
                 source, found = ready[load.job]
                 name = f"r{self.run_id}_{load.job}"
                 staging = create_staging(self.connection, name, self.contracts[load.job], found.found, source)
+                comparison = prepare_comparison(self.connection, load, self.contracts[load.job], staging)
                 ticket = self.extractor.start(source, tuple(found.found.values()))
-                exports.append(_Export(load, staging, source, found.unused, ticket, began))
+                exports.append(_Export(load, staging, comparison, source, found.unused, ticket, began))
         return exports
 
     def _tell_columns(self, load: Load, source: SourceTable, found: Match) -> None:
@@ -247,28 +269,42 @@ class Stager(Generic[Ticket]):
             slices = self.extractor.finish(export.ticket).slices
             export.slices = export.slices_left = len(slices)
             self.progress.exported(export.load.job, len(slices), export.source.rows)
-            with self._lock:
-                self._unfinished += len(slices)
-                for csv_slice in slices:
-                    self._queue.put((export, csv_slice))
-                while len(self._copying) < min(self.parallel, self._unfinished):
-                    self._copying.append(start_thread(self._copy_slices, f"copy {len(self._copying)}"))
+            self._add(export, [partial(self._copy_slice, export, csv_slice) for csv_slice in slices])
             if not slices:
-                self._report(export)
+                self._end_copying(export)
+        with self._lock:
+            self._unready -= 1
+            self._end_pool()
 
-    def _copy_slices(self) -> None:
-        """One thread of the pool, with its own connection: copy queued slices until there are no more."""
+    def _add(self, export: _Export[Ticket], works: Sequence[Work]) -> None:
+        """Queue work for the pool, and start threads for it if there are not enough."""
+        with self._lock:
+            self._unfinished += len(works)
+            for work in works:
+                self._queue.put((export, work))
+            while len(self._copying) < min(self.parallel, self._unfinished):
+                self._copying.append(start_thread(self._work, f"copy {len(self._copying)}"))
+
+    def _end_pool(self) -> None:
+        """End the threads of the pool if there is nothing more to do. The caller holds the lock."""
+        if not self._unready and not self._unfinished:
+            for _ in self._copying:
+                self._queue.put(None)
+
+    def _work(self) -> None:
+        """One thread of the pool, with its own connection: do what is queued until there is no more."""
         if (connection := self._connect()) is None:
             return
         try:
             while (item := self._queue.get()) is not None:
                 self.database.stop.raise_if_requested()
-                export, csv_slice = item
+                export, work = item
                 if export.load.job not in self._failed:
                     with self._blame(export.load):
-                        self._copy_slice(connection, export, csv_slice)
+                        work(connection)
                 with self._lock:
                     self._unfinished -= 1
+                    self._end_pool()
         finally:
             connection.close()
 
@@ -290,7 +326,7 @@ class Stager(Generic[Ticket]):
             self._connections += 1
             return connection
 
-    def _copy_slice(self, connection: Connection, export: _Export[Ticket], csv_slice: Slice) -> None:
+    def _copy_slice(self, export: _Export[Ticket], csv_slice: Slice, connection: Connection) -> None:
         rows = copy_slice(connection, export.staging, csv_slice, export.source.id)
         self.progress.copied(export.load.job, rows)
         with self._lock:
@@ -298,11 +334,26 @@ class Stager(Generic[Ticket]):
             export.slices_left -= 1
             last = export.slices_left == 0
         if last:
-            self._report(export)
+            self._end_copying(export)
 
-    def _report(self, export: _Export[Ticket]) -> None:
+    def _end_copying(self, export: _Export[Ticket]) -> None:
+        """Report that every slice is staged, and queue the comparison with the bronze table."""
         export.seconds = time.monotonic() - export.began
         self.progress.staged(export.load.job, export.rows, export.seconds)
+        if export.comparison:
+            self._add(export, [partial(self._compare, export, export.comparison, half) for half in HALVES])
+
+    def _compare(self, export: _Export[Ticket], comparison: Comparison, half: int, connection: Connection) -> None:
+        """Compare one half of the rows. If that fails, every row will be replaced, which needs no comparison."""
+        try:
+            found = comparison.compare(connection, half)
+        except ConnectionLost:
+            raise
+        except DatabaseError as error:
+            self._note_once(export.load, f"{error}\n    So every row is replaced, which takes longer.")
+            return
+        with self._lock:
+            export.halves.append(found)
 
     def _compare_counts(self, export: _Export[Ticket]) -> None:
         """Compare the number of staged rows with the source's own count, if it has a comparable one."""
@@ -329,18 +380,13 @@ class Stager(Generic[Ticket]):
         """
         pending, known = set(finishing), 0
         last_sign = time.monotonic()
-        ended = False
         while pending:
             done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
-            # the threads that copy are started by those that finish exports, before these end
+            # threads of the pool are started by those that finish exports, or by others of the pool, before these end
             pending.update(self._copying[known:])
             known = len(self._copying)
-            if not ended and all(future.done() for future in finishing):
-                ended = True
-                for _ in self._copying:
-                    self._queue.put(None)
             self.database.stop.raise_if_requested()
             if time.monotonic() - last_sign > KEEP_ALIVE:
                 keep_alive(self.connection)

@@ -78,25 +78,27 @@ def create_staging(
     because a trigger that another role puts on it would run with our rights. Raises LoadError.
     """
     staging = Staging(name, tuple(found), source.has_nulls)
-    drop_staging(connection, name)
+    texts = [column for column in contract.columns if column in staging.columns]
     try:
-        texts = sql.SQL(", ").join(
-            sql.SQL("{} text").format(sql.Identifier(column))
-            for column in contract.columns
-            if column in staging.columns
-        )
-        # sent as one query, so it is one transaction: no role sees the table before its rights are revoked
-        execute(
-            connection,
-            sql.SQL("CREATE UNLOGGED TABLE {table} ({columns}); {revoke}").format(
-                table=staging.identifier,
-                columns=texts,
-                revoke=sql.SQL(REVOKE).format(name=sql.Literal(staging.identifier.as_string(connection))),
-            ),
-        )
+        create_table(connection, name, [(column, "text") for column in texts])
     except psycopg2.Error as error:
         raise translate(error, f"{source.id}: cannot make its staging table", LoadError) from error
     return staging
+
+
+def create_table(connection: Connection, name: str, columns: Iterable[tuple[str, str]]) -> None:
+    """Make an empty unlogged table in elt_staging, from names and types of its columns; replaces one of that name."""
+    drop_staging(connection, name)
+    table = sql.Identifier("elt_staging", name)
+    # sent as one query, so it is one transaction: no role sees the table before its rights are revoked
+    execute(
+        connection,
+        sql.SQL("CREATE UNLOGGED TABLE {table} ({columns}); {revoke}").format(
+            table=table,
+            columns=sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(t)) for n, t in columns),
+            revoke=sql.SQL(REVOKE).format(name=sql.Literal(table.as_string(connection))),
+        ),
+    )
 
 
 def copy_slice(connection: Connection, staging: Staging, csv_slice: Slice, table: str) -> int:

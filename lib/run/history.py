@@ -37,6 +37,8 @@ class JobRecord:
     source_imported_at: datetime | None = None
     #: source columns that no bronze column takes
     unused_columns: tuple[str, ...] | None = None
+    #: what the bronze table holds now (`difference.Difference.fingerprint`)
+    bronze_fingerprint: str | None = None
 
 
 #: Put in front of each statement that writes to these tables, and sent with it as one query, which is one transaction.
@@ -122,10 +124,11 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
             WRITING + """
             INSERT INTO elt.job_runs (
                 run_id, job, status, recorded_at, rows_loaded, rows_before, source_version, source_imported_at,
-                unused_columns, accepted_shrink, accepted_guards, stage_seconds, publish_seconds, error
+                unused_columns, bronze_fingerprint, accepted_shrink, accepted_guards, stage_seconds, publish_seconds,
+                error
             ) VALUES (
                 %s, %s, %s, clock_timestamp(), %s, %s, %s, %s,
-                %s, %s, %s, round(%s::numeric, 3), round(%s::numeric, 3), %s
+                %s, %s, %s, %s, round(%s::numeric, 3), round(%s::numeric, 3), %s
             )
             """,
             (
@@ -137,6 +140,7 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
                 record.source_version,
                 record.source_imported_at,
                 [_storable(name) for name in record.unused_columns] if record.unused_columns else None,
+                record.bronze_fingerprint,
                 "shrink" in record.accepted,
                 list(record.accepted),
                 record.stage_seconds,
@@ -167,16 +171,22 @@ class LastLoad:
     version: str
     #: source columns that no bronze column takes; empty for runs of older versions, which did not record them
     unused_columns: frozenset[str]
+    run_id: int
+    #: what the bronze table held then; None: unknown, as for runs of older versions
+    bronze_fingerprint: str | None
 
 
 def last_loads(connection: Connection) -> dict[str, LastLoad]:
     """The last published load of each job that was ever loaded, by job."""
     rows = query(
         connection,
-        "SELECT DISTINCT ON (job) job, source_version, unused_columns FROM elt.job_runs"
+        "SELECT DISTINCT ON (job) job, source_version, unused_columns, run_id, bronze_fingerprint FROM elt.job_runs"
         " WHERE status = 'published' AND source_version IS NOT NULL ORDER BY job, run_id DESC",
     )
-    return {job: LastLoad(version, frozenset(unused or ())) for job, version, unused in rows}
+    return {
+        job: LastLoad(version, frozenset(unused or ()), run_id, fingerprint)
+        for job, version, unused, run_id, fingerprint in rows
+    }
 
 
 def failure_records(group: Sequence[Job], failed: Mapping[str, EltError], accepted: Accepted) -> list[JobRecord]:

@@ -19,6 +19,7 @@ from lib.elt_schema.installation import SCHEMAS
 from lib.elt_schema.strangers import Name, creators, refuse_strangers, refuse_triggers
 from lib.errors import CheckFailed, DatabaseError, EltError, LoadError, LockTimeout, ScriptError
 from lib.load.bronze import publish_bronze
+from lib.load.difference import was_edited
 from lib.load.exports import Staged
 from lib.load.guards import Accepted
 from lib.postgres.connection import execute
@@ -27,7 +28,7 @@ from lib.postgres.maintenance import analyze_if_changed
 from lib.postgres.run_lock import holds_run_lock
 from lib.postgres.transaction import apply_settings, transaction
 from lib.run import definitions, history
-from lib.run.history import JobRecord, failure_records
+from lib.run.history import JobRecord, LastLoad, failure_records
 from lib.run.listener import RunListener
 from lib.run.reader_waits import LockWatch, ReaderWait
 from lib.run.row_counter import RowCounter
@@ -87,6 +88,8 @@ class Publisher:
     _records: dict[str, JobRecord] = field(default_factory=dict)
     _notes: list[tuple[str, str]] = field(default_factory=list)
     _named: frozenset[Name] = frozenset()
+    #: by job
+    _last_loads: Mapping[str, LastLoad] = field(default_factory=dict)
     _kept: set[str] = field(default_factory=set)
     #: by the view that they make
     _gold: dict[str, Script] = field(default_factory=dict)
@@ -169,6 +172,7 @@ class Publisher:
         # owners were checked before the export; if strangers may create objects, check again now and before each step
         self._gold = {script.relation: script for group in groups for job in group for script in job.of_layer("gold")}
         self._named = named_in(job for group in groups for job in group)
+        self._last_loads = history.last_loads(self.connection)
         self._watchful = bool(creators(self.connection, SCHEMAS))
         self._ask_owners()
         # so that a violated deferred constraint fails in its script, with job and line, and not at COMMIT
@@ -324,7 +328,9 @@ class Publisher:
     def _load(self, load: Load, staged: Staged) -> None:
         began = time.monotonic()
         self._start(load.table)
-        loaded = publish_bronze(self.connection, load, staged.contract, staged.staging, staged.rows, self.accepted)
+        loaded = publish_bronze(
+            self.connection, load, staged.contract, staged.staging, staged.rows, self.accepted, staged.difference
+        )
         self._counter.new()  # do not count these rows for ANALYZE: publish_bronze has already done it
         self._records[load.job] = replace(
             self._records[load.job],
@@ -333,9 +339,19 @@ class Publisher:
             source_version=staged.source.version,
             source_imported_at=staged.source.imported_at,
             unused_columns=staged.unused_columns,
+            bronze_fingerprint=loaded.left,
             accepted=self.accepted.of(load.job),
             stage_seconds=staged.seconds,
         )
+        last = self._last_loads.get(load.job)
+        if last and was_edited(last.bronze_fingerprint, loaded.found):
+            self._notes.append(
+                (
+                    load.job,
+                    f"{load.table} was changed by hand since run {last.run_id}."
+                    " This load has overwritten it: bronze holds what the source holds.",
+                )
+            )
         if loaded.warning:
             self._notes.append((load.job, loaded.warning))
         self.listener.on_load(load.table, loaded.rows, time.monotonic() - began)

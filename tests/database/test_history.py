@@ -374,7 +374,7 @@ def test_the_status_of_a_job_keeps_its_last_success(installed: Connection) -> No
         installed, "SELECT job, status, rows_loaded, run_id, error, published_at IS NOT NULL FROM elt.job_status"
     )
     assert (job, status, rows, latest, error, published_at) == ("a", "failed", 5, run_id, "oops", True)
-    assert history.last_loads(installed) == {"a": history.LastLoad("v1", frozenset())}
+    assert history.last_loads(installed) == {"a": history.LastLoad("v1", frozenset(), 1, None)}
 
 
 def test_a_run_that_does_not_load_a_job_keeps_the_rows_of_its_last_load(installed: Connection) -> None:

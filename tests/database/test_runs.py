@@ -404,13 +404,43 @@ def test_scripts_read_the_date_of_the_run_which_is_today_unless_a_backfill_says_
     assert project.database.sql("SELECT elt.run_date() = current_date") == [(True,)]
 
 
+def test_rows_of_bronze_that_did_not_change_are_not_written(monday: Project) -> None:
+    assert monday.run().exit_code == 0
+    before = dict(monday.database.sql("SELECT id, xmin::text FROM bronze.a"))
+    monday.put("a", [(str(number), "wednesday" if number == 3 else "tuesday") for number in range(1, 12)])
+    assert monday.run().exit_code == 0
+    after = dict(monday.database.sql("SELECT id, xmin::text FROM bronze.a"))
+    assert {row for row in after if after[row] != before.get(row)} == {"3", "11"}
+    assert monday.database.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'elt_staging'") == [(0,)]
+
+
+def test_a_change_by_hand_in_bronze_is_told_once_and_overwritten(monday: Project) -> None:
+    assert monday.run().exit_code == 0
+    ((run,),) = monday.database.sql("SELECT max(run_id) FROM elt.runs")
+    monday.database.sql("UPDATE bronze.a SET v = 'by hand' WHERE id = '3'")
+    assert monday.run().exit_code == 0
+    assert f"bronze.a was changed by hand since run {run}. This load has overwritten it" in monday.output
+    assert "bronze.b was changed by hand" not in monday.output
+    assert monday.day("bronze.a") == "tuesday"
+    assert monday.run().exit_code == 0
+    assert "by hand" not in monday.output
+
+
+def test_if_the_comparison_fails_every_row_is_replaced(monday: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib.load.difference.COMPARE", "SELECT 1 / 0")
+    assert monday.run().exit_code == 0
+    assert "cannot compare bronze.a with its export: division by zero" in monday.output
+    assert "every row is replaced" in monday.output
+    assert monday.day("bronze.a") == monday.day("silver.a") == "tuesday"
+
+
 def test_rows_that_staging_lost_are_never_published_as_an_empty_table(monday: Project) -> None:
     """After a crash, an unlogged table exists but is empty."""
     monday.registry["c"]["load"] |= {"min_rows": 0, "max_shrink_percent": 100}
     monday.script(
         "bronze/c.sql",
-        "DO $$ DECLARE staged text; BEGIN FOR staged IN SELECT tablename FROM pg_tables WHERE tablename ~ '^r[0-9]+_c$'"
-        " LOOP EXECUTE 'DELETE FROM elt_staging.' || staged; END LOOP; END $$;",
+        "DO $$ DECLARE staged text; BEGIN FOR staged IN SELECT tablename FROM pg_tables"
+        " WHERE tablename ~ '^[rcg][0-9]+_c$' LOOP EXECUTE 'DELETE FROM elt_staging.' || staged; END LOOP; END $$;",
     )
     assert monday.run().exit_code == 1
     assert "bronze.c: 10 rows were staged, 0 arrived" in monday.last_line
