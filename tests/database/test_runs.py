@@ -406,10 +406,10 @@ def test_scripts_read_the_date_of_the_run_which_is_today_unless_a_backfill_says_
 
 def test_rows_of_bronze_that_did_not_change_are_not_written(monday: Project) -> None:
     assert monday.run().exit_code == 0
-    before = dict(monday.database.sql("SELECT id, xmin::text FROM bronze.a"))
-    monday.put("a", [(str(number), "wednesday" if number == 3 else "tuesday") for number in range(1, 12)])
+    before = dict(monday.database.sql("SELECT id, xmin::text FROM bronze.c"))
+    monday.put("c", [(str(number), "wednesday" if number == 3 else "tuesday") for number in range(1, 12)])
     assert monday.run().exit_code == 0
-    after = dict(monday.database.sql("SELECT id, xmin::text FROM bronze.a"))
+    after = dict(monday.database.sql("SELECT id, xmin::text FROM bronze.c"))
     assert {row for row in after if after[row] != before.get(row)} == {"3", "11"}
     assert monday.database.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'elt_staging'") == [(0,)]
 
