@@ -293,7 +293,7 @@ def test_bronze_equals_the_export_whatever_both_hold(bench_on_each: Bench, days,
 
 
 @pytest.mark.long
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @ANY_ROWS
 def test_bronze_equals_the_export_whatever_both_hold_many_times(bench_on_each: Bench, days, table: str) -> None:
     any_rows(bench_on_each, days, table)
