@@ -33,7 +33,8 @@ from lib.stop import start_thread
 
 #: what sending a request or reading its answer raises; never show their texts, which contain whole URLs
 NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
+#: 408, 409 and 423: what was asked for is in use for a moment (docs/keboola.md 8.3)
+TRANSIENT_STATUSES = frozenset({408, 409, 423, 429, 500, 502, 503, 504})
 #: seconds to connect, and between two bytes of an answer
 TIMEOUT = (10.0, 60.0)
 #: the most tries of one request, and the seconds after which it is not tried again
