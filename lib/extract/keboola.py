@@ -143,7 +143,8 @@ class KeboolaExtractor:
     def start(self, table: SourceTable, columns: Sequence[str]) -> StartedExport:
         """Request all rows of these columns. The export has the columns in this order (docs/keboola.md 4.1)."""
         subject = f"export of {table.id}"
-        body = {"columns": ",".join(columns), "gzip": True}
+        # a list, because a column's name may hold a comma (docs/keboola.md 4.1)
+        body = {"columns": list(columns), "gzip": True}
         path = f"tables/{quote(table.id, safe='')}/export-async"
         response = self._send(path, subject, method="POST", body=body, tries=EXPORT_RETRY_TRIES)
         return StartedExport(table, tuple(columns), self._answer(response, subject, table.id))

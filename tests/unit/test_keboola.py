@@ -52,7 +52,7 @@ def test_a_run_begins_with_project_stack_and_token_but_not_its_secret(keboola: K
 def test_an_export_names_its_columns_asks_for_gzip_and_carries_the_run_id(keboola: KeboolaServer, time: Time) -> None:
     export(extractor_of(keboola, time))
     asked = next(request for request in keboola.requests if request.kind == "export-async")
-    assert asked.parameters == {"columns": "id,note", "gzip": True}
+    assert asked.parameters == {"columns": ["id", "note"], "gzip": True}
     assert asked.headers["x-kbc-runid"] == "run-17"
 
 
