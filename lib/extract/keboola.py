@@ -31,7 +31,7 @@ POLL_GROWTH = 1.5
 HIGHEST_POLL = 10.0
 #: tries to start an export; a second request does no harm: Keboola answers it from its cache (docs/keboola.md 8.3)
 EXPORT_RETRY_TRIES = 4
-#: seconds that an export may take
+#: seconds that an export may take: the default of the setting `export_minutes`
 DEADLINE = 3600.0
 
 
@@ -183,7 +183,8 @@ class KeboolaExtractor:
             waited = self.http.clock() - began
             if waited > self._deadline:
                 raise ExtractError(
-                    f"{subject}: still {status!r} after {waited / 60:.0f} minutes; look at it in Keboola"
+                    f"{subject}: still {status!r} after {waited / 60:.0f} minutes; look at it in Keboola. If it only"
+                    " needs more time, raise [keboola] export_minutes in elt_settings.toml"
                 )
             self.http.pause(delay * random.uniform(0.9, 1.1))
             delay = min(delay * POLL_GROWTH, HIGHEST_POLL)

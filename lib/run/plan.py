@@ -210,6 +210,7 @@ def make_extractor(
                 pause=stop.pause,
                 environ=environ,
                 report=report,
+                deadline=settings.export_minutes * 60.0,
             )
     return Sources(tuple(made.values()), {load.extract.table: made[load.extract.source] for load in loads})
 
