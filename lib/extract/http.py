@@ -185,7 +185,17 @@ class Http:
         if message:
             return self.scrub(f"{said} {message}{handle_of(body)}")
         code = _XML_CODE.search(text_of(response)[:2000])
+        if code and code[1] == "RequestTimeTooSkewed":
+            return f"{said} {code[1]}: {self._clock_words(response.headers.get('Date'))}"
         return f"{said} {code[1]}" if code else said
+
+    def _clock_words(self, date: str | None) -> str:
+        """What to do about this machine's clock, by which a request to S3 is signed. date: when the store answered."""
+        ours = datetime.fromtimestamp(self.now(), UTC)
+        theirs = ""
+        with suppress(TypeError, ValueError):
+            theirs = f", the store says {parsedate_to_datetime(date or '').astimezone(UTC):%Y-%m-%d %H:%M UTC}"
+        return f"this machine's clock says {ours:%Y-%m-%d %H:%M UTC}{theirs}; set this machine's clock"
 
     def scrub(self, text: str) -> str:
         """Text from a server, without our secret and without the query part of URLs."""
