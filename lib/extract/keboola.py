@@ -12,16 +12,16 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
 
 from lib.errors import CredentialError, ExtractError
 from lib.extract import Export, Slice, SourceTable
-from lib.extract.http import RETRY_TRIES, TIMEOUT, Call, Http, handle_of, json_of, parse_time, parsed
+from lib.extract.http import RETRY_TRIES, TIMEOUT, Call, Http, handle_of, json_of, parse_moment, parsed
 from lib.extract.object_stores import Location, locate
 from lib.extract.object_stream import open_object
 
@@ -33,6 +33,9 @@ HIGHEST_POLL = 10.0
 EXPORT_RETRY_TRIES = 4
 #: seconds that an export may take: the default of the setting `export_minutes`
 DEADLINE = 3600.0
+UNREADABLE = ". Try again later; if it stays so, tell Keboola's support"
+
+Kind = TypeVar("Kind")
 
 
 class Token(Protocol):
@@ -117,10 +120,10 @@ class KeboolaExtractor:
         services = self.get("?exclude=components", subject).get("services")
         for service in services if isinstance(services, list) else ():
             if isinstance(service, dict) and service.get("id") == name:
-                url = urlsplit(str(service.get("url")))
+                url = str(service.get("url"))
                 # never http, unless the API itself is on this machine
-                if url.hostname and url.scheme == urlsplit(self._api).scheme:
-                    return url.geturl().rstrip("/")
+                if _scheme_of(url) == _scheme_of(self._api):
+                    return url.rstrip("/")
         raise ExtractError(f"{subject}: {self._host} names no service {name!r}")
 
     def table(self, table_id: str) -> SourceTable:
@@ -129,7 +132,6 @@ class KeboolaExtractor:
         columns = detail.get("columns")
         if not isinstance(columns, list) or not columns or not all(isinstance(name, str) for name in columns):
             raise ExtractError(f"table {table_id}: Keboola lists no columns")
-        imported = parse_time(detail.get("lastImportDate"))
         stamps = [detail.get(name) for name in ("id", "lastImportDate", "lastChangeDate", "rowsCount")]
         return SourceTable(
             id=table_id,
@@ -137,7 +139,7 @@ class KeboolaExtractor:
             rows=_comparable_rows(detail),
             has_nulls=bool(detail.get("isTyped")),
             version=repr((*stamps, *columns)),
-            imported_at=None if imported is None else datetime.fromtimestamp(imported, UTC),
+            imported_at=parse_moment(detail.get("lastImportDate")),
         )
 
     def start(self, table: SourceTable, columns: Sequence[str]) -> StartedExport:
@@ -165,7 +167,7 @@ class KeboolaExtractor:
         try:
             results: Any = job["results"]
             file_id = int(results["file"]["id"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             file_id = None
         if file_id is None:
             raise ExtractError(f"{subject}: succeeded, but its result has no file")
@@ -198,12 +200,12 @@ class KeboolaExtractor:
     def get_list(self, path: str, subject: str) -> list[Mapping[str, Any]]:
         """The API's answer to a GET that lists things."""
         response = self._send(path, subject)
-        if response.ok:
-            body = parsed(response)
-            if isinstance(body, list):
-                return [item for item in body if isinstance(item, dict)]
-        self._answer(response, subject, "")
-        raise ExtractError(f"{subject}: Keboola did not answer with a list")
+        if response.status_code != 200:
+            self._answer(response, subject, "")
+        body = parsed(response)
+        if isinstance(body, list) and all(isinstance(item, dict) for item in body):
+            return body
+        raise ExtractError(f"{subject}: {self._host} did not answer with a list of objects{UNREADABLE}")
 
     def _send(
         self, path: str, subject: str, method: str = "GET", body: object = None, tries: int = RETRY_TRIES
@@ -307,12 +309,23 @@ class ExportedFile:
         return [str(entry["url"]) for entry in entries]
 
     def _manifest(self) -> requests.Response:
-        return self._http.send(Call(f"{self._subject}, manifest", str(self._detail.get("url"))))
+        url = str(self._detail.get("url"))
+        if not _scheme_of(url):
+            raise ExtractError(f"{self._subject}: the file's detail has no URL of the manifest{UNREADABLE}")
+        return self._http.send(Call(f"{self._subject}, manifest", url))
 
     def _fetch(self) -> None:
         asked_at = self._http.now()
         self._detail = self._extractor.get(f"files/{self._id}?federationToken=1", self._subject)
         self._location = locate(self._detail, asked_at, self._extractor.environ, self._subject)
+
+
+def _scheme_of(url: str) -> str:
+    """http or https; empty if this is no URL with a host."""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        return parts.scheme if parts.hostname and parts.scheme in ("http", "https") else ""
+    return ""
 
 
 def _name_of(job: Mapping[str, object], table: SourceTable) -> str:
@@ -322,7 +335,8 @@ def _name_of(job: Mapping[str, object], table: SourceTable) -> str:
 def _ids(response: requests.Response) -> list[str]:
     """The `id` of each object in a JSON list, sorted; an empty list if the answer is something else."""
     body = parsed(response)
-    return sorted(str(item["id"]) for item in body if "id" in item) if isinstance(body, list) else []
+    items = body if isinstance(body, list) else []
+    return sorted(str(item["id"]) for item in items if isinstance(item, dict) and "id" in item)
 
 
 def _comparable_rows(detail: Mapping[str, object]) -> int | None:
@@ -335,6 +349,29 @@ def _comparable_rows(detail: Mapping[str, object]) -> int | None:
     is_external = isinstance(bucket, dict) and bucket.get("hasExternalSchema")
     is_plain = detail.get("tableType") in (None, "table") and not detail.get("aliasFilter") and not is_external
     return rows if is_plain and isinstance(rows, int) else None
+
+
+def object_in(holder: Mapping[str, Any], key: str, subject: str) -> Mapping[str, Any]:
+    """The object under a key of an answer; an empty one is a list, or is left out (docs/keboola.md 2.2).
+
+    Raises ExtractError, about `subject`, if it is anything else."""
+    found = holder.get(key)
+    if isinstance(found, dict):
+        return found
+    if found in (None, []):
+        return {}
+    raise ExtractError(f"{subject}: Keboola's answer cannot be read: {key!r} must be an object{UNREADABLE}")
+
+
+def list_in(holder: Mapping[str, Any], key: str, kind: type[Kind], subject: str) -> list[Kind]:
+    """The list of objects (kind: dict) or texts (str) under a key of an answer; it may be left out.
+
+    Raises ExtractError like `object_in`."""
+    found = [] if holder.get(key) is None else holder[key]
+    if isinstance(found, list) and all(isinstance(item, kind) for item in found):
+        return found
+    named = "objects" if kind is dict else "texts"
+    raise ExtractError(f"{subject}: Keboola's answer cannot be read: {key!r} must be a list of {named}{UNREADABLE}")
 
 
 def _job_error(job: Mapping[str, object]) -> str:
