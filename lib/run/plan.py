@@ -229,6 +229,9 @@ class Sources:
     def describe(self) -> str:
         return " and ".join(source.describe() for source in self.sources)
 
+    def warnings(self) -> list[str]:
+        return [text for source in self.sources for text in source.warnings()]
+
     def table(self, table_id: str) -> SourceTable:
         return self.of_table[table_id].table(table_id)
 
