@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sandbox.metadata import Metadata
 from sandbox.store_access import Target
 from sandbox.tables import Shape, Table, api_time
+
+#: of each exported file (docs/keboola.md 6.1)
+TAGS = ("table-export",)
 
 
 @dataclass
@@ -35,6 +39,16 @@ class File:
     size: int
     created: float
     run_ids: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket; it may be empty."""
+
+    id: str
+    #: epoch seconds
+    created: float
+    description: str = ""
 
 
 def token(text: str, project: str, buckets: Sequence[str], provider: str, region: str) -> dict[str, object]:
@@ -68,25 +82,27 @@ def token(text: str, project: str, buckets: Sequence[str], provider: str, region
     }
 
 
-def bucket(bucket_id: str, tables: Sequence[Table], url: str) -> dict[str, object]:
-    stage, _, name = bucket_id.partition(".")
+def bucket(shown: Bucket, tables: Sequence[Table], backend: str, url: str) -> dict[str, object]:
+    """An item of the list of buckets. `tables` is a URL there; in the detail it is a list."""
+    stage, _, name = shown.id.partition(".")
     return {
-        "uri": f"{url}/v2/storage/buckets/{bucket_id}",
-        "id": bucket_id,
+        "uri": f"{url}/v2/storage/buckets/{shown.id}",
+        "id": shown.id,
         "name": name,
+        "idBranch": 1,
         "displayName": name.removeprefix("c-"),
         "stage": stage,
-        "description": "",
-        "backend": tables[0].encoding.quoting,
-        "created": api_time(min(table.created for table in tables)),
-        "lastChangeDate": api_time(max(table.changed for table in tables)),
+        "description": shown.description,
+        "backend": backend,
+        "created": api_time(shown.created),
+        "lastChangeDate": api_time(max(table.changed for table in tables)) if tables else None,
         "isReadOnly": False,
         "isMaintenance": False,
-        "tables": f"{url}/v2/storage/buckets/{bucket_id}/tables",
+        "tables": f"{url}/v2/storage/buckets/{shown.id}/tables",
     }
 
 
-def table(shown: Table, url: str) -> dict[str, object]:
+def table(shown: Table, metadata: Metadata, url: str) -> dict[str, object]:
     """The table detail."""
     stage, _, bucket_name = shown.bucket.partition(".")
     full = shown.encoded(shown.default_shape())
@@ -108,9 +124,9 @@ def table(shown: Table, url: str) -> dict[str, object]:
         "tableType": "table",
         "timestampType": "MANAGED",
         "columns": list(shown.columns),
-        "metadata": _metadata({"KBC.description": shown.description} if shown.description else {}),
+        "metadata": _own({"KBC.description": shown.description} if shown.description else {}) + metadata.of(shown.id),
         # an empty one is a list (docs/keboola.md 2.2)
-        "columnMetadata": {name: _metadata(hints) for name, hints in shown.hints.items()} or [],
+        "columnMetadata": _column_metadata(shown, metadata) or [],
         "bucket": {
             "id": shown.bucket,
             "name": bucket_name,
@@ -130,18 +146,24 @@ def table(shown: Table, url: str) -> dict[str, object]:
     return fields
 
 
-def _metadata(values: Mapping[str, str]) -> list[dict[str, object]]:
+def _column_metadata(shown: Table, metadata: Metadata) -> dict[str, list[dict[str, object]]]:
+    found = {name: _own(shown.hints.get(name, {})) + metadata.of(f"{shown.id}.{name}") for name in shown.columns}
+    return {name: entries for name, entries in found.items() if entries}
+
+
+def _own(values: Mapping[str, str]) -> list[dict[str, object]]:
+    """Metadata that came with the table."""
     return [
         {"id": str(number), "key": key, "value": value, "provider": "user", "timestamp": "2026-01-01T00:00:00+0100"}
         for number, (key, value) in enumerate(values.items(), start=1)
     ]
 
 
-def listed(shown: Table, url: str, included: set[str]) -> dict[str, object]:
-    """An item of a list of tables: without columns, metadata and bucket unless requested (docs/keboola.md 2.3)."""
+def listed(detail: dict[str, object], included: set[str]) -> dict[str, object]:
+    """A table detail as an item of a list: without what is not included (docs/keboola.md 2.3)."""
     optional = {"columns": "columns", "metadata": "metadata", "columnMetadata": "columnMetadata", "bucket": "buckets"}
-    hidden = {name for name, asked in optional.items() if asked not in included}
-    return {name: value for name, value in table(shown, url).items() if name not in hidden}
+    hidden = {name for name, asked in optional.items() if asked not in included} | {"definition"}
+    return {name: value for name, value in detail.items() if name not in hidden}
 
 
 def job(shown: Job, status: str, url: str, now: float) -> dict[str, object]:
@@ -186,7 +208,7 @@ def file(shown: File, sliced: bool, url: str, provider: str, region: str) -> dic
         "provider": provider,
         "region": region,
         "sizeBytes": shown.size,
-        "tags": ["table-export"],
+        "tags": list(TAGS),
         "maxAgeDays": 2,
         "runId": shown.run_ids[0] if shown.run_ids else None,
         "runIds": shown.run_ids,

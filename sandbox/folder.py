@@ -14,7 +14,7 @@ from sandbox.keboola_server import KeboolaServer
 from sandbox.messages import Request, Response
 
 #: docs/keboola.md 2.1
-_TABLE = re.compile(r"(in|out)\.c-[\w-]+\.[\w-]+", re.ASCII)
+_TABLE = re.compile(r"(in|out)\.[\w-]+\.[\w-]+", re.ASCII)
 _COLUMN = re.compile(r"[A-Za-z0-9-][\w-]{0,63}", re.ASCII)
 
 

@@ -26,6 +26,7 @@ from socketserver import TCPServer
 from types import TracebackType
 from typing import Any, Self
 
+from sandbox.answers import Bucket
 from sandbox.csv_slices import QUOTINGS, Row
 from sandbox.faults import Fault, Faults, spoil
 from sandbox.job_queue import PATH as QUEUE_PATH
@@ -48,8 +49,8 @@ _SECRET_HEADERS = {"x-storageapi-token", "authorization", "x-amz-security-token"
 class LoggedRequest:
     """A request that was received, for tests."""
 
-    #: index, verify, buckets, bucket, tables, table, preview, export-async, jobs, job, files, file, manifest, slice,
-    #: and queue, a search for the jobs of a flow
+    #: index, verify, buckets, bucket, tables, table, metadata, preview, export-async, jobs, job, files, file, manifest,
+    #: slice, and queue, a search for the jobs of a flow
     kind: str
     method: str
     path: str
@@ -116,6 +117,7 @@ class KeboolaServer:
             presigner=self._presigner,
             clock=clock,
             polls=polls,
+            backend=quoting,
             token_buckets=token_buckets,
         )
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.005,), daemon=True)
@@ -191,8 +193,16 @@ class KeboolaServer:
         return table.encoded(table.default_shape()).rows
 
     def delete_table(self, table_id: str) -> None:
-        """Delete a table if it exists. The files of its exports stay."""
+        """Delete a table if it exists. Its bucket and the files of its exports stay."""
         self._api.drop(table_id)
+
+    def put_bucket(self, bucket_id: str, description: str = "") -> None:
+        """Make a bucket without tables. A bucket that exists gets the description."""
+        self._api.put_bucket(Bucket(bucket_id, self._clock(), description))
+
+    def expire_files(self) -> None:
+        """Let every file that was exported so far be gone, with its manifest and slices."""
+        self._api.expire_files()
 
     def expire_credentials(self) -> None:
         """Let every store credential that was issued so far expire now."""

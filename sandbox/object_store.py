@@ -44,6 +44,11 @@ class ObjectStore:
     def get(self, bucket: str, key: str) -> StoredObject | None:
         return self._objects.get((bucket, key))
 
+    def remove(self, bucket: str, prefix: str) -> None:
+        """Remove every object whose key begins with the prefix."""
+        for place in [place for place in self._objects if place[0] == bucket and place[1].startswith(prefix)]:
+            del self._objects[place]
+
 
 def serve(stored: StoredObject, request: Request, headers: Mapping[str, str]) -> Response:
     """Answer GET or HEAD of an object with the whole object or the requested range (RFC 9110, sections 13 and 14).

@@ -12,20 +12,26 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from typing import cast
+from typing import TypeVar, cast
 from urllib.parse import unquote
 
 from sandbox import answers
-from sandbox.answers import File, Job
+from sandbox.answers import Bucket, File, Job
 from sandbox.csv_slices import Encoded, csv_text
 from sandbox.messages import Request, Response, json_response, truthy
+from sandbox.metadata import Metadata
 from sandbox.object_store import ObjectStore, StoredObject
 from sandbox.store_access import Clock, Presigner, StoreStyle, Target
 from sandbox.tables import Shape, Table
 
 _PREVIEW_LIMIT = 1000
+#: how many jobs or files a list has (docs/keboola.md 5)
+_LISTED = 100
 #: export parameters that would change the rows, and that the sandbox does not support
 _UNKNOWN = ("changedSince", "changedUntil", "whereFilters", "whereColumn", "orderBy", "includeInternalTimestamp")
+
+
+Item = TypeVar("Item")
 
 
 class ApiError(Exception):
@@ -49,14 +55,17 @@ class StorageApi:
         presigner: Presigner,
         clock: Clock,
         polls: int,
+        backend: str,
         token_buckets: tuple[str, ...] | None,
     ) -> None:
+        self.buckets: dict[str, Bucket] = {}
         self.tables: dict[str, Table] = {}
         self.jobs: dict[int, Job] = {}
         self.files: dict[int, File] = {}
         self._token, self._url, self._style, self._store = token, url, style, store
         self._presigner, self._clock, self._polls = presigner, clock, polls
-        self._token_buckets = token_buckets
+        self._backend, self._token_buckets = backend, token_buckets
+        self._metadata = Metadata(clock)
         self._project = token.partition("-")[0]
         self._exports: dict[tuple[Table, Shape], int] = {}
         self._ids = itertools.count(501)
@@ -64,14 +73,27 @@ class StorageApi:
         self._lock = threading.RLock()
 
     def put(self, table: Table) -> None:
-        """Add a table, or replace the table with the same id."""
+        """Add a table, or replace the table with the same id. Its bucket is made where there is none."""
         with self._lock:
+            self.buckets.setdefault(table.bucket, Bucket(table.bucket, table.created))
             self.tables[table.id] = table
 
+    def put_bucket(self, bucket: Bucket) -> None:
+        """Add an empty bucket, or replace the description of one."""
+        with self._lock:
+            self.buckets[bucket.id] = bucket
+
     def drop(self, table_id: str) -> None:
-        """Remove a table. The files of its exports stay."""
+        """Remove a table. Its bucket and the files of its exports stay."""
         with self._lock:
             self.tables.pop(table_id, None)
+
+    def expire_files(self) -> None:
+        """Remove every file that was exported so far, with its objects."""
+        with self._lock:
+            for file in self.files.values():
+                self._store.remove(file.target.bucket, file.target.key)
+            self.files.clear()
 
     def answer(self, request: Request) -> Response:
         """The response to any request below /v2/storage."""
@@ -114,23 +136,25 @@ class StorageApi:
     # --- buckets and tables
 
     def _bucket_list(self, request: Request) -> Response:
-        return json_response([self._bucket_fields(bucket) for bucket in sorted(self._buckets())])
+        buckets = [self._bucket_fields(bucket) for bucket in sorted(self._buckets())]
+        if "metadata" not in _included(request):
+            buckets = [{name: value for name, value in bucket.items() if name != "metadata"} for bucket in buckets]
+        return json_response(buckets)
 
     def _bucket_detail(self, request: Request, bucket: str) -> Response:
         self._see_bucket(bucket)
-        return json_response(self._bucket_fields(bucket))
+        tables = [answers.listed(self._table_fields(table), set()) for table in self._tables_of(bucket)]
+        return json_response(self._bucket_fields(bucket) | {"tables": tables, "attributes": []})
 
     def _table_list(self, request: Request, bucket: str | None = None) -> Response:
         if bucket is not None:
             self._see_bucket(bucket)
-        included = set(str(request.query().get("include", "")).split(","))
-        tables = [table for table in self.tables.values() if table.bucket == (bucket or table.bucket)]
-        return json_response(
-            [answers.listed(table, self._url, included) for table in tables if self._may_read(table.bucket)]
-        )
+        included = _included(request, "buckets,metadata")
+        tables = [table for table in self._tables_of(bucket) if self._may_read(table.bucket)]
+        return json_response([answers.listed(self._table_fields(table), included) for table in tables])
 
     def _table_detail(self, request: Request, table_id: str) -> Response:
-        return json_response(answers.table(self._see_table(table_id), self._url))
+        return json_response(self._table_fields(self._see_table(table_id)))
 
     def _preview(self, request: Request, table_id: str) -> Response:
         table, query = self._see_table(table_id), request.query()
@@ -169,11 +193,57 @@ class StorageApi:
         limit = _limit(parameters["limit"]) if "limit" in parameters else None
         return Shape(columns, truthy(parameters.get("gzip", 0)), limit)
 
+    # --- metadata
+
+    def _metadata_list(self, request: Request, owner: str) -> Response:
+        self._see(owner)
+        return json_response(self._metadata.of(owner))
+
+    def _metadata_post(self, request: Request, owner: str) -> Response:
+        """Entries of the owner, and of a table's columns. Without columns the answer is the list of the owner's."""
+        self._see(owner)
+        parameters = request.parameters()
+        provider, columns = parameters.get("provider"), parameters.get("columnsMetadata") or {}
+        try:
+            if owner != "branch" and (not isinstance(provider, str) or not provider):
+                raise ValueError
+            self._metadata.post(owner, str(provider), cast(list[dict[str, object]], parameters.get("metadata") or []))
+            for name, items in cast(dict[str, list[dict[str, object]]], columns).items():
+                self._metadata.post(f"{owner}.{name}", str(provider), items)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            message = "provider must be a text, metadata a list of objects with key and value"
+            raise ApiError(400, "storage.validation", message) from None
+        own = self._metadata.of(owner)
+        of_columns = {name: self._metadata.of(f"{owner}.{name}") for name in cast(dict[str, object], columns)}
+        return json_response({"metadata": own, "columnsMetadata": of_columns} if columns else own, 201)
+
+    def _metadata_delete(self, request: Request, owner: str, entry_id: str) -> Response:
+        self._see(owner)
+        if not self._metadata.delete(owner, entry_id):
+            raise ApiError(404, "notFound", f'Metadata "{entry_id}" was not found')
+        return Response(204)
+
+    def _branch_metadata(self, request: Request) -> Response:
+        return self._metadata_list(request, "branch")
+
+    def _post_branch_metadata(self, request: Request) -> Response:
+        return self._metadata_post(request, "branch")
+
+    def _delete_branch_metadata(self, request: Request, entry_id: str) -> Response:
+        return self._metadata_delete(request, "branch", entry_id)
+
+    def _see(self, owner: str) -> None:
+        """Raises ApiError if there is no such branch, bucket or table, or the token may not read it."""
+        if owner.count(".") == 1:
+            self._see_bucket(owner)
+        elif owner != "branch":
+            self._see_table(owner)
+
     # --- jobs and files
 
     def _job_list(self, request: Request) -> Response:
         jobs = sorted(self.jobs.values(), key=lambda job: -job.id)
-        return json_response([self._job_fields(job, self._status(job)) for job in jobs])
+        return json_response([self._job_fields(job, self._status(job)) for job in _page(jobs, request)])
 
     def _job_detail(self, request: Request, job_id: str) -> Response:
         job = self.jobs.get(int(job_id))
@@ -184,7 +254,10 @@ class StorageApi:
 
     def _file_list(self, request: Request) -> Response:
         files = sorted(self.files.values(), key=lambda file: -file.id)
-        return json_response([self._file_fields(file) for file in files])
+        tags = request.query().get("tags") or []
+        if asked := {tags} if isinstance(tags, str) else set(cast(list[str], tags)):
+            files = [file for file in files if asked & set(answers.TAGS)]
+        return json_response([self._file_fields(file) for file in _page(files, request)])
 
     def _file_detail(self, request: Request, file_id: str) -> Response:
         file = self.files.get(int(file_id))
@@ -240,11 +313,18 @@ class StorageApi:
         return fields | self._style.file_fields(file.target)
 
     def _bucket_fields(self, bucket: str) -> dict[str, object]:
-        tables = [table for table in self.tables.values() if table.bucket == bucket]
-        return answers.bucket(bucket, tables, self._url)
+        fields = answers.bucket(self.buckets[bucket], self._tables_of(bucket), self._backend, self._url)
+        return fields | {"metadata": self._metadata.of(bucket)}
+
+    def _table_fields(self, table: Table) -> dict[str, object]:
+        return answers.table(table, self._metadata, self._url)
+
+    def _tables_of(self, bucket: str | None) -> list[Table]:
+        """The tables of a bucket, or all."""
+        return [table for table in self.tables.values() if table.bucket == (bucket or table.bucket)]
 
     def _buckets(self) -> set[str]:
-        return {table.bucket for table in self.tables.values() if self._may_read(table.bucket)}
+        return {bucket for bucket in self.buckets if self._may_read(bucket)}
 
     def _may_read(self, bucket: str) -> bool:
         return self._token_buckets is None or bucket in self._token_buckets
@@ -265,12 +345,25 @@ class StorageApi:
         return self.tables[table_id]
 
 
+def _included(request: Request, default: str = "") -> set[str]:
+    return set(str(request.query().get("include", default)).split(","))
+
+
+def _page(items: list[Item], request: Request) -> list[Item]:
+    """The part of a list that `limit` and `offset` ask for."""
+    query = request.query()
+    first = _limit(query.get("offset", 0))
+    return items[first : first + _limit(query.get("limit", _LISTED))]
+
+
 def _limit(value: object) -> int:
     if not str(value).isdecimal():
         raise ApiError(400, "storage.tables.validation", f'The limit "{value}" is not a number of rows')
     return int(str(value))
 
 
+#: what only a path with the branch has
+_IN_BRANCH = "(?:(?<=/branch/default)|(?<=/branch/1))"
 _PATHS: list[tuple[str, str, Callable[..., Response], str]] = [
     ("GET", "/?", StorageApi._index, "index"),
     ("GET", "/tokens/verify", StorageApi._verify, "verify"),
@@ -278,6 +371,12 @@ _PATHS: list[tuple[str, str, Callable[..., Response], str]] = [
     ("GET", "/buckets/?", StorageApi._bucket_list, "buckets"),
     ("GET", "/buckets/([^/]+)", StorageApi._bucket_detail, "bucket"),
     ("GET", "/buckets/([^/]+)/tables", StorageApi._table_list, "tables"),
+    ("GET", f"{_IN_BRANCH}/metadata", StorageApi._branch_metadata, "metadata"),
+    ("POST", f"{_IN_BRANCH}/metadata", StorageApi._post_branch_metadata, "metadata"),
+    ("DELETE", f"{_IN_BRANCH}/metadata/([^/]+)", StorageApi._delete_branch_metadata, "metadata"),
+    ("GET", "/(?:buckets|tables)/([^/]+)/metadata", StorageApi._metadata_list, "metadata"),
+    ("POST", "/(?:buckets|tables)/([^/]+)/metadata", StorageApi._metadata_post, "metadata"),
+    ("DELETE", "/(?:buckets|tables)/([^/]+)/metadata/([^/]+)", StorageApi._metadata_delete, "metadata"),
     ("GET", "/tables/?", StorageApi._table_list, "tables"),
     ("GET", "/tables/([^/]+)", StorageApi._table_detail, "table"),
     ("GET", "/tables/([^/]+)/data-preview", StorageApi._preview, "preview"),

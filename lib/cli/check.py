@@ -211,6 +211,8 @@ def _ask_source(
     """Ask one kind of source about itself and about the table of each of these loads."""
     extractor = make_extractor(settings, loads, "elt-check", StopSignal(), os.environ, lambda line: None)
     findings.ok(extractor.describe())
+    for text in extractor.warnings():
+        findings.warn(text)
     if flow := settings.wait_for_flow:
         with findings.collecting():
             newest = make_flow_query(settings, StopSignal(), os.environ, lambda line: None)(None)
@@ -224,8 +226,16 @@ def _ask_source(
             table = extractor.table(load.extract.table)
             rows = "" if table.rows is None else f", {table.rows:,} rows"
             found = f"job {load.job}: {table.id}, {len(table.columns)} columns{rows}"
+            loaded = table.columns
             if load.job in contracts:
-                found += _columns(load, table, match(contracts[load.job], table), accepted)
+                matched = match(contracts[load.job], table)
+                found += _columns(load, table, matched, accepted)
+                loaded = tuple(matched.found.values())
+            if cut := [name for name in table.cut_timestamps if name in loaded]:
+                found += (
+                    f"; typed timestamps: {named(cut)}. The export has no fractions of a second and no offsets of them;"
+                    " to keep these, make them text columns in Keboola"
+                )
             check_age(load, table, datetime.now(UTC), accepted)
             findings.ok(found)
 

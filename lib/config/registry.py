@@ -31,8 +31,8 @@ LIMITS: dict[str, tuple[int | None, str]] = {
 #: a job's name becomes part of a staging table's name, and PostgreSQL cuts names at 63 bytes
 JOB_NAME_BYTES = 50
 JOB_NAME = re.compile(r"[a-z][a-z0-9_]*")
-#: {stage}.c-{bucket}.{table}, no further dots (docs/keboola.md 2)
-KEBOOLA_TABLE = re.compile(r"(in|out|sys)\.c-[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+#: {stage}.{bucket}.{table}, no further dots; the bucket usually begins with c- (docs/keboola.md 2.1)
+KEBOOLA_TABLE = re.compile(r"(in|out|sys)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
 def read_registry(path: Path, scripts: Path) -> Registry:

@@ -60,6 +60,8 @@ class Settings:
     wait_for_flow: str | None = None
     #: how long it waits at most
     wait_minutes: int = 120
+    #: how long one export of a table may take in Keboola
+    export_minutes: int = 60
     #: both secrets are never read from the file; only the demo and tests set them here
     keboola_token: Secret | None = None
     postgres_password: Secret | None = None
@@ -109,7 +111,8 @@ def read_settings(root: Path = ROOT) -> Settings:
     if mistakes:
         raise SettingsError("\n".join(f"{FILE_NAME}:{line}: {text}" for line, text in sorted(mistakes)))
     postgres = Postgres(**{key: values[key] for key in _SECTIONS["postgres"] if key in values})
-    others = {key: values[key] for key in ("wait_for_flow", "wait_minutes", *_SECTIONS["run"]) if key in values}
+    waiting = ("wait_for_flow", "wait_minutes", "export_minutes")
+    others = {key: values[key] for key in (*waiting, *_SECTIONS["run"]) if key in values}
     return Settings(root=root, keboola_url=values.get("url"), postgres=postgres, **others)
 
 
@@ -243,7 +246,12 @@ def _flow(value: object) -> str:
 
 
 _SECTIONS: dict[str, dict[str, Callable[[object], object]]] = {
-    "keboola": {"url": _keboola_url, "wait_for_flow": _flow, "wait_minutes": _integer(1, 1440)},
+    "keboola": {
+        "url": _keboola_url,
+        "wait_for_flow": _flow,
+        "wait_minutes": _integer(1, 1440),
+        "export_minutes": _integer(1, 1440),
+    },
     "postgres": {
         "host": _string,
         "port": _integer(1, 65535),

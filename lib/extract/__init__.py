@@ -12,6 +12,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
+from lib.errors import ExtractError
+
 Ticket = TypeVar("Ticket")
 
 
@@ -32,6 +34,12 @@ class SourceTable:
     version_lasts: bool = field(default=True, kw_only=True)
     #: when the source last imported rows into it; None if the source does not say
     imported_at: datetime | None = None
+    #: columns of typed timestamps: an export has them without fractions of a second and without an offset
+    cut_timestamps: tuple[str, ...] = field(default=(), kw_only=True)
+
+
+class ExportGone(ExtractError):
+    """A file of an export no longer exists in the source. The same export can be started again."""
 
 
 class ByteStream(Protocol):
@@ -55,7 +63,7 @@ class Slice:
     #: the object's last path segment, for messages; never a URL
     name: str
     #: each call opens the decompressed CSV bytes (UTF-8, RFC 4180) from the beginning;
-    #: read(n) raises ExtractError if bytes are missing
+    #: read(n) raises ExtractError if bytes are missing, ExportGone if the object is
     open: Callable[[], ByteStream]
 
 
@@ -92,6 +100,10 @@ class Extractor(Protocol[Ticket]):
         Raises CredentialError if the source refuses the secret."""
         ...
 
+    def warnings(self) -> Sequence[str]:
+        """What will soon need a person: one message each, with what to do. It asks the source."""
+        ...
+
     def table(self, table_id: str) -> SourceTable:
         """The table as the source describes it now."""
         ...
@@ -101,5 +113,7 @@ class Extractor(Protocol[Ticket]):
         ...
 
     def finish(self, started: Ticket) -> Export:
-        """Wait for a started export. Its slices can be read when this returns."""
+        """Wait for a started export. Its slices can be read when this returns.
+
+        Raises ExportGone if its files no longer exist."""
         ...

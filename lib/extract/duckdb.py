@@ -246,6 +246,9 @@ class DuckdbExtractor:
     def describe(self) -> str:
         return f"DuckDB {duckdb.__version__}"
 
+    def warnings(self) -> Sequence[str]:
+        return ()
+
     def table(self, table_id: str) -> SourceTable:
         """The columns of the query's result. Its version is made of the files that it reads: names, sizes and times."""
         query = self._queries[table_id]

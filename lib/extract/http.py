@@ -33,7 +33,8 @@ from lib.stop import start_thread
 
 #: what sending a request or reading its answer raises; never show their texts, which contain whole URLs
 NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
+#: 408, 409 and 423: what was asked for is in use for a moment (docs/keboola.md 8.3)
+TRANSIENT_STATUSES = frozenset({408, 409, 423, 429, 500, 502, 503, 504})
 #: seconds to connect, and between two bytes of an answer
 TIMEOUT = (10.0, 60.0)
 #: the most tries of one request, and the seconds after which it is not tried again
@@ -48,6 +49,8 @@ LONGEST_RETRY_AFTER = 300.0
 LONGEST_MAINTENANCE = 4 * 3600.0
 #: seconds between two checks whether a stop was requested
 STOP_EVERY = 0.2
+#: the last second that a date can show, in epoch seconds
+LATEST = 253_402_300_799.0
 CUT = "the connection was cut"
 #: a wait of at least this many seconds is reported
 WORTH_A_LINE = 10.0
@@ -184,7 +187,17 @@ class Http:
         if message:
             return self.scrub(f"{said} {message}{handle_of(body)}")
         code = _XML_CODE.search(text_of(response)[:2000])
+        if code and code[1] == "RequestTimeTooSkewed":
+            return f"{said} {code[1]}: {self._clock_words(response.headers.get('Date'))}"
         return f"{said} {code[1]}" if code else said
+
+    def _clock_words(self, date: str | None) -> str:
+        """What to do about this machine's clock, by which a request to S3 is signed. date: when the store answered."""
+        ours = datetime.fromtimestamp(self.now(), UTC)
+        theirs = ""
+        with suppress(TypeError, ValueError):
+            theirs = f", the store says {parsedate_to_datetime(date or '').astimezone(UTC):%Y-%m-%d %H:%M UTC}"
+        return f"this machine's clock says {ours:%Y-%m-%d %H:%M UTC}{theirs}; set this machine's clock"
 
     def scrub(self, text: str) -> str:
         """Text from a server, without our secret and without the query part of URLs."""
@@ -196,7 +209,7 @@ class Http:
         after = retry_after(response.headers.get("Retry-After"), self.now())
         if response.status_code == 503 and body.get("status") == "maintenance":
             end = parse_time(body.get("estimatedEndTime"))
-            until = end if end is not None else self.now() + (after or 60.0)
+            until = min(end if end is not None else self.now() + (after or 60.0), LATEST)
             why = self.scrub(f"maintenance: {body.get('reason') or 'no reason given'}")
             return Failure(why, after=after, maintenance=until)
         return Failure(self.words_of(response), after=after)
@@ -348,18 +361,26 @@ def retry_after(header: str | None, now: float) -> float | None:
     """The seconds to wait according to a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3)."""
     if header is None:
         return None
-    if header.strip().isdigit():
+    if header.strip().isdecimal():
         return float(header)
     with suppress(ValueError):
         return max(0.0, parsedate_to_datetime(header).timestamp() - now)
     return None
 
 
-def parse_time(text: object) -> float | None:
-    """Epoch seconds of a time in any of Keboola's formats (docs/keboola.md 2.1). Without an offset it is UTC."""
+def parse_moment(text: object) -> datetime | None:
+    """A time in any of Keboola's formats, in UTC (docs/keboola.md 2.1). Without an offset it is UTC.
+
+    None if it is something else, or out of the range of a datetime."""
     if not isinstance(text, str):
         return None
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         time = datetime.fromisoformat(text)
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     return None
+
+
+def parse_time(text: object) -> float | None:
+    """Epoch seconds of such a time."""
+    moment = parse_moment(text)
+    return None if moment is None else moment.timestamp()

@@ -12,16 +12,16 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
 
 from lib.errors import CredentialError, ExtractError
-from lib.extract import Export, Slice, SourceTable
-from lib.extract.http import RETRY_TRIES, TIMEOUT, Call, Http, handle_of, json_of, parse_time, parsed
+from lib.extract import Export, ExportGone, Slice, SourceTable
+from lib.extract.http import RETRY_TRIES, TIMEOUT, Call, Http, handle_of, json_of, parse_moment, parsed
 from lib.extract.object_stores import Location, locate
 from lib.extract.object_stream import open_object
 
@@ -31,8 +31,17 @@ POLL_GROWTH = 1.5
 HIGHEST_POLL = 10.0
 #: tries to start an export; a second request does no harm: Keboola answers it from its cache (docs/keboola.md 8.3)
 EXPORT_RETRY_TRIES = 4
-#: seconds that an export may take
+#: seconds that an export may take: the default of the setting `export_minutes`
 DEADLINE = 3600.0
+#: seconds before a file's detail that was refused is asked for again (docs/keboola.md 6.3)
+FILE_APPEARS = 1.0
+#: seconds in which a job that was just created may not be found yet
+JOB_APPEARS = 30.0
+#: seconds before its end at which a token is warned of
+WARN_BEFORE = 7 * 24 * 3600.0
+UNREADABLE = ". Try again later; if it stays so, tell Keboola's support"
+
+Kind = TypeVar("Kind")
 
 
 class Token(Protocol):
@@ -52,10 +61,6 @@ class StartedExport:
     columns: tuple[str, ...]
     #: the job as the API described it at the start
     job: Mapping[str, object]
-
-
-class FileGone(ExtractError):
-    """An exported file no longer exists: Keboola keeps it for two days."""
 
 
 class KeboolaExtractor:
@@ -103,24 +108,39 @@ class KeboolaExtractor:
         return {"X-StorageApi-Token": self._token.reveal(), "X-KBC-RunId": self._run_id}
 
     def describe(self) -> str:
-        """The project's name and id, the stack's host, and the token's id and description (`GET tokens/verify`)."""
-        token = self.get("tokens/verify", f"Keboola at {self._host}")
+        """The project's name and id, the stack's host, and the token's id, description and end."""
+        token = self._verify()
         owner = token.get("owner")
         owner = owner if isinstance(owner, dict) else {}
+        expires = parse_moment(token.get("expires"))
         return (
             f"Keboola project {owner.get('name')!r} ({owner.get('id')}) at {self._host},"
             f" token {token.get('id')} {token.get('description')!r}"
+            + (f", expires {expires:%Y-%m-%d %H:%M UTC}" if expires else "")
         )
+
+    def warnings(self) -> list[str]:
+        """One about a token that expires within a week."""
+        expires = parse_moment(self._verify().get("expires"))
+        if expires is None or expires.timestamp() - self.http.now() > WARN_BEFORE:
+            return []
+        return [
+            f"the Keboola token expires on {expires:%Y-%m-%d at %H:%M UTC}. Make a new one in Keboola (Users & Settings"
+            f" > API Tokens). {self._token.remedy}".strip()
+        ]
+
+    def _verify(self) -> Mapping[str, object]:
+        return self.get("tokens/verify", f"Keboola at {self._host}")
 
     def service(self, name: str, subject: str) -> str:
         """The URL of another service of the stack, without a slash at its end. The token may be sent there."""
         services = self.get("?exclude=components", subject).get("services")
         for service in services if isinstance(services, list) else ():
             if isinstance(service, dict) and service.get("id") == name:
-                url = urlsplit(str(service.get("url")))
+                url = str(service.get("url"))
                 # never http, unless the API itself is on this machine
-                if url.hostname and url.scheme == urlsplit(self._api).scheme:
-                    return url.geturl().rstrip("/")
+                if _scheme_of(url) == _scheme_of(self._api):
+                    return url.rstrip("/")
         raise ExtractError(f"{subject}: {self._host} names no service {name!r}")
 
     def table(self, table_id: str) -> SourceTable:
@@ -129,7 +149,6 @@ class KeboolaExtractor:
         columns = detail.get("columns")
         if not isinstance(columns, list) or not columns or not all(isinstance(name, str) for name in columns):
             raise ExtractError(f"table {table_id}: Keboola lists no columns")
-        imported = parse_time(detail.get("lastImportDate"))
         stamps = [detail.get(name) for name in ("id", "lastImportDate", "lastChangeDate", "rowsCount")]
         return SourceTable(
             id=table_id,
@@ -137,34 +156,30 @@ class KeboolaExtractor:
             rows=_comparable_rows(detail),
             has_nulls=bool(detail.get("isTyped")),
             version=repr((*stamps, *columns)),
-            imported_at=None if imported is None else datetime.fromtimestamp(imported, UTC),
+            imported_at=parse_moment(detail.get("lastImportDate")),
+            cut_timestamps=_cut_timestamps(detail),
         )
 
     def start(self, table: SourceTable, columns: Sequence[str]) -> StartedExport:
         """Request all rows of these columns. The export has the columns in this order (docs/keboola.md 4.1)."""
         subject = f"export of {table.id}"
-        body = {"columns": ",".join(columns), "gzip": True}
+        # a list, because a column's name may hold a comma (docs/keboola.md 4.1)
+        body = {"columns": list(columns), "gzip": True}
         path = f"tables/{quote(table.id, safe='')}/export-async"
         response = self._send(path, subject, method="POST", body=body, tries=EXPORT_RETRY_TRIES)
         return StartedExport(table, tuple(columns), self._answer(response, subject, table.id))
 
     def finish(self, started: StartedExport) -> Export:
-        """Wait for the export's job, then read its manifest. If the file no longer exists, export again, once.
+        """Wait for the export's job, then read its manifest.
 
-        Raises ExtractError with the job's id if the job fails, is cancelled or does not end before the deadline."""
-        try:
-            return self._finish(started)
-        except FileGone as error:
-            # Keboola's cache may have named a file whose two days have just ended (docs/keboola.md 4.3)
-            self.http.report(f"{error}; exporting again")
-        return self._finish(self.start(started.table, started.columns))
-
-    def _finish(self, started: StartedExport) -> Export:
+        Raises ExtractError with the job's id if the job fails, is cancelled or does not end before the deadline;
+        ExportGone if the file no longer exists: Keboola's cache may have named one whose two days have just ended
+        (docs/keboola.md 4.3)."""
         job, subject = self._finished(started.job, started.table), _name_of(started.job, started.table)
         try:
             results: Any = job["results"]
             file_id = int(results["file"]["id"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             file_id = None
         if file_id is None:
             raise ExtractError(f"{subject}: succeeded, but its result has no file")
@@ -172,7 +187,7 @@ class KeboolaExtractor:
 
     def _finished(self, job: Mapping[str, object], table: SourceTable) -> Mapping[str, object]:
         """The job once its status is `success`."""
-        subject, began, delay = _name_of(job, table), self.http.clock(), FIRST_POLL
+        subject, began, delay, is_known = _name_of(job, table), self.http.clock(), FIRST_POLL, False
         while job.get("status") != "success":
             status = job.get("status")
             if status in ("error", "cancelled", "terminated"):
@@ -182,26 +197,40 @@ class KeboolaExtractor:
             waited = self.http.clock() - began
             if waited > self._deadline:
                 raise ExtractError(
-                    f"{subject}: still {status!r} after {waited / 60:.0f} minutes; look at it in Keboola"
+                    f"{subject}: still {status!r} after {waited / 60:.0f} minutes; look at it in Keboola. If it only"
+                    " needs more time, raise [keboola] export_minutes in elt_settings.toml"
                 )
             self.http.pause(delay * random.uniform(0.9, 1.1))
             delay = min(delay * POLL_GROWTH, HIGHEST_POLL)
-            job = self.get(f"jobs/{job.get('id')}", subject)
+            response = self._send(f"jobs/{job.get('id')}", subject)
+            if response.status_code != 404 or is_known or waited > JOB_APPEARS:
+                job, is_known = self._answer(response, subject, ""), True
         return job
 
     def get(self, path: str, subject: str, table_id: str = "") -> Mapping[str, object]:
         """The API's answer to a GET. If the request is about a table, errors name table_id."""
         return self._answer(self._send(path, subject), subject, table_id)
 
+    def file(self, file_id: int, subject: str) -> Mapping[str, object]:
+        """The detail of an exported file, with credentials. Raises ExportGone if there is no such file (any more)."""
+        path = f"files/{file_id}?federationToken=1"
+        response = self._send(path, subject)
+        if response.status_code == 403:
+            self.http.pause(FILE_APPEARS)
+            response = self._send(path, subject)
+        if response.status_code == 404:
+            raise ExportGone(f"{subject}: the file is gone: {self.http.words_of(response)}")
+        return self._answer(response, subject, "")
+
     def get_list(self, path: str, subject: str) -> list[Mapping[str, Any]]:
         """The API's answer to a GET that lists things."""
         response = self._send(path, subject)
-        if response.ok:
-            body = parsed(response)
-            if isinstance(body, list):
-                return [item for item in body if isinstance(item, dict)]
-        self._answer(response, subject, "")
-        raise ExtractError(f"{subject}: Keboola did not answer with a list")
+        if response.status_code != 200:
+            self._answer(response, subject, "")
+        body = parsed(response)
+        if isinstance(body, list) and all(isinstance(item, dict) for item in body):
+            return body
+        raise ExtractError(f"{subject}: {self._host} did not answer with a list of objects{UNREADABLE}")
 
     def _send(
         self, path: str, subject: str, method: str = "GET", body: object = None, tries: int = RETRY_TRIES
@@ -212,7 +241,7 @@ class KeboolaExtractor:
         )
 
     def _answer(self, response: requests.Response, subject: str, table_id: str) -> Mapping[str, object]:
-        """The JSON object in a successful answer. Raises CredentialError, FileGone or ExtractError for any other."""
+        """The JSON object in a successful answer. Raises CredentialError or ExtractError for any other."""
         said = self.http.words_of(response) if not response.ok else ""
         status = response.status_code
         if status == 401:
@@ -223,8 +252,6 @@ class KeboolaExtractor:
         if status == 403:
             bucket = f"bucket {table_id.rpartition('.')[0]}" if table_id else "the table's bucket"
             raise ExtractError(f"{subject}: {said}. Give the token read permission for {bucket} in Keboola")
-        if status == 404 and json_of(response).get("code") == "storage.files.notFound":
-            raise FileGone(f"{subject}: {said}")
         if status == 404 and table_id:
             raise ExtractError(f"{subject}: {said}. {self._near(table_id)}")
         if 300 <= status < 400:
@@ -296,7 +323,7 @@ class ExportedFile:
             self.renew(self._location)
             response = self._manifest()
         if response.status_code == 404:
-            raise FileGone(f"{self._subject}: the manifest is gone")
+            raise ExportGone(f"{self._subject}: the manifest is gone")
         if response.status_code != 200:
             raise ExtractError(f"{self._subject}: the manifest cannot be read: {self._http.words_of(response)}")
         entries = json_of(response).get("entries")
@@ -305,12 +332,23 @@ class ExportedFile:
         return [str(entry["url"]) for entry in entries]
 
     def _manifest(self) -> requests.Response:
-        return self._http.send(Call(f"{self._subject}, manifest", str(self._detail.get("url"))))
+        url = str(self._detail.get("url"))
+        if not _scheme_of(url):
+            raise ExtractError(f"{self._subject}: the file's detail has no URL of the manifest{UNREADABLE}")
+        return self._http.send(Call(f"{self._subject}, manifest", url))
 
     def _fetch(self) -> None:
         asked_at = self._http.now()
-        self._detail = self._extractor.get(f"files/{self._id}?federationToken=1", self._subject)
+        self._detail = self._extractor.file(self._id, self._subject)
         self._location = locate(self._detail, asked_at, self._extractor.environ, self._subject)
+
+
+def _scheme_of(url: str) -> str:
+    """http or https; empty if this is no URL with a host."""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        return parts.scheme if parts.hostname and parts.scheme in ("http", "https") else ""
+    return ""
 
 
 def _name_of(job: Mapping[str, object], table: SourceTable) -> str:
@@ -320,7 +358,8 @@ def _name_of(job: Mapping[str, object], table: SourceTable) -> str:
 def _ids(response: requests.Response) -> list[str]:
     """The `id` of each object in a JSON list, sorted; an empty list if the answer is something else."""
     body = parsed(response)
-    return sorted(str(item["id"]) for item in body if "id" in item) if isinstance(body, list) else []
+    items = body if isinstance(body, list) else []
+    return sorted(str(item["id"]) for item in items if isinstance(item, dict) and "id" in item)
 
 
 def _comparable_rows(detail: Mapping[str, object]) -> int | None:
@@ -333,6 +372,42 @@ def _comparable_rows(detail: Mapping[str, object]) -> int | None:
     is_external = isinstance(bucket, dict) and bucket.get("hasExternalSchema")
     is_plain = detail.get("tableType") in (None, "table") and not detail.get("aliasFilter") and not is_external
     return rows if is_plain and isinstance(rows, int) else None
+
+
+def _cut_timestamps(detail: Mapping[str, object]) -> tuple[str, ...]:
+    """Typed timestamps, of which Snowflake exports only `YYYY-MM-DD HH24:MI:SS` (docs/keboola.md 7.10).
+
+    A load needs none of this, so an odd definition counts as none."""
+    bucket, definition = detail.get("bucket"), detail.get("definition")
+    is_snowflake = not isinstance(bucket, dict) or bucket.get("backend") != "bigquery"
+    columns = definition.get("columns") if isinstance(definition, dict) else None
+    if not detail.get("isTyped") or not is_snowflake or not isinstance(columns, list):
+        return ()
+    named = [column for column in columns if isinstance(column, dict) and column.get("basetype") == "TIMESTAMP"]
+    return tuple(str(column.get("name")) for column in named)
+
+
+def object_in(holder: Mapping[str, Any], key: str, subject: str) -> Mapping[str, Any]:
+    """The object under a key of an answer; an empty one is a list, or is left out (docs/keboola.md 2.2).
+
+    Raises ExtractError, about `subject`, if it is anything else."""
+    found = holder.get(key)
+    if isinstance(found, dict):
+        return found
+    if found in (None, []):
+        return {}
+    raise ExtractError(f"{subject}: Keboola's answer cannot be read: {key!r} must be an object{UNREADABLE}")
+
+
+def list_in(holder: Mapping[str, Any], key: str, kind: type[Kind], subject: str) -> list[Kind]:
+    """The list of objects (kind: dict) or texts (str) under a key of an answer; it may be left out.
+
+    Raises ExtractError like `object_in`."""
+    found = [] if holder.get(key) is None else holder[key]
+    if isinstance(found, list) and all(isinstance(item, kind) for item in found):
+        return found
+    named = "objects" if kind is dict else "texts"
+    raise ExtractError(f"{subject}: Keboola's answer cannot be read: {key!r} must be a list of {named}{UNREADABLE}")
 
 
 def _job_error(job: Mapping[str, object]) -> str:

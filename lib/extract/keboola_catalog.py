@@ -1,15 +1,14 @@
-"""Types, keys and descriptions of Keboola's tables (docs/keboola.md 2, 13.3)."""
+"""Types, keys and descriptions of Keboola's tables (docs/keboola.md 2)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 from lib.extract.catalog import ColumnDetail, TableDetail
-from lib.extract.http import parse_time
-from lib.extract.keboola import KeboolaExtractor
+from lib.extract.http import parse_moment
+from lib.extract.keboola import KeboolaExtractor, list_in, object_in
 
 #: Keboola's base types, and ours
 TYPES = {
@@ -40,36 +39,29 @@ class KeboolaCatalog:
 
 
 def _table(detail: Mapping[str, Any]) -> TableDetail:
-    origin = detail.get("sourceTable") if isinstance(detail.get("sourceTable"), dict) else {}
-    native = {each["name"]: each for each in _list((detail.get("definition") or {}).get("columns")) if "name" in each}
-    hints = [_of(detail, "columnMetadata"), _of(origin or {}, "columnMetadata")]
+    """Raises ExtractError for a detail in which something is not what Keboola documents."""
+    subject = f"table {detail.get('id')}"
+    origin = object_in(detail, "sourceTable", subject)
+    definitions = list_in(object_in(detail, "definition", subject), "columns", dict, subject)
+    native = {str(each.get("name")): each for each in definitions if detail.get("isTyped")}
+    hints = [object_in(each, "columnMetadata", subject) for each in (detail, origin)]
     columns = []
-    for name in _list(detail.get("columns")):
-        said = [hint.get(name) or () for hint in hints]
-        own = native.get(name, {}) if detail.get("isTyped") else {}
+    for name in list_in(detail, "columns", str, subject):
+        said = [list_in(hint, name, dict, subject) for hint in hints]
+        own = native.get(name, {})
         base = str(own.get("basetype") or _first(said, "KBC.datatype.basetype")).upper()
-        description = (own.get("definition") or {}).get("description") or _first(said, "KBC.description")
-        columns.append(ColumnDetail(str(name), TYPES.get(base, "text"), str(description)))
-    imported = parse_time(detail.get("lastImportDate"))
+        description = object_in(own, "definition", subject).get("description") or _first(said, "KBC.description")
+        columns.append(ColumnDetail(name, TYPES.get(base, "text"), str(description)))
+    metadata = [list_in(each, "metadata", dict, subject) for each in (detail, origin)]
     rows = detail.get("rowsCount")
     return TableDetail(
         str(detail.get("id")),
         tuple(columns),
-        tuple(map(str, _list(detail.get("primaryKey")))),
-        _first([_list(detail.get("metadata")), _list((origin or {}).get("metadata"))], "KBC.description"),
+        tuple(list_in(detail, "primaryKey", str, subject)),
+        _first(metadata, "KBC.description"),
         rows if isinstance(rows, int) else None,
-        None if imported is None else datetime.fromtimestamp(imported, UTC),
+        parse_moment(detail.get("lastImportDate")),
     )
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _of(detail: Mapping[str, Any], key: str) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-    """Metadata by column; an empty one is a list (docs/keboola.md 2.2)."""
-    found = detail.get(key)
-    return found if isinstance(found, dict) else {}
 
 
 def _first(lists: Sequence[Sequence[Mapping[str, Any]]], key: str) -> str:

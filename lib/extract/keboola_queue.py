@@ -10,7 +10,7 @@ import requests
 
 from lib.errors import CredentialError, ExtractError
 from lib.extract import FlowJob
-from lib.extract.http import Call, parse_time, parsed
+from lib.extract.http import Call, parse_moment, parsed
 from lib.extract.keboola import KeboolaExtractor
 
 #: statuses after which a job does not go on; a status that is not known has ended if the job says so
@@ -60,12 +60,11 @@ class KeboolaQueue:
 
     def _read(self, job: Mapping[str, object]) -> FlowJob:
         status, result = str(job.get("status")), job.get("result")
-        started = parse_time(job.get("startTime"))
         message = str(result.get("message") or "") if isinstance(result, dict) else ""
         return FlowJob(
             id=str(job.get("id")),
             status=status,
             has_ended=job.get("isFinished") is True or status in FINAL,
-            started=None if started is None else datetime.fromtimestamp(started, UTC),
+            started=parse_moment(job.get("startTime")),
             message=self._keboola.http.scrub(" ".join(message.split())),
         )

@@ -70,14 +70,15 @@ def locate(detail: Mapping[str, object], now: float, environ: Mapping[str, str],
         raise ExtractError(f"{subject}: the file is stored at {provider!r}; only {', '.join(providers)} are known")
     try:
         return providers[provider](detail, now, environ)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         reason = f"{subject}: the file's detail lacks what a download from {provider} needs (place or credentials)"
     raise ExtractError(reason)
 
 
 def _google(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -> Location:
-    place, credentials = detail["gcsPath"], detail["gcsCredentials"]
-    bucket = place["bucket"]
+    bucket, prefix = _texts(detail["gcsPath"], "bucket", "key")
+    credentials = detail["gcsCredentials"]
+    (token,) = _texts(credentials, "access_token")
     endpoint = environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com"
     endpoint = (endpoint if "://" in endpoint else f"http://{endpoint}").rstrip("/")
 
@@ -87,17 +88,19 @@ def _google(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -
 
     return Location(
         bucket,
-        place["key"],
+        prefix,
         re.compile(re.escape(f"gs://{bucket}/")),
         now + RENEW_AT * float(credentials["expires_in"]),
         url,
-        headers={"Authorization": f"Bearer {credentials['access_token']}"},
+        headers={"Authorization": f"Bearer {token}"},
     )
 
 
 def _amazon(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -> Location:
-    place, credentials, region = detail["s3Path"], detail["credentials"], detail["region"]
-    bucket = place["bucket"]
+    bucket, prefix = _texts(detail["s3Path"], "bucket", "key")
+    credentials = detail["credentials"]
+    key_id, secret, session = _texts(credentials, "AccessKeyId", "SecretAccessKey", "SessionToken")
+    (region,) = _texts(detail, "region")
     endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
     if endpoint:
         base = f"{endpoint.rstrip('/')}/{bucket}"
@@ -108,19 +111,12 @@ def _amazon(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -
         base = f"https://{bucket}.s3.{region}.amazonaws.com"
 
     def auth() -> Auth:
-        signed: Auth = AWS4Auth(
-            credentials["AccessKeyId"],
-            credentials["SecretAccessKey"],
-            region,
-            "s3",
-            session_token=credentials["SessionToken"],
-        )
+        signed: Auth = AWS4Auth(key_id, secret, region, "s3", session_token=session)
         return signed
 
-    auth()
     return Location(
         bucket,
-        place["key"],
+        prefix,
         re.compile(re.escape(f"s3://{bucket}/")),
         _renew_at(credentials["Expiration"], now),
         # quoted exactly as AWS4Auth quotes it, because the signature covers these bytes
@@ -130,20 +126,30 @@ def _amazon(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -
 
 
 def _azure(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -> Location:
-    place, credentials = detail["absPath"], detail["absCredentials"]
+    container, prefix = _texts(detail["absPath"], "container", "name")
+    credentials = detail["absCredentials"]
+    (connection,) = _texts(credentials, "SASConnectionString")
     # the SAS contains "=" itself, so split at the first one only
-    parts = dict(part.split("=", 1) for part in credentials["SASConnectionString"].split(";") if part)
+    parts = dict(part.split("=", 1) for part in connection.split(";") if part)
     endpoint, sas = parts["BlobEndpoint"].rstrip("/"), parts["SharedAccessSignature"].lstrip("?")
-    container, host = place["container"], urlsplit(endpoint).hostname
+    host = urlsplit(endpoint).hostname or ""
     # the address of an emulator does not contain the account's name
     account = re.escape(host) if host.endswith(AZURE) else rf"[^/]+{re.escape(AZURE)}"
     return Location(
         container,
-        place["name"],
+        prefix,
         re.compile(rf"(?:azure|https)://{account}/{re.escape(container)}/"),
         _renew_at(credentials["expiration"], now),
         lambda key, _generation: f"{endpoint}/{quote(container)}/{quote(key)}?{sas}",
     )
+
+
+def _texts(section: Mapping[str, Any], *names: str) -> list[str]:
+    """These values of a section of the detail. Raises KeyError or TypeError if one is missing, empty, or no text."""
+    found = [section[name] for name in names]
+    if not all(isinstance(value, str) and value for value in found):
+        raise TypeError
+    return found
 
 
 def _renew_at(expiration: object, now: float) -> float:

@@ -17,6 +17,7 @@ import requests
 from isal import isal_zlib
 
 from lib.errors import ExtractError
+from lib.extract import ExportGone
 from lib.extract.http import CUT, NETWORK_ERRORS, Failure, Http, Retries, is_transient, text_of
 from lib.extract.object_stores import Location
 
@@ -68,7 +69,8 @@ class ObjectBytes:
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; b"" only at the end of the object.
 
-        Raises ExtractError if the bytes cannot be read, or if the object was replaced since the first read."""
+        Raises ExtractError if the bytes cannot be read, or if the object was replaced since the first read; ExportGone
+        if it no longer exists."""
         while self._total is None or self._position < self._total:
             try:
                 if self._response is None:
@@ -115,7 +117,7 @@ class ObjectBytes:
         if response.status_code == 412:
             raise self._refused(response, "the object was replaced while it was read; run again")
         if response.status_code == 404:
-            raise self._refused(response, "the object is gone (exported files live 2 days); run again")
+            raise ExportGone(str(self._refused(response, "the object is gone (exported files live 2 days)")))
         if response.status_code == 416:
             raise self._refused(response, f"the object ends before byte {self._position}, it had {self._total}")
         if response.status_code not in (200, 206):

@@ -19,7 +19,7 @@ from typing import Generic, Protocol
 
 from lib.config.jobs import Load
 from lib.errors import ConnectionLost, DatabaseError, EltError, ExtractError, LoadError, TooManyConnections
-from lib.extract import Extractor, Slice, SourceTable, Ticket
+from lib.extract import ExportGone, Extractor, Slice, SourceTable, Ticket
 from lib.load.contract import Contract, Match, landing_name, match, may_be_column
 from lib.load.difference import HALVES, Comparison, Difference, Half, prepare_comparison
 from lib.load.guards import Accepted, check_age, check_columns, check_count, named
@@ -116,6 +116,8 @@ class Stager(Generic[Ticket]):
 
     def __post_init__(self) -> None:
         self._noted: set[tuple[str, str]] = set()
+        #: jobs whose export was started again because a file of it was gone
+        self._began_again: set[str] = set()
         self._lock = Lock()
         self._connecting = Lock()
         self._failed: dict[str, EltError] = {}
@@ -145,6 +147,8 @@ class Stager(Generic[Ticket]):
         pending = list(groups)
         for retries_left in range(EXPORT_RETRIES, -1, -1):
             staged |= self._stage_once(pending)
+            if gone := self._take_gone(pending):
+                staged |= self._stage_once([[load] for load in gone])
             moved = {
                 group[0].job: self._moved(group, staged, watched) for group in pending if not self._has_failed(group)
             }
@@ -162,6 +166,20 @@ class Stager(Generic[Ticket]):
             if not pending:
                 break
         return staged, self._failed
+
+    def _take_gone(self, groups: Sequence[Sequence[Load]]) -> list[Load]:
+        """Jobs that failed because a file of their export is gone; they no longer count as failed.
+
+        A group in which something else failed too stays as it is."""
+        taken: list[Load] = []
+        for group in groups:
+            failed = [load for load in group if load.job in self._failed]
+            if all(isinstance(self._failed[load.job], ExportGone) for load in failed):
+                taken += failed
+        for load in taken:
+            self._began_again.add(load.job)
+            self.progress.note(load.job, f"{self._failed.pop(load.job)}; exporting it again")
+        return taken
 
     def _has_failed(self, group: Sequence[Load]) -> bool:
         return any(load.job in self._failed for load in group)
@@ -181,6 +199,8 @@ class Stager(Generic[Ticket]):
         try:
             yield
         except (ExtractError, LoadError) as error:
+            if isinstance(error, ExportGone) and load.job in self._began_again:
+                error = ExtractError(f"{error}, for the second time. The rows loaded before stay. Run again")
             self._failed.setdefault(load.job, error)
 
     # ---- one pass ---------------------------------------------------------------------------------------------------

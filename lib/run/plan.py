@@ -210,6 +210,7 @@ def make_extractor(
                 pause=stop.pause,
                 environ=environ,
                 report=report,
+                deadline=settings.export_minutes * 60.0,
             )
     return Sources(tuple(made.values()), {load.extract.table: made[load.extract.source] for load in loads})
 
@@ -227,6 +228,9 @@ class Sources:
 
     def describe(self) -> str:
         return " and ".join(source.describe() for source in self.sources)
+
+    def warnings(self) -> list[str]:
+        return [text for source in self.sources for text in source.warnings()]
 
     def table(self, table_id: str) -> SourceTable:
         return self.of_table[table_id].table(table_id)

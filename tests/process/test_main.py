@@ -13,12 +13,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import requests
 
 from lib.cli.arguments import main_parser
 from lib.postgres.embedded.server import remove
+from sandbox.faults import Fault
+from sandbox.inventory import PRODUCT_COLUMNS, products
 from tests.support.checkout import TOKEN, Checkout, Morning
 from tests.support.readme import blocks
 
@@ -83,6 +87,27 @@ def test_check_online_asks_keboola_and_postgresql(morning: Morning) -> None:
     assert well.returncode == 0, well.stdout
     assert "job products: in.c-interview_de.products, 11 columns, 50 rows" in well.stdout
     assert well.stdout.splitlines()[-1] == "all is well"
+
+
+def test_check_online_warns_of_a_token_that_soon_ends_and_names_typed_timestamps(morning: Morning) -> None:
+    table = "in.c-interview_de.products"
+    hints = {name: {"KBC.datatype.basetype": "TIMESTAMP"} for name in ("name", "not_loaded")}
+    columns = (*PRODUCT_COLUMNS, "not_loaded")
+    rows = [(*row, None) for row in products(50, 0)]
+    morning.keboola.put_table(table, columns=columns, rows=rows, typed=True, hints=hints)
+    expires = datetime.now(UTC) + timedelta(days=3)
+    verify = requests.get(
+        f"{morning.keboola.url}/v2/storage/tokens/verify", headers={"X-StorageApi-Token": TOKEN}, timeout=10
+    ).json()
+    body = json.dumps({**verify, "expires": expires.isoformat()})
+    morning.keboola.faults.add(Fault("verify", "status", nth=None, status=200, body=body))
+    checked = morning.run("main.py", "check", "--online")
+    assert checked.returncode == 0, checked.stdout
+    assert f", expires {expires:%Y-%m-%d %H:%M} UTC" in checked.stdout
+    assert f"warning: the Keboola token expires on {expires:%Y-%m-%d at %H:%M} UTC. Make a new one" in checked.stdout
+    assert (
+        "50 rows; not in bronze.products: 'not_loaded'; typed timestamps: 'name'. The export has no" in checked.stdout
+    )
 
 
 def test_check_online_names_missing_rights_with_the_statement_to_run(morning: Morning) -> None:

@@ -84,7 +84,7 @@ FAILED_JOB = json.dumps({"id": 7, "status": "error", "error": ECHO})
 FAULTS: dict[str, tuple[Fault, ...]] = {
     "all is well": (),
     "the store refuses": (Fault("slice", "status", status=403, nth=None),),
-    "the object is gone": (Fault("slice", "status", status=404),),
+    "the object is gone": (Fault("slice", "status", status=404, nth=None),),
     "a slice ends early": (Fault("slice", "truncate", at=0.5),),
     "the token is refused": (Fault("table", "status", status=401, body=REFUSAL),),
     "an error repeats the token": (Fault("export-async", "status", status=400, body=REFUSAL),),

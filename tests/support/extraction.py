@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import time as real
+
+import requests
 
 from lib.extract import Export
 from lib.extract.keboola import KeboolaExtractor
+from sandbox.faults import Fault
 from sandbox.keboola_server import KeboolaServer
 
 TABLE = "in.c-shop.orders"
@@ -71,3 +75,26 @@ def rows_of(exported: Export) -> list[tuple[str, ...]]:
             text = stream.read().decode()
         rows += map(tuple, csv.reader(io.StringIO(text, newline=""), strict=True))
     return rows
+
+
+def real_answer(keboola: KeboolaServer, kind: str) -> dict[str, object]:
+    """What the sandbox answers; its cache gives the extractor the same file afterwards."""
+
+    def call(path: str, method: str = "GET", **body: object) -> dict[str, object]:
+        headers = {"X-StorageApi-Token": keboola.token}
+        url = f"{keboola.url}/v2/storage/{path}"
+        return requests.request(method, url, headers=headers, json=body, timeout=10).json()
+
+    job = done = call(f"tables/{TABLE}/export-async", "POST", columns=",".join(COLUMNS), gzip=True)
+    while done["status"] != "success":
+        done = call(f"jobs/{job['id']}")
+    file = call(f"files/{done['results']['file']['id']}?federationToken=1")
+    manifest = requests.get(file["url"], timeout=10).json()
+    rest = {"verify": call("tokens/verify"), "table": call(f"tables/{TABLE}")}
+    return {"export-async": job, "job": done, "file": file, "manifest": manifest, **rest}[kind]
+
+
+def told(keboola: KeboolaServer, kind: str, nth: int | None = 1, **changed: object) -> None:
+    """Let the next answer of a kind (nth None: each) be a real one in which something is different."""
+    body = json.dumps(real_answer(keboola, kind) | changed)
+    keboola.faults.add(Fault(kind, "status", nth=nth, status=200, body=body))

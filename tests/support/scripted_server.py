@@ -29,6 +29,8 @@ class ScriptedServer:
                 server.requests.append({name.lower(): value for name, value in self.headers.items()})
                 server.answer(self, server.script.pop(0) if server.script else {})
 
+            do_POST = do_GET
+
             def log_message(self, format: str, *args: object) -> None:
                 pass
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
-import requests
 
 from lib.errors import Cancelled, ExtractError
+from lib.extract import ExportGone
 from sandbox.faults import Fault
 from sandbox.keboola_server import KeboolaServer
 from tests.support.clouds import CLOUDS
-from tests.support.extraction import COLUMNS, ROWS, TABLE, Time, export, extractor_of, rows_of
+from tests.support.extraction import COLUMNS, ROWS, TABLE, Time, export, extractor_of, real_answer, rows_of, told
 
 PROVIDERS = ["gcp", "aws", "azure"]
 #: enough for slices that have a middle
@@ -28,8 +30,11 @@ SURVIVED = [
     Fault("export-async", "cut", at=None),
     Fault("job", "status", status=429, retry_after="3"),
     Fault("job", "cut", at=0.9),
+    Fault("job", "status", status=404),
+    Fault("job", "status", status=423),
     Fault("job", "stall", at=None),
     Fault("file", "status", status=504),
+    Fault("file", "status", status=403),
     Fault("manifest", "status", status=503),
     Fault("manifest", "status", status=403),
     Fault("manifest", "cut", at=0.5),
@@ -61,7 +66,9 @@ FATAL = [
     (Fault("export-async", "job", outcome="terminated"), r"\(job \d+\) was terminated in Keboola"),
     (Fault("export-async", "job", outcome="processing"), r"\(job \d+\): still 'processing' after 10 minutes"),
     (Fault("export-async", "job", outcome="pondering"), r"\(job \d+\): still 'pondering' after 10 minutes"),
-    (Fault("job", "status", status=404), r"\(job \d+\): HTTP 404"),
+    (Fault("job", "status", status=404, nth=None), r"\(job \d+\): HTTP 404"),
+    (Fault("file", "status", status=404), r"\(job \d+\): the file is gone: HTTP 404"),
+    (Fault("manifest", "status", status=404), r"\(job \d+\): the manifest is gone"),
     (Fault("file", "status", status=403, nth=None), r"\(job \d+\): HTTP 403 .*read permission for the table's bucket"),
     (Fault("manifest", "status", status=200, body="<html>"), "the manifest is not a list of entries"),
     (Fault("manifest", "status", status=403, nth=None), "the manifest cannot be read: HTTP 403"),
@@ -157,13 +164,48 @@ def test_credentials_are_renewed_by_age_before_they_expire(shop: KeboolaServer, 
     assert [request.kind for request in shop.requests].count("file") == 2
 
 
-def test_a_file_that_is_gone_is_exported_again(shop: KeboolaServer, time: Time) -> None:
+@pytest.mark.parametrize("kind", ["file", "manifest", "slice"])
+def test_a_file_that_is_gone_is_told_apart_because_its_export_can_be_started_again(
+    shop: KeboolaServer, time: Time, kind: str
+) -> None:
     extractor = extractor_of(shop, time)
-    for kind in ("file", "manifest"):
-        body = '{"error": "gone", "code": "storage.files.notFound", "exceptionId": "e-1"}'
-        shop.faults.add(Fault(kind, "status", status=404, body=body))
-        assert sorted(rows_of(export(extractor))) == sorted(MANY)
-    assert len(time.lines) == 2 and all("exporting again" in line for line in time.lines)
+    shop.faults.add(Fault(kind, do=shop.expire_files))
+    with pytest.raises(ExportGone):
+        rows_of(export(extractor))
+    assert sorted(rows_of(export(extractor))) == sorted(MANY)
+
+
+def test_a_file_that_is_gone_when_credentials_are_renewed_is_told_apart(shop: KeboolaServer, time: Time) -> None:
+    exported = export(extractor_of(shop, time))
+    rows_of(replace(exported, slices=exported.slices[:1]))
+    shop.expire_files()
+    time.pause(12 * 3600)
+    with pytest.raises(ExportGone, match=r"in.c-shop.orders \(job \d+\): the file is gone: .*storage.files.notFound"):
+        rows_of(replace(exported, slices=exported.slices[1:]))
+
+
+def test_a_job_that_was_seen_and_is_not_found_afterwards_is_named(shop: KeboolaServer, time: Time) -> None:
+    shop.faults.add(Fault("job", "status", status=404, nth=2))
+    with pytest.raises(ExtractError, match=r"\(job \d+\): HTTP 404"):
+        export(extractor_of(shop, time))
+
+
+@pytest.mark.parametrize("provider", ["aws"])
+def test_a_clock_that_is_wrong_is_named(provider: str, time: Time) -> None:
+    """S3 refuses a signature that is more than 15 minutes old or ahead."""
+    with KeboolaServer(store=CLOUDS[provider], clock=time.now) as keboola:
+        keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
+        exported = export(extractor_of(keboola, time))
+        body = "<Error><Code>RequestTimeTooSkewed</Code><Message>The difference is too large.</Message></Error>"
+        keboola.faults.add(Fault("slice", "status", nth=None, status=403, body=body))
+        time.at += 3600
+        wrong, right = (datetime.fromtimestamp(at, UTC) for at in (time.at + 1, time.at - 3599))
+        with pytest.raises(ExtractError) as caught:
+            rows_of(exported)
+    found = re.search(r"this machine's clock says (.{16}) UTC, the store says (.{16}) UTC; set ", str(caught.value))
+    assert found and "HTTP 403 RequestTimeTooSkewed: " in str(caught.value)
+    for shown, at in zip(found.groups(), (wrong, right), strict=True):
+        assert abs(datetime.fromisoformat(f"{shown}Z") - at) < timedelta(minutes=2)
 
 
 def test_a_table_that_is_imported_during_the_export_has_another_version_afterwards(
@@ -250,29 +292,6 @@ def test_no_answer_however_odd_is_more_than_an_error_of_ours(time: Time, kind: s
                 # an empty list of slices is what an empty table has; the row count tells a run the difference
                 assert sorted(rows) == sorted(ROWS[:3]) or (kind == "manifest" and rows == [])
             keboola.faults.clear()
-
-
-def real_answer(keboola: KeboolaServer, kind: str) -> dict[str, object]:
-    """What the sandbox answers; its cache gives the extractor the same file afterwards."""
-
-    def call(path: str, method: str = "GET", **body: object) -> dict[str, object]:
-        headers = {"X-StorageApi-Token": keboola.token}
-        url = f"{keboola.url}/v2/storage/{path}"
-        return requests.request(method, url, headers=headers, json=body, timeout=10).json()
-
-    job = done = call(f"tables/{TABLE}/export-async", "POST", columns=",".join(COLUMNS), gzip=True)
-    while done["status"] != "success":
-        done = call(f"jobs/{job['id']}")
-    file = call(f"files/{done['results']['file']['id']}?federationToken=1")
-    manifest = requests.get(file["url"], timeout=10).json()
-    rest = {"verify": call("tokens/verify"), "table": call(f"tables/{TABLE}")}
-    return {"export-async": job, "job": done, "file": file, "manifest": manifest, **rest}[kind]
-
-
-def told(keboola: KeboolaServer, kind: str, **changed: object) -> None:
-    """Let the next answer of a kind be a real one in which something is different."""
-    body = json.dumps(real_answer(keboola, kind) | changed)
-    keboola.faults.add(Fault(kind, "status", status=200, body=body))
 
 
 def entries(shop: KeboolaServer) -> list[dict[str, object]]:

@@ -247,11 +247,18 @@ def test_maintenance_without_an_end_is_waited_for_four_hours(sender: Sender, ser
     assert sum(sender.waits) == pytest.approx(4 * 3600, abs=60)
 
 
-@pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 409, 501])
+@pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 422, 501])
 def test_a_lasting_answer_comes_back_at_once(sender: Sender, server: ScriptedServer, status: int) -> None:
     server.script = [{"status": status}]
     assert sender.http.send(Call("table x", server.url)).status_code == status
     assert sender.waits == []
+
+
+@pytest.mark.parametrize("status", [408, 409, 423, 429, 500, 502, 503, 504])
+def test_what_passes_is_asked_for_again(sender: Sender, server: ScriptedServer, status: int) -> None:
+    server.script = [{"status": status}]
+    assert sender.http.send(Call("table x", server.url)).status_code == 200
+    assert len(sender.waits) == 1
 
 
 def test_no_netrc_entry_and_no_cookie_adds_itself(

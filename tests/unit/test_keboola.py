@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from kbcstorage.client import Client
 from lib.errors import CredentialError, ExtractError
 from sandbox.keboola_server import KeboolaServer
 from tests.support.clouds import CLOUDS
-from tests.support.extraction import COLUMNS, ROWS, TABLE, Plain, Time, export, extractor_of, rows_of
+from tests.support.extraction import COLUMNS, ROWS, TABLE, Plain, Time, export, extractor_of, rows_of, told
 
 PROVIDERS = ["gcp", "aws", "azure"]
 
@@ -52,8 +53,47 @@ def test_a_run_begins_with_project_stack_and_token_but_not_its_secret(keboola: K
 def test_an_export_names_its_columns_asks_for_gzip_and_carries_the_run_id(keboola: KeboolaServer, time: Time) -> None:
     export(extractor_of(keboola, time))
     asked = next(request for request in keboola.requests if request.kind == "export-async")
-    assert asked.parameters == {"columns": "id,note", "gzip": True}
+    assert asked.parameters == {"columns": ["id", "note"], "gzip": True}
     assert asked.headers["x-kbc-runid"] == "run-17"
+
+
+@pytest.mark.parametrize("is_sliced", [True, False], ids=["sliced", "whole"])
+def test_a_column_may_have_a_comma_in_its_name(time: Time, is_sliced: bool) -> None:
+    with KeboolaServer(sliced=is_sliced) as keboola:
+        keboola.put_table(TABLE, columns=("id", "price, net", "net"), rows=[("1", "2", "3")])
+        assert rows_of(export(extractor_of(keboola, time))) == [("1", "2", "3")]
+
+
+def test_the_end_of_a_token_is_shown_and_warned_of_a_week_ahead(keboola: KeboolaServer, time: Time) -> None:
+    extractor = extractor_of(keboola, time)
+    assert extractor.warnings() == []
+    time.at = datetime(2026, 11, 20, 5, 59, tzinfo=UTC).timestamp()
+    told(keboola, "verify", None, expires="2026-11-27T07:00:00+0100")
+    assert extractor.describe().endswith(", token 4711 'sandbox', expires 2026-11-27 06:00 UTC")
+    assert extractor.warnings() == []
+    time.pause(120)
+    (warning,) = extractor.warnings()
+    assert warning.startswith("the Keboola token expires on 2026-11-27 at 06:00 UTC. Make a new one in Keboola (")
+    assert warning.endswith("The token came from a test.") and keboola.token not in warning
+
+
+@pytest.mark.parametrize("expires", ["soon", 5, [], "0001-01-01T00:00:00+0100", "9999-12-31T23:59:59-0100"])
+def test_an_end_that_is_no_date_is_left_out(keboola: KeboolaServer, time: Time, expires: object) -> None:
+    told(keboola, "verify", None, expires=expires)
+    assert extractor_of(keboola, time).describe().endswith("'sandbox'")
+    assert extractor_of(keboola, time).warnings() == []
+
+
+def test_typed_timestamps_are_known_to_be_cut(time: Time) -> None:
+    hints = {"seen": {"KBC.datatype.basetype": "TIMESTAMP"}, "day": {"KBC.datatype.basetype": "DATE"}}
+    for quoting, is_typed, cut in (
+        ("snowflake", True, ("seen",)),
+        ("snowflake", False, ()),
+        ("bigquery", True, ()),
+    ):
+        with KeboolaServer(quoting=quoting) as keboola:
+            keboola.put_table(TABLE, columns=("id", "seen", "day"), rows=[], typed=is_typed, hints=hints)
+            assert extractor_of(keboola, time).table(TABLE).cut_timestamps == cut
 
 
 def test_the_api_token_never_goes_to_the_store(keboola: KeboolaServer, time: Time) -> None:
@@ -89,7 +129,9 @@ def test_polls_grow_from_one_second_to_ten(time: Time) -> None:
 def test_an_export_that_never_ends_is_given_up_by_job_id(time: Time) -> None:
     with KeboolaServer(polls=10_000) as keboola:
         keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
-        with pytest.raises(ExtractError, match=rf"export of {TABLE} \(job \d+\): still 'processing' after 60 minutes"):
+        with pytest.raises(
+            ExtractError, match=rf"export of {TABLE} \(job \d+\): still 'processing' after 60 .*export_minutes"
+        ):
             export(extractor_of(keboola, time))
 
 

@@ -272,7 +272,7 @@ def test_a_credential_refused_twice_is_an_error(store: ScriptedServer, reader: R
 
 def test_a_missing_object_says_how_long_files_live(store: ScriptedServer, reader: Reader) -> None:
     store.script = [{"status": 404, "body": b"<Error><Code>NoSuchKey</Code></Error>"}]
-    with pytest.raises(ExtractError, match=r"is gone \(exported files live 2 days\); run again \(HTTP 404 NoSuchKey\)"):
+    with pytest.raises(ExtractError, match=r"is gone \(exported files live 2 days\) \(HTTP 404 NoSuchKey\)"):
         reader.read()
 
 

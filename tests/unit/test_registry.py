@@ -126,6 +126,13 @@ def test_a_registry_becomes_jobs_with_their_scripts(folder: Folder) -> None:
     assert registry.unused_scripts == ("bronze/b.sql", "extract/costs.sql", "silver/b.sql")
 
 
+@pytest.mark.parametrize("table", ["in.test-bucket-registration.orders", "out.Shop_1.orders", "sys.c-x.y"])
+def test_a_bucket_needs_no_c_in_its_name(folder: Folder, table: str) -> None:
+    registry = {"a": {**loading("a"), "extract": {"keboola_table": table}}}
+    assert folder.read(registry).jobs["a"].load.extract.table == table
+    jsonschema.validate(registry, SCHEMA)
+
+
 def test_a_query_of_duckdb_is_a_file_and_its_text_is_read_with_the_registry(folder: Folder) -> None:
     registry = folder.read({**querying("extract/costs.sql"), "b": loading("b")})
     load = registry.jobs["a"].load
@@ -321,7 +328,7 @@ for key, values in {
     "keboola_table": [
         "products",
         "in.c-main",
-        "in.main.a",
+        "in.main..a",
         "in.c-main.a.b",
         "IN.c-main.a",
         "",

@@ -22,6 +22,7 @@ from azure.storage.blob import BlobServiceClient, ContainerClient, generate_cont
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from kbcstorage.client import Client
+from kbcstorage.tables_metadata import TablesMetadata
 from requests_aws4auth import AWS4Auth
 
 from sandbox.faults import MAINTENANCE, Fault
@@ -143,6 +144,114 @@ def test_keboolas_client_finds_files_and_jobs(keboola: KeboolaServer) -> None:
     assert "gcsCredentials" not in client.files.detail(file_id)
     assert client.files.detail(file_id, federation_token=True)["isSliced"] is True
     assert [job["status"] for job in client.jobs.list()] == ["success"]
+
+
+def test_keboolas_client_finds_files_by_their_tags_and_in_pages(keboola: KeboolaServer, caller: Caller) -> None:
+    client = Client(keboola.url, keboola.token)
+    ids = [client.tables.export(TABLE, columns=[name]) for name in COLUMNS]
+    assert client.files.list(tags=["py-test"]) == []
+    assert [file["id"] for file in client.files.list(tags=["table-export"])] == ids[::-1]
+    assert [file["id"] for file in client.files.list(limit=1, offset=1)] == [ids[1]]
+    jobs = [job["id"] for job in client.jobs.list()]
+    assert [job["id"] for job in caller.call("jobs?limit=2").json()] == jobs[:2]
+    assert [job["id"] for job in caller.call("jobs?limit=2&offset=2").json()] == jobs[2:]
+    assert caller.call("jobs?limit=many").json()["code"] == "storage.tables.validation"
+
+
+def test_keboolas_client_sees_a_bucket_without_tables(keboola: KeboolaServer) -> None:
+    """The assertions of Keboola's own tests of its client."""
+    client = Client(keboola.url, keboola.token)
+    keboola.put_bucket("in.c-py-test-buckets", "Test bucket")
+    assert [bucket["id"] for bucket in client.buckets.list()] == ["in.c-py-test-buckets", "in.c-shop"]
+    detail = client.buckets.detail("in.c-py-test-buckets")
+    assert (detail["name"], detail["description"]) == ("c-py-test-buckets", "Test bucket")
+    assert detail["uri"] and detail["created"]
+    assert (detail["tables"], detail["attributes"]) == ([], [])
+    assert client.buckets.list_tables("in.c-py-test-buckets") == []
+    assert [table["id"] for table in client.buckets.detail("in.c-shop")["tables"]] == [TABLE]
+    keboola.delete_table(TABLE)
+    assert client.buckets.detail("in.c-shop")["tables"] == []
+
+
+def test_lists_of_tables_have_bucket_and_metadata_unless_something_else_is_asked(keboola: KeboolaServer) -> None:
+    client = Client(keboola.url, keboola.token)
+    keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS, description="All orders")
+    for listed in (client.tables.list(), client.buckets.list_tables("in.c-shop")):
+        assert [(table["bucket"]["id"], table["metadata"][0]["value"]) for table in listed] == [
+            ("in.c-shop", "All orders")
+        ]
+    (bare,) = client.tables.list(include=["columns"])
+    assert not {"bucket", "metadata", "columnMetadata", "definition"} & set(bare)
+    (both,) = client.tables.list(include=["metadata", "columnMetadata"])
+    assert both["metadata"] and both["columnMetadata"] == []
+
+
+def test_keboolas_client_writes_and_reads_metadata(keboola: KeboolaServer, caller: Caller) -> None:
+    tables = TablesMetadata(keboola.url, keboola.token)
+    items = [{"key": "a", "value": "1"}, {"key": "b", "value": "2"}]
+    written = tables.create(TABLE, "tests", items)
+    assert [(entry["key"], entry["value"], entry["provider"]) for entry in written] == [
+        ("a", "1", "tests"),
+        ("b", "2", "tests"),
+    ]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", written[0]["timestamp"])
+    # a key of a provider has one value
+    tables.create(TABLE, "tests", [{"key": "a", "value": "3"}])
+    tables.create(TABLE, "others", [{"key": "a", "value": "4"}])
+    assert sorted((entry["key"], entry["value"]) for entry in tables.list(TABLE)) == [
+        ("a", "3"),
+        ("a", "4"),
+        ("b", "2"),
+    ]
+    for entry in tables.list(TABLE)[1:]:
+        tables.delete(TABLE, entry["id"])
+    assert caller.call(f"tables/{TABLE}").json()["metadata"] == tables.list(TABLE)
+    assert len(tables.list(TABLE)) == 1
+    with pytest.raises(requests.HTTPError, match="404"):
+        tables.delete(TABLE, "1")
+
+
+@pytest.mark.parametrize("place", ["branch/default", "branch/1", "buckets/in.c-shop", f"tables/{TABLE}"])
+def test_branch_bucket_and_table_have_metadata(caller: Caller, place: str) -> None:
+    assert caller.call(f"{place}/metadata").json() == []
+    body = {"provider": "tests", "metadata": [{"key": "KBC.description", "value": "naïve"}]}
+    posted = caller.call(f"{place}/metadata", "POST", json=body)
+    assert (posted.status_code, posted.json()[0]["value"]) == (201, "naïve")
+    assert caller.call(f"{place}/metadata").json() == posted.json()
+    assert caller.call(f"{place}/metadata/{posted.json()[0]['id']}", "DELETE").status_code == 204
+    assert caller.call(f"{place}/metadata").json() == []
+
+
+def test_metadata_of_columns_stand_in_the_tables_detail(caller: Caller) -> None:
+    body = {"provider": "tests", "columnsMetadata": {"note": [{"key": "k", "value": "v"}]}}
+    posted = caller.call(f"tables/{TABLE}/metadata", "POST", json=body).json()
+    assert posted["metadata"] == [] and posted["columnsMetadata"]["note"][0]["value"] == "v"
+    assert caller.call(f"tables/{TABLE}").json()["columnMetadata"] == posted["columnsMetadata"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("buckets/in.c-gone/metadata", {"provider": "p", "metadata": []}, 404),
+        ("tables/in.c-shop.gone/metadata", {"provider": "p", "metadata": []}, 404),
+        ("metadata", {"metadata": []}, 404),
+        (f"tables/{TABLE}/metadata", {"metadata": [{"key": "k", "value": "v"}]}, 400),
+        (f"tables/{TABLE}/metadata", {"provider": "p", "metadata": ["k"]}, 400),
+        (f"tables/{TABLE}/metadata", {"provider": "p", "metadata": [{"key": "k"}]}, 400),
+    ],
+)
+def test_metadata_that_cannot_be_written_are_refused(
+    caller: Caller, path: str, body: dict[str, object], status: int
+) -> None:
+    assert caller.call(path, "POST", json=body).status_code == status
+
+
+def test_files_that_expired_are_gone_with_their_objects(caller: Caller, one_slice: tuple[dict, str]) -> None:
+    file, url = one_slice
+    caller.keboola.expire_files()
+    assert caller.call(f"files/{file['id']}").json()["code"] == "storage.files.notFound"
+    assert caller.get_slice(file, url).status_code == requests.get(file["url"], timeout=10).status_code == 404
+    assert caller.export()["id"] != file["id"]
 
 
 # --- the API, as an extractor sees it

@@ -47,6 +47,7 @@ def test_the_shipped_file_says_nothing_and_explains_every_key() -> None:
         "url",
         "wait_for_flow",
         "wait_minutes",
+        "export_minutes",
         "host",
         "port",
         "dbname",
@@ -363,6 +364,12 @@ def test_a_flow_to_wait_for_is_a_component_and_an_id(tmp_path: Path) -> None:
     settings = read(tmp_path, '[keboola]\nwait_for_flow = "keboola.flow/01-ab"\nwait_minutes = 30')
     assert (settings.wait_for_flow, settings.wait_minutes) == ("keboola.flow/01-ab", 30)
     assert (read(tmp_path, "").wait_for_flow, read(tmp_path, "").wait_minutes) == (None, 120)
+
+
+def test_an_export_may_take_an_hour_or_what_is_written(tmp_path: Path) -> None:
+    assert read(tmp_path, "").export_minutes == 60
+    assert read(tmp_path, "[keboola]\nexport_minutes = 90").export_minutes == 90
+    assert "export_minutes must be 1 to 1440, not 0" in refusal(tmp_path, "[keboola]\nexport_minutes = 0")
     url = "https://connection.keboola.com/admin/projects/1/flows/123456?token=hunter2"
     for wrong in (
         "123456",
