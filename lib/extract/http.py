@@ -16,7 +16,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -49,6 +49,8 @@ LONGEST_RETRY_AFTER = 300.0
 LONGEST_MAINTENANCE = 4 * 3600.0
 #: seconds between two checks whether a stop was requested
 STOP_EVERY = 0.2
+#: seconds that a thread may take to notice that its connection was ended
+HANG_UP_WITHIN = 2.0
 #: bytes per read of an answer that is read whole, and the most that is read of an error's body
 BLOCK = 64 * 1024
 LONGEST_ERROR = 1024 * 1024
@@ -164,33 +166,43 @@ class Http:
 
         Raises one of NETWORK_ERRORS, LimitError if the bytes come slower than the least speed. Close the answer then.
         """
+
+        def hang_up(reading: Future[bytes]) -> None:
+            with suppress(ValueError, RuntimeError, OSError):  # it has come to its end just now
+                response.raw.shutdown()
+            wait([reading], timeout=HANG_UP_WITHIN)  # nobody may close an answer that is being read
+
+        self.pause(0.0)
         least = self._limits.least_speed
         seconds = max(size, BLOCK) / least
         slow = f"less than {least:,.0f} bytes a second for {seconds:.0f} s"
-        return self._within(seconds, slow, lambda: response.raw.read(size, decode_content=unpack))
+        return self._within(seconds, slow, lambda: response.raw.read(size, decode_content=unpack), hang_up)
 
-    def close(self, response: requests.Response) -> None:
-        """Close an answer. If a thread still reads it, end that first: otherwise `close` would wait for it."""
-        with suppress(ValueError, RuntimeError, OSError):  # it is read to its end, and its connection is free again
-            response.raw.shutdown()
-        response.close()
-
-    def _within(self, seconds: float, slow: str, work: Callable[[], Result]) -> Result:
+    def _within(
+        self, seconds: float, slow: str, work: Callable[[], Result], hang_up: Callable[[Future[Result]], None]
+    ) -> Result:
         """Work in a separate thread: neither a stop nor the limit then waits for a server that does not go on.
 
-        A thread that is given up while it reads headers ends with its connection, at the latest with the process.
+        hang_up: called with work that is given up.
         """
         began = self.clock()
         answer = start_thread(work, "HTTP")
-        while not wait([answer], timeout=STOP_EVERY).done:
-            self.pause(0.0)
-            if self.clock() - began > seconds:
-                raise LimitError(slow)
+        try:
+            while not wait([answer], timeout=STOP_EVERY).done:
+                self.pause(0.0)
+                if self.clock() - began > seconds:
+                    raise LimitError(slow)
+        except BaseException:
+            hang_up(answer)
+            raise
         return answer.result()
 
     def _send_once(self, call: Call) -> requests.Response:
         began, slow = self.clock(), f"not complete after {self._limits.seconds:g} s"
-        response = self._within(self._limits.seconds, slow, partial(self._ask, call))
+        # headers cannot be given up: their thread ends with the connection, at the latest with the process
+        response = self._within(
+            self._limits.seconds, slow, partial(self._ask, call), lambda late: late.add_done_callback(_close_late)
+        )
         # servers that name no encoding would otherwise make requests guess one, which takes long for a large answer
         response.encoding = response.encoding or "utf-8"
         if call.stream and response.status_code < 300:
@@ -207,7 +219,7 @@ class Http:
                 if self.clock() - began > self._limits.seconds:
                     raise LimitError(slow)
         finally:
-            self.close(response)
+            response.close()
         response.raw = io.BytesIO(body)
         return response
 
@@ -395,6 +407,11 @@ def _cause(error: BaseException | None, kind: type[Kind]) -> Kind | None:
             found = error
         error = error.__cause__ or error.__context__
     return found
+
+
+def _close_late(answer: Future[requests.Response]) -> None:
+    if answer.exception() is None:
+        answer.result().close()
 
 
 def text_of(response: requests.Response) -> str:

@@ -96,7 +96,7 @@ class ObjectBytes:
 
     def close(self) -> None:
         if self._response is not None:
-            self._http.close(self._response)
+            self._response.close()
             self._response = None
 
     def _count(self, data: bytes) -> bytes:

@@ -34,7 +34,12 @@ class ScriptedServer:
 
             def do_GET(self) -> None:
                 server.requests.append({name.lower(): value for name, value in self.headers.items()})
-                server.answer(self, server.script.pop(0) if server.script else {})
+                plan = server.script.pop(0) if server.script else {}
+                if "raw" in plan:
+                    self.wfile.write(plan["raw"])
+                    server.trickle(self, plan)
+                else:
+                    server.answer(self, plan)
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -67,10 +72,6 @@ class ScriptedServer:
             status, body = (206, body[start:]) if start < len(body) else (416, b"")
             headers["Content-Range"] = f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
         status, body = plan.get("status", status), plan.get("body", body)
-        if "raw" in plan:
-            handler.wfile.write(plan["raw"])
-            self.trickle(handler, plan)
-            return
         handler.send_response(status)
         for name, value in (headers | plan.get("headers", {})).items():
             handler.send_header(name, value)
@@ -86,8 +87,7 @@ class ScriptedServer:
             handler.wfile.write(sent)
         if plan.get("stall"):
             self.released.wait(30)
-        if "trickle" in plan:
-            self.trickle(handler, plan)
+        self.trickle(handler, plan)
         if "cut" in plan or "stall" in plan or "length" in plan:
             handler.close_connection = True
         if plan.get("reset"):
@@ -96,6 +96,8 @@ class ScriptedServer:
 
     def trickle(self, handler: BaseHTTPRequestHandler, plan: dict) -> None:
         """Send `drops`, one after the other, for ever. `trickle` moves the client's clock meanwhile."""
+        if "trickle" not in plan:
+            return
         handler.close_connection = True
         try:
             while not self.released.wait(0.001):

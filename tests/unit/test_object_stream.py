@@ -239,16 +239,20 @@ def test_a_reader_that_takes_its_time_is_no_slow_store(store: ScriptedServer, re
     assert b"".join(pieces) == CSV and len(store.requests) == 1
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_stop_does_not_wait_for_a_store_that_trickles(store: ScriptedServer) -> None:
     reader = Reader(store, silence=30.0)
-    store.script = [{"raw": HEAD, "trickle": lambda: setattr(reader.http, "pause", stop)}]
+    store.script = [{"raw": HEAD + GZIP[:262_144], "trickle": reader.tick}]
+    asked: list[float] = []
 
     def stop(seconds: float) -> None:
-        raise Cancelled()
+        asked.append(seconds)
+        if len(asked) > 1:  # the first one is before the read
+            raise Cancelled()
 
-    with pytest.raises(Cancelled):
-        reader.read()
+    with pytest.raises(Cancelled), reader.open() as stream:
+        stream.read(1)
+        reader.http.pause = stop
+        stream.read()
     assert store.hung_up.wait(10)
 
 
