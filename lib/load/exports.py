@@ -21,7 +21,7 @@ from lib.config.jobs import Load
 from lib.errors import EltError, ExtractError, LoadError, OutOfTime, TooManyConnections
 from lib.extract import Extractor, Slice, SourceTable, Ticket
 from lib.load.contract import Contract, Match, landing_name, match, may_be_column
-from lib.load.guards import Accepted, check_age, check_columns, check_count, named
+from lib.load.guards import Accepted, check_age, check_columns, check_count, named, row_limit
 from lib.load.staging_table import Staging, copy_slice, create_staging
 from lib.postgres.connection import Connection, Database, keep_alive
 from lib.stop import TimeLimit, start_thread
@@ -298,7 +298,8 @@ class Stager(Generic[Ticket]):
             return connection
 
     def _copy_slice(self, connection: Connection, export: _Export[Ticket], csv_slice: Slice) -> None:
-        rows = copy_slice(connection, export.staging, csv_slice, export.source.id)
+        limit = row_limit(export.load, export.source, export.rows, self.accepted)
+        rows = copy_slice(connection, export.staging, csv_slice, export.source.id, limit)
         self.progress.copied(export.load.job, rows)
         with self._lock:
             export.rows += rows

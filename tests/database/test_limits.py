@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lib.cli.console import ConsoleProgress
+from lib.load.staging_table import copy_slice
 from sandbox.faults import Fault
 from sandbox.keboola_server import KeboolaServer
 from tests.support.databases import EmptyDatabase
@@ -99,3 +100,24 @@ def test_stage_minutes_is_read_from_the_settings(project: Project) -> None:
     project.settings = replace(project.settings, stage_minutes=0)
     assert project.run().exit_code == 1
     assert "stage_minutes = 0 are over" in project.output
+
+
+@pytest.mark.parametrize("text", ["x" * 600_000, "\n" * 600_000], ids=["line", "quoted"])
+def test_a_row_without_an_end_is_refused_by_slice(project: Project, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    project.put_day("monday")
+    project.put("a", [("1", text)])
+    monkeypatch.setattr(copy_slice, "__defaults__", (None, 100_000))
+    assert project.run().exit_code == 1
+    words = r"in.c-main.a: slice \d \(\S+\): the row that begins at byte 1 \(unpacked\) has no end within"
+    assert re.search(words, project.output), project.output
+    assert project.day("silver.c") == "monday"
+
+
+def test_an_export_with_far_more_rows_than_the_source_counts_stops(project: Project) -> None:
+    project.put_day("monday")
+    rows = [(str(number), "v") for number in range(240_000)]
+    project.put("a", rows, rows_said=10)
+    assert project.run().exit_code == 1
+    words = r"in.c-main.a: slice \d \(\S+\): the source counts 10 rows, its export has more than 100,020\n"
+    assert re.search(words, project.output), project.output
+    assert "--accept a:count" in project.output and project.day("silver.c") == "monday"
