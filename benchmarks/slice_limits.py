@@ -45,7 +45,7 @@ def main() -> None:
                 seconds: dict[bool, list[float]] = {True: [], False: []}
                 for turn in range(2 * options.pairs):
                     is_limited = turn % 2 == turn // 2 % 2  # which one is first changes, too
-                    source = gzip.open(io.BytesIO(packed))
+                    source = gzip.GzipFile(fileobj=io.BytesIO(packed))
                     limited = LimitedStream(source, "slice", COLUMNS, RowLimit(2 * options.rows + 100_000, ""))
                     began = time.perf_counter()
                     cursor.copy_expert(COPY, limited if is_limited else source, BLOCK)

@@ -82,6 +82,6 @@ class LimitedStream:
             where = " and the quote of a value is still open" if self._is_quoted else ""
             raise LoadError(
                 f"{self._subject}: the row that begins at byte {self._position - self._length + 1:,} (unpacked) has no"
-                f" end within {self._longest / 1024 / 1024:g} MB{where}. The rows loaded before stay. Look for that value"
-                " in the source, or run again."
+                f" end within {self._longest / 1024 / 1024:g} MB{where}. The rows loaded before stay. Look for that"
+                " value in the source, or run again."
             )
