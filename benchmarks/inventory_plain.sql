@@ -163,6 +163,19 @@ used_products AS (
     WHERE place = 1
 ),
 
+looks AS (
+    SELECT
+        product_sku,
+        lower(
+            regexp_replace(
+                normalize(product_sku, nfkd),
+                '[' || elt.invisible() || '\u0001-\u0020\u007f-\u00a0\u180b-\u180f\ufe00-\ufe0f\U000e0000-\U000e0fff]',
+                '', 'g'
+            )
+        ) AS look
+    FROM silver.products
+),
+
 used_quantities AS (
     SELECT product_sku || ' / ' || warehouse AS row_key, quantities.*
     FROM stock_rows
@@ -191,6 +204,16 @@ issues (rule, severity, job, row_key, column_name, value_received, value_used, e
     FROM product_rows WHERE product_sku IS NOT NULL AND place > 1
     UNION ALL
     SELECT
+        'similar_sku', 'warning', 'products', looks.product_sku, 'sku',
+        CASE WHEN looks.product_sku = alike.first_sku THEN alike.last_sku ELSE alike.first_sku END, NULL,
+        'Another SKU differs only by case, by Unicode form or by characters that nobody sees; both are kept.', NULL
+    FROM looks
+    INNER JOIN (
+        SELECT look, min(product_sku COLLATE "C") AS first_sku, max(product_sku COLLATE "C") AS last_sku
+        FROM looks GROUP BY look HAVING count(*) > 1
+    ) AS alike USING (look)
+    UNION ALL
+    SELECT
         'is_active_is_neither', 'warning', 'products', product_sku, 'is_active', is_active, active::text,
         'Neither 1 nor empty; only true counts as active.', NULL
     FROM used_products WHERE elt.to_text(is_active) <> '1'
@@ -206,7 +229,7 @@ issues (rule, severity, job, row_key, column_name, value_received, value_used, e
     UNION ALL
     SELECT
         'invalid_measure', 'warning', 'products', product_sku, measures.column_name, measures.value_received, NULL,
-        'No number above 0, so it is unknown.', NULL
+        'No number above 0 with at most 18 digits before the point, so it is unknown.', NULL
     FROM used_products
     CROSS JOIN LATERAL (
         VALUES
@@ -267,7 +290,7 @@ issues (rule, severity, job, row_key, column_name, value_received, value_used, e
     UNION ALL
     SELECT
         'quantity_is_no_number', 'error', 'products_inventory_locations', row_key, column_name, value_received,
-        number_used::text, 'Counts as 0.', NULL
+        number_used::text, 'No number, or one of 19 or more digits before the point; counts as 0.', NULL
     FROM used_quantities WHERE number_received IS NULL
     UNION ALL
     SELECT

@@ -36,6 +36,10 @@ class ExtractError(EltError):
     """The source did not deliver a table."""
 
 
+class OutOfTime(ExtractError):
+    """The time that a run may take for its exports is over."""
+
+
 class LoadError(EltError):
     """Rows could not be staged, or a guard refused to load them into their table."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from lib.errors import Cancelled, EltError
+from lib.errors import Cancelled, EltError, OutOfTime
 
 Result = TypeVar("Result")
 
@@ -67,6 +67,22 @@ class StopSignal:
         """Call every registered cancel function."""
         for cancel in list(self._watched):
             cancel()
+
+
+class TimeLimit:
+    """A limit for all waits of one task, while `holds`. `over` is what its error says; `clock` counts in seconds."""
+
+    def __init__(self, stop: StopSignal, seconds: float, over: str, clock: Callable[[], float]) -> None:
+        self._stop, self._over, self._clock = stop, over, clock
+        self._end = clock() + seconds
+        self.holds = False
+
+    def pause(self, seconds: float) -> None:
+        """As StopSignal.pause; raises OutOfTime if the time was over before."""
+        left = self._end - self._clock()
+        if self.holds and left <= 0:
+            raise OutOfTime(self._over)
+        self._stop.pause(min(seconds, left) if self.holds else seconds)
 
 
 def start_thread(work: Callable[[], Result], name: str) -> Future[Result]:

@@ -209,7 +209,7 @@ def _ask_source(
     settings: Settings, loads: Sequence[Load], contracts: Mapping[str, Contract], findings: Findings
 ) -> None:
     """Ask one kind of source about itself and about the table of each of these loads."""
-    extractor = make_extractor(settings, loads, "elt-check", StopSignal(), os.environ, lambda line: None)
+    extractor = make_extractor(settings, loads, "elt-check", StopSignal().pause, os.environ, lambda line: None)
     findings.ok(extractor.describe())
     for text in extractor.warnings():
         findings.warn(text)

@@ -52,6 +52,8 @@ class Settings:
     postgres: Postgres = Postgres()
     #: number of connections that stage rows at the same time
     parallel: int = 4
+    #: how long the exports of one run may take, until their last row is staged
+    stage_minutes: int = 360
     #: IANA name; used for times that are printed and for today's date; stored times are UTC
     time_zone: str = "UTC"
     #: whether each run writes the page
@@ -261,7 +263,12 @@ _SECTIONS: dict[str, dict[str, Callable[[object], object]]] = {
         "service": _string,
         "embedded": _boolean,
     },
-    "run": {"parallel": _integer(1, 32), "time_zone": _time_zone, "report": _boolean},
+    "run": {
+        "parallel": _integer(1, 32),
+        "stage_minutes": _integer(1, 1440),
+        "time_zone": _time_zone,
+        "report": _boolean,
+    },
 }
 
 

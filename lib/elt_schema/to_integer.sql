@@ -2,7 +2,7 @@
 --
 --     SELECT elt.to_integer(' 12 '), elt.to_integer('12.0'), elt.to_integer('12.5');   -- 12, 12, NULL
 --
--- It reads the same forms as elt.to_number, if nothing but zeros follows the decimal point.
+-- It follows the rule of elt.to_number, with the range of a bigint instead of 18 digits: an id of 19 digits is usual.
 -- No SET search_path, for the same reason as in elt.to_number.
 -- Needs schema elt and PostgreSQL 15 or newer.
 
@@ -13,13 +13,15 @@ IMMUTABLE
 PARALLEL SAFE
 RETURN CASE
     WHEN translate(value, '0123456789', '') = '' AND length(value) BETWEEN 1 AND 18 THEN value::bigint
+    WHEN octet_length(value) <= 1000 AND value ~ '^[+-]?0*[0-9]{1,18}(\.0*)?$' THEN value::numeric::bigint
     WHEN
-        value ~ '^[ \t\r\n]*[+-]?([0-9]{1,19}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?[ \t\r\n]*$'
+        octet_length(value) BETWEEN 1 AND 1000
+        AND btrim(value, elt.invisible()) ~ '^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?0*[0-9]{1,3})?$'
         THEN CASE
             WHEN
-                value::numeric = trunc(value::numeric)
-                AND value::numeric BETWEEN -9223372036854775808 AND 9223372036854775807
-                THEN value::numeric::bigint
+                btrim(value, elt.invisible())::numeric = trunc(btrim(value, elt.invisible())::numeric)
+                AND btrim(value, elt.invisible())::numeric BETWEEN -9223372036854775808 AND 9223372036854775807
+                THEN btrim(value, elt.invisible())::numeric::bigint
         END
 END;
 

@@ -12,10 +12,16 @@ LANGUAGE sql
 IMMUTABLE
 PARALLEL SAFE
 RETURN CASE
-    -- fast path: a text of few bytes has few characters, and its bytes need not be counted
-    WHEN octet_length(value) <= 200 THEN nullif(btrim(value, E' \t\r\n'), '')
-    WHEN length(btrim(value, E' \t\r\n')) <= 200 THEN nullif(btrim(value, E' \t\r\n'), '')
+    -- fast paths: nothing to trim, as in elt.to_text; few bytes are few characters, which need not be counted
+    WHEN
+        octet_length(value) <= 200
+        AND value > '!' COLLATE "C"
+        AND value < E'\x7f' COLLATE "C"
+        AND abs(ascii(right(value, 1)) - 80) < 47
+        THEN value
+    WHEN octet_length(value) <= 200 THEN nullif(btrim(value, elt.invisible()), '')
+    WHEN length(btrim(value, elt.invisible())) <= 200 THEN nullif(btrim(value, elt.invisible()), '')
 END;
 
 COMMENT ON FUNCTION elt.to_key(text) IS
-    'The text without the spaces, tabs and line ends around it. NULL if nothing is left, or more than 200 characters.';
+    'The text without the blanks and other invisible characters around it. NULL if nothing is left, or more than 200 characters.';

@@ -4,7 +4,7 @@
 --
 -- A date as in elt.to_date; then T or a blank, hours and minutes, and seconds with up to 9 digits, if any; at the end Z
 -- or an offset (+01, +0100, +01:00).  Without an offset it is UTC.  Without a time it is midnight.  Digits beyond the
--- sixth of a second are cut.
+-- sixth of a second are cut.  Invisible characters around it are allowed.
 -- No SET search_path, for the same reason as in elt.to_number.
 -- Needs schema elt and PostgreSQL 15 or newer.
 
@@ -15,28 +15,23 @@ IMMUTABLE
 PARALLEL SAFE
 RETURN CASE
     WHEN
-        elt.to_date(substr(btrim(value, E' \t\r\n'), 1, 10)) IS NOT NULL
-        AND btrim(value, E' \t\r\n') ~ (
-            '^.{10}([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?'
-            '( ?(Z|[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?))?)?$'
+        value ~ (
+            '^[' || elt.invisible() || ']*[0-9]{4}-[0-9]{2}-[0-9]{2}'
+            '([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?'
+            '( ?(Z|[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?))?)?'
+            '[' || elt.invisible() || ']*$'
         )
         THEN (
-            elt.to_date(substr(btrim(value, E' \t\r\n'), 1, 10))
+            elt.to_date(substring(value FROM '[0-9-]{10}'))
             + make_time(
-                coalesce(substring(btrim(value, E' \t\r\n') FROM '^.{11}([0-9]{2})')::integer, 0),
-                coalesce(substring(btrim(value, E' \t\r\n') FROM '^.{14}([0-9]{2})')::integer, 0),
-                coalesce(
-                    substring(btrim(value, E' \t\r\n') FROM '^.{16}:([0-9]{2}([.][0-9]{1,6})?)')::double precision,
-                    0
-                )
+                coalesce(substring(value FROM '([0-9]{2}):')::integer, 0),
+                coalesce(substring(value FROM ':([0-9]{2})')::integer, 0),
+                coalesce(substring(value FROM ':[0-9]{2}:([0-9]{2}([.][0-9]{1,6})?)')::double precision, 0)
             )
             - make_interval(
-                hours => coalesce(
-                    substring(btrim(value, E' \t\r\n') FROM '^.{16}[^+-]*([+-][0-9]{2})')::integer, 0
-                ),
+                hours => coalesce(substring(value FROM ':[^+-]*([+-][0-9]{2})')::integer, 0),
                 mins => coalesce(
-                    substring(btrim(value, E' \t\r\n') FROM '^.{16}[^+-]*([+-])')
-                    || substring(btrim(value, E' \t\r\n') FROM '^.{16}[^+-]*[+-][0-9]{2}:?([0-9]{2})'),
+                    substring(value FROM ':[^+-]*([+-])') || substring(value FROM ':[^+-]*[+-][0-9]{2}:?([0-9]{2})'),
                     '0'
                 )::integer
             )

@@ -391,6 +391,7 @@ class _Rows:
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes; b"" at the end. Raises ExtractError if the query failed, also after its last row."""
+        self._extractor.pause()
         while not select.select([self._end], [], [], STOP_EVERY)[0]:
             self._extractor.pause()
         data = os.read(self._end, size)

@@ -1,12 +1,13 @@
-"""HTTP for the extractors: timeouts, retries with pauses, and error messages without URLs.
+"""HTTP for the extractors: limits, retries with pauses, and error messages without URLs.
 
-This module decides when a request is sent again and how a network failure is worded. It contains no Keboola path and
-nothing about a cloud. A URL may be presigned and a header holds a token, so neither is ever part of a message, an
-exception or a log line.
+This module decides what an answer may take, when a request is sent again and how a network failure is worded. It
+contains no Keboola path and nothing about a cloud. A URL may be presigned and a header holds a token, so neither is
+ever part of a message, an exception or a log line.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,6 +52,13 @@ LONGEST_MAINTENANCE = 4 * 3600.0
 STOP_EVERY = 0.2
 #: the last second that a date can show, in epoch seconds
 LATEST = 253_402_300_799.0
+#: seconds that a thread may take to notice that its connection was ended
+HANG_UP_WITHIN = 2.0
+#: bytes per read of an answer that is read whole, and the most that is read of an error's body
+BLOCK = 64 * 1024
+LONGEST_ERROR = 1024 * 1024
+#: characters of a server's text that a message repeats
+LONGEST_WORDS = 2000
 CUT = "the connection was cut"
 #: a wait of at least this many seconds is reported
 WORTH_A_LINE = 10.0
@@ -67,11 +75,32 @@ logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 Kind = TypeVar("Kind", bound=BaseException)
+Result = TypeVar("Result")
 
 
 def no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Adds no authentication. Without it, requests would use an entry of ~/.netrc (docs/keboola.md 6.3)."""
     return request
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one answer may take. Tests use smaller ones."""
+
+    #: from the request to the last byte of an answer that is read whole; to the end of the headers if it is a stream
+    seconds: float = 300.0
+    #: of an answer that is read whole, after unpacking
+    size: int = 64 * 1024 * 1024
+    #: bytes a second, stored ones for a slice. Each block must come this fast: 64 KB in a minute, 256 KB in four.
+    least_speed: float = 1024.0
+
+
+class LimitError(OSError):
+    """An answer passed a limit. Its text may be shown. again: whether another try may help."""
+
+    def __init__(self, text: str, *, again: bool = True) -> None:
+        super().__init__(text)
+        self.again = again
 
 
 @dataclass(frozen=True)
@@ -107,9 +136,10 @@ class Http:
         connections: int,
         secret: str,
         timeout: tuple[float, float] = TIMEOUT,
+        limits: Limits = Limits(),
     ) -> None:
         self.pause, self.clock, self.now, self.report = pause, clock, now, report
-        self._secret, self._timeout = secret, timeout
+        self._secret, self._timeout, self._limits = secret, timeout, limits
         # urllib3's pools are thread-safe, a requests.Session is not. So all calls share one pool, and each has its own
         # session. As a side effect, no cookie is sent with a later call.
         self._adapter = HTTPAdapter(pool_maxsize=connections)
@@ -117,14 +147,16 @@ class Http:
     def send(self, call: Call) -> requests.Response:
         """Return the first answer without a transient status. It may be an error or a redirect, which is not followed.
 
-        Raises ExtractError when the tries or the time are used up.
+        Its body is read already, unless the call asks for a stream and the answer is no error.
+        Raises ExtractError when the tries or the time are used up, or if the answer is too large.
         """
         retries = Retries(self, call.subject, call.tries)
         while True:
             try:
-                response = self._send_stoppable(call)
+                response = self._send_once(call)
             except NETWORK_ERRORS as error:
-                why = f"no answer from {call.host}: {self.reason_of(error)}"
+                what = "stopped reading the answer of" if isinstance(error, LimitError) else "no answer from"
+                why = f"{what} {call.host}: {self.reason_of(error)}"
                 failure = Failure(why, retry=is_transient(error), remedy=call.remedy + _proxy_words(call.url))
             else:
                 if response.status_code not in TRANSIENT_STATUSES:
@@ -132,14 +164,70 @@ class Http:
                 failure = self._read_failure(response)
             retries.wait(failure)
 
-    def _send_stoppable(self, call: Call) -> requests.Response:
-        """Send in a separate thread, so that a stop does not have to wait for a server that does not answer."""
-        answer = start_thread(partial(self._send_once, call), call.subject)
-        while not wait([answer], timeout=STOP_EVERY).done:
-            self.pause(0.0)
+    def read(self, response: requests.Response, size: int, *, unpack: bool = False) -> bytes:
+        """The next `size` bytes of a body; fewer only at its end.
+
+        Raises one of NETWORK_ERRORS, LimitError if the bytes come slower than the least speed. Close the answer then.
+        """
+
+        def hang_up(reading: Future[bytes]) -> None:
+            with suppress(ValueError, RuntimeError, OSError):  # it has come to its end just now
+                response.raw.shutdown()
+            wait([reading], timeout=HANG_UP_WITHIN)  # nobody may close an answer that is being read
+
+        self.pause(0.0)
+        least = self._limits.least_speed
+        seconds = max(size, BLOCK) / least
+        slow = f"less than {least:,.0f} bytes a second for {seconds:.0f} s"
+        return self._within(seconds, slow, lambda: response.raw.read(size, decode_content=unpack), hang_up)
+
+    def _within(
+        self, seconds: float, slow: str, work: Callable[[], Result], hang_up: Callable[[Future[Result]], None]
+    ) -> Result:
+        """Work in a separate thread: neither a stop nor the limit then waits for a server that does not go on.
+
+        hang_up: called with work that is given up.
+        """
+        began = self.clock()
+        answer = start_thread(work, "HTTP")
+        try:
+            while not wait([answer], timeout=STOP_EVERY).done:
+                self.pause(0.0)
+                if self.clock() - began > seconds:
+                    raise LimitError(slow)
+        except BaseException:
+            hang_up(answer)
+            raise
         return answer.result()
 
     def _send_once(self, call: Call) -> requests.Response:
+        began, slow = self.clock(), f"not complete after {self._limits.seconds:g} s"
+        # headers cannot be given up: their thread ends with the connection, at the latest with the process
+        response = self._within(
+            self._limits.seconds, slow, partial(self._ask, call), lambda late: late.add_done_callback(_close_late)
+        )
+        # servers that name no encoding would otherwise make requests guess one, which takes long for a large answer
+        response.encoding = response.encoding or "utf-8"
+        if call.stream and response.status_code < 300:
+            return response
+        body = bytearray()
+        try:
+            while data := self.read(response, BLOCK, unpack=True):
+                body += data
+                if len(body) > LONGEST_ERROR and not response.ok:
+                    break
+                if len(body) > self._limits.size:
+                    text = f"it has more than {self._limits.size / 1024 / 1024:g} MB after unpacking"
+                    raise LimitError(text, again=False)
+                if self.clock() - began > self._limits.seconds:
+                    raise LimitError(slow)
+        finally:
+            response.close()
+        response.raw = io.BytesIO(body)
+        return response
+
+    def _ask(self, call: Call) -> requests.Response:
+        """The answer with its headers; its body is not read yet."""
         session = requests.Session()
         session.mount("https://", self._adapter)
         session.mount("http://", self._adapter)
@@ -150,7 +238,7 @@ class Http:
             headers={"User-Agent": "keboola-postgres-elt", "Accept-Encoding": "gzip", **call.headers},
             auth=call.auth,
             json=call.body,
-            stream=call.stream,
+            stream=True,
             timeout=self._timeout,
             allow_redirects=False,
             # use a proxy from the environment, except for requests to this machine
@@ -159,6 +247,8 @@ class Http:
 
     def reason_of(self, error: BaseException) -> str:
         """Describe a network error in our own words: the error's own text may contain a URL."""
+        if isinstance(error, LimitError):
+            return str(error)
         if isinstance(error, requests.exceptions.ProxyError):
             return f"the proxy that {_proxy_variable()} names did not forward the request{_proxy_reason(error)}"
         if isinstance(error, (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)):
@@ -171,6 +261,8 @@ class Http:
             return CUT
         if "CA certificate bundle" in str(error):
             return "the file that REQUESTS_CA_BUNDLE names is not there"
+        if isinstance(error, urllib3.exceptions.DecodeError):
+            return "its gzip data are damaged"
         if isinstance(error, _BAD_PROXY):
             return f"{_proxy_variable()} must look like http://host:port"
         return "the request cannot be sent"
@@ -200,8 +292,8 @@ class Http:
         return f"this machine's clock says {ours:%Y-%m-%d %H:%M UTC}{theirs}; set this machine's clock"
 
     def scrub(self, text: str) -> str:
-        """Text from a server, without our secret and without the query part of URLs."""
-        return _QUERY.sub("?...", text.replace(self._secret, "***"))
+        """Text from a server, without our secret and without the query part of URLs, and not too long for a message."""
+        return _QUERY.sub("?...", text.replace(self._secret, "***")[:LONGEST_WORDS])
 
     def _read_failure(self, response: requests.Response) -> Failure:
         """The Failure for an answer with a transient status, including when the server wants the next try."""
@@ -276,6 +368,8 @@ class Retries:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later. A refused certificate, an invalid URL or header is permanent."""
+    if isinstance(error, LimitError):
+        return error.again
     return not isinstance(error, ValueError) and not _cause(error, ssl.SSLCertVerificationError)
 
 
@@ -326,6 +420,11 @@ def _cause(error: BaseException | None, kind: type[Kind]) -> Kind | None:
             found = error
         error = error.__cause__ or error.__context__
     return found
+
+
+def _close_late(answer: Future[requests.Response]) -> None:
+    if answer.exception() is None:
+        answer.result().close()
 
 
 def text_of(response: requests.Response) -> str:

@@ -75,7 +75,7 @@ class ObjectBytes:
             try:
                 if self._response is None:
                     self._response = self._open()
-                data = self._response.raw.read(size, decode_content=False)
+                data = self._http.read(self._response, size)
             except NETWORK_ERRORS as error:
                 failure = Failure(self._at(self._http.reason_of(error)), retry=is_transient(error))
             else:
@@ -129,6 +129,7 @@ class ObjectBytes:
         self._total = self._total if total is None else total
         self._etag = etag or self._etag
         self._generation = response.headers.get("x-goog-generation")
+        self._response = response  # a failure from here on closes it
         self._skip(response, self._position - start)
         return response
 
@@ -167,7 +168,7 @@ class ObjectBytes:
     def _skip(self, response: requests.Response, count: int) -> None:
         """Read and discard `count` bytes that were read before, because the store ignored the Range header."""
         while count:
-            data = response.raw.read(min(count, RAW_BLOCK), decode_content=False)
+            data = self._http.read(response, min(count, RAW_BLOCK))
             if not data:
                 raise requests.ConnectionError
             count -= len(data)

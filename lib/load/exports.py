@@ -18,14 +18,22 @@ from threading import Lock
 from typing import Generic, Protocol
 
 from lib.config.jobs import Load
-from lib.errors import ConnectionLost, DatabaseError, EltError, ExtractError, LoadError, TooManyConnections
+from lib.errors import (
+    ConnectionLost,
+    DatabaseError,
+    EltError,
+    ExtractError,
+    LoadError,
+    OutOfTime,
+    TooManyConnections,
+)
 from lib.extract import ExportGone, Extractor, Slice, SourceTable, Ticket
 from lib.load.contract import Contract, Match, landing_name, match, may_be_column
 from lib.load.difference import HALVES, Comparison, Difference, Half, prepare_comparison
-from lib.load.guards import Accepted, check_age, check_columns, check_count, named
+from lib.load.guards import Accepted, check_age, check_columns, check_count, named, row_limit
 from lib.load.staging_table import Staging, copy_slice, create_staging
 from lib.postgres.connection import Connection, Database, keep_alive
-from lib.stop import start_thread
+from lib.stop import TimeLimit, start_thread
 
 #: how often a group is exported again because its source tables changed during the export
 EXPORT_RETRIES = 2
@@ -113,6 +121,8 @@ class Stager(Generic[Ticket]):
     #: by job: source columns beyond the contract that an earlier run has already reported
     known_unused: Mapping[str, Collection[str]]
     progress: StagingProgress
+    #: ends the waits of the extractor
+    limit: TimeLimit
 
     def __post_init__(self) -> None:
         self._noted: set[tuple[str, str]] = set()
@@ -198,6 +208,8 @@ class Stager(Generic[Ticket]):
         """Record an ExtractError or LoadError as this job's failure and go on. Only the first error is kept."""
         try:
             yield
+        except OutOfTime as error:
+            self._failed.setdefault(load.job, OutOfTime(f"{load.extract.table}: {error}"))
         except (ExtractError, LoadError) as error:
             if isinstance(error, ExportGone) and load.job in self._began_again:
                 error = ExtractError(f"{error}, for the second time. The rows loaded before stay. Run again")
@@ -207,10 +219,13 @@ class Stager(Generic[Ticket]):
 
     def _stage_once(self, groups: Sequence[Sequence[Load]]) -> dict[str, Staged]:
         self._begin_pass()
+        self.limit.holds = True
         exports = [export for group in groups for export in self._start_group(group)]
         self._unready = len(exports)
         finishing = [start_thread(partial(self._finish, export), f"export {export.load.job}") for export in exports]
         self._await(finishing)
+        # what is staged by now may be published, so the source is asked whether it changed meanwhile
+        self.limit.holds = False
         for export in exports:
             with self._blame(export.load):
                 self._compare_counts(export)
@@ -347,7 +362,8 @@ class Stager(Generic[Ticket]):
             return connection
 
     def _copy_slice(self, export: _Export[Ticket], csv_slice: Slice, connection: Connection) -> None:
-        rows = copy_slice(connection, export.staging, csv_slice, export.source.id)
+        limit = row_limit(export.load, export.source, export.rows, self.accepted)
+        rows = copy_slice(connection, export.staging, csv_slice, export.source.id, limit)
         self.progress.copied(export.load.job, rows)
         with self._lock:
             export.rows += rows

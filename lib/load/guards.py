@@ -16,6 +16,7 @@ from lib.config.spelling import did_you_mean
 from lib.errors import LoadError, SettingsError
 from lib.extract import SourceTable
 from lib.load.contract import Match, landing_name, may_be_column
+from lib.load.slice_limits import RowLimit
 
 GUARDS = {
     "missing": "the source lacks a column that the bronze table has",
@@ -149,6 +150,22 @@ def check_columns(load: Load, source: SourceTable, found: Match, accepted: Accep
             f"{text}\n    To load without it once (each number calculated from it is 0 or unknown):"
             f" {accepted.once(load.job, 'missing')}"
         )
+
+
+def row_limit(load: Load, source: SourceTable, rows: int, accepted: Accepted) -> RowLimit | None:
+    """How many rows may follow the `rows` that are staged: a source whose own count is far lower will not stop.
+
+    None if the source has no count, or if guard `count` is accepted.
+    """
+    if source.rows is None or accepted.has(load.job, "count"):
+        return None
+    most = 2 * source.rows + 100_000
+    return RowLimit(
+        most - rows,
+        f"the source counts {source.rows:,} rows, its export has more than {most:,}"
+        "\n    The rows loaded before stay. Run again; if it happens again, tell Keboola's support."
+        f"\n    If the export is right, accept it once: {accepted.once(load.job, 'count')}",
+    )
 
 
 def check_count(load: Load, source: SourceTable, rows: int, accepted: Accepted) -> None:

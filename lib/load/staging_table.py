@@ -14,8 +14,9 @@ import psycopg2
 from psycopg2 import sql
 
 from lib.errors import EltError, LoadError
-from lib.extract import ByteStream, Slice, SourceTable
+from lib.extract import Slice, SourceTable
 from lib.load.contract import Contract
+from lib.load.slice_limits import LONGEST_ROW, LimitedStream, Readable, RowLimit
 from lib.postgres.connection import Connection, execute, query
 from lib.postgres.driver_errors import translate
 
@@ -101,18 +102,27 @@ def create_table(connection: Connection, name: str, columns: Iterable[tuple[str,
     )
 
 
-def copy_slice(connection: Connection, staging: Staging, csv_slice: Slice, table: str) -> int:
+def copy_slice(
+    connection: Connection,
+    staging: Staging,
+    csv_slice: Slice,
+    table: str,
+    limit: RowLimit | None = None,
+    longest_row: int = LONGEST_ROW,
+) -> int:
     """COPY one slice into staging, completely or not at all. Returns the number of rows that PostgreSQL counted.
 
-    table: the source table, for messages.
+    table: the source table, for messages. limit: the most rows; longest_row: the most bytes of one row.
     In a table without NULLs an empty unquoted field means an empty string, hence FORCE_NOT_NULL (docs/keboola.md 7.5).
     Raises LoadError with slice and line, or the error that reading the slice raised.
     """
+    name = f"{table}: slice {csv_slice.number} ({csv_slice.name})"
     columns = sql.SQL(", ").join(map(sql.Identifier, staging.columns))
     never_null = sql.SQL("") if staging.has_nulls else sql.SQL(", FORCE_NOT_NULL ({})").format(columns)
     statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT csv{})").format(staging.identifier, columns, never_null)
     with csv_slice.open() as stream:
-        source = _CopySource(QuotedEndMarkers(stream) if len(staging.columns) == 1 else stream)
+        limited = LimitedStream(stream, name, len(staging.columns), limit, longest_row)
+        source = _CopySource(QuotedEndMarkers(limited) if len(staging.columns) == 1 else limited)
         try:
             with connection.cursor() as cursor:
                 # COPY FROM only calls read(); the type stub also requires readline()
@@ -121,14 +131,13 @@ def copy_slice(connection: Connection, staging: Staging, csv_slice: Slice, table
         except psycopg2.Error as error:
             if source.error is not None:
                 raise source.error from None
-            subject = f"{table}: slice {csv_slice.number} ({csv_slice.name}){_place(error)}"
-            raise translate(error, subject, LoadError, _remedy(error)) from error
+            raise translate(error, f"{name}{_place(error)}", LoadError, _remedy(error)) from error
 
 
 class _CopySource:
     """The stream that COPY reads. The driver replaces an exception of read() by its own; `error` keeps the original."""
 
-    def __init__(self, stream: ByteStream | QuotedEndMarkers) -> None:
+    def __init__(self, stream: LimitedStream | QuotedEndMarkers) -> None:
         self._stream = stream
         self.error: EltError | None = None
 
@@ -151,7 +160,7 @@ class QuotedEndMarkers:
     #: a possible beginning of a marker at the end of a block, with the newline before it
     _UNFINISHED = re.compile(rb"\n(?:\\(?:\.\r?)?)?\Z")
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self._inside_quotes = False
         # we add a newline before the first line and one after the last, so that one pattern matches every marker

@@ -184,12 +184,12 @@ def make_extractor(
     settings: Settings,
     loads: Sequence[Load],
     run_id: str,
-    stop: StopSignal,
+    pause: Callable[[float], None],
     environ: Mapping[str, str],
     report: Callable[[str], None],
 ) -> Extractor[Any]:
     """The source of the rows of these loads; without loads it can only describe Keboola. run_id identifies the calls of
-    this run in Keboola's logs.
+    this run in Keboola's logs. pause: every wait uses it; it raises to end them.
 
     Raises what `prepare_sources` raises.
     """
@@ -198,7 +198,7 @@ def make_extractor(
         if kind == "duckdb":
             from lib.extract.duckdb import DuckdbExtractor
 
-            made[kind] = DuckdbExtractor(settings.root, _queries(loads), pause=stop.pause)
+            made[kind] = DuckdbExtractor(settings.root, _queries(loads), pause=pause)
         else:
             from lib.extract.keboola import KeboolaExtractor
 
@@ -207,7 +207,7 @@ def make_extractor(
                 keboola_token(settings, environ),
                 run_id=run_id,
                 parallel=settings.parallel,
-                pause=stop.pause,
+                pause=pause,
                 environ=environ,
                 report=report,
                 deadline=settings.export_minutes * 60.0,

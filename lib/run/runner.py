@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -38,7 +38,7 @@ from lib.run.reader_waits import ReaderWait
 from lib.run.session import LockRetry, Session
 from lib.run.targets import named_in
 from lib.run.trial import read_contracts
-from lib.stop import StopSignal
+from lib.stop import StopSignal, TimeLimit
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class Options:
     command: str = "python main.py run"
     #: whether to wait first for the flow that the settings name
     wait_for_flow: bool = False
+    #: seconds, for `stage_minutes`
+    clock: Callable[[], float] = time.monotonic
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class RunResult:
 
 #: seconds that readers had to wait, from which on a quiet run says so, too
 WORTH_A_WARNING = 1.0
+#: `stage_minutes` are over
+OVER = (
+    "not staged: stage_minutes = {} are over\n    The rows loaded before stay. Run again; if the exports need more"
+    " time, raise it under [run] in elt_settings.toml."
+)
 NOTHING_PUBLISHED = " What PostgreSQL held before this run is still there."
 
 
@@ -162,11 +169,13 @@ class Run:
         if not self.plan.loads:
             self.listener.begin(session.run_id, address(session.connection))
             return {}, {}
+        minutes = self.settings.stage_minutes
+        limit = TimeLimit(self.stop, 60 * minutes, OVER.format(minutes), self.options.clock)
         extractor = make_extractor(
             self.settings,
             self.plan.source_loads,
             f"elt-{session.run_id}",
-            self.stop,
+            limit.pause,
             self.environ,
             self.listener.line,
         )
@@ -190,6 +199,7 @@ class Run:
                 self.options.accepted,
                 {job: last.unused_columns for job, last in last_loads.items()},
                 progress,
+                limit,
             )
             staged, failed_staging = stager.stage(self.plan.loads_without(failed), watched)
         return staged, failed | failed_staging

@@ -44,7 +44,7 @@ COMMENT ON COLUMN silver.data_quality_issues.severity IS
     'error: a row or number was left out; warning: a value was changed or is doubtful; info: an optional value is missing.';
 COMMENT ON COLUMN silver.data_quality_issues.job IS 'Job that loaded the row, such as products.';
 COMMENT ON COLUMN silver.data_quality_issues.value_received IS
-    'Value as received; for duplicate_sku the whole row as text.';
+    'Value as received; for duplicate_sku the whole row as text, for similar_sku the SKU that looks the same.';
 COMMENT ON COLUMN silver.data_quality_issues.value_used IS 'Value that silver holds instead. NULL: none.';
 COMMENT ON COLUMN silver.data_quality_issues.explanation IS 'What the rule means, and what silver did about it.';
 COMMENT ON COLUMN silver.data_quality_issues.pieces IS
@@ -59,9 +59,18 @@ of_products (rule, severity, explanation) AS (
         ('missing_sku', 'error', 'A product without SKU is left out.'),
         ('sku_too_long', 'error', 'A product whose SKU has more than 200 characters is left out.'),
         ('duplicate_sku', 'error', 'Another row of this SKU is used: an active one, else the smallest text.'),
+        (
+            'similar_sku',
+            'warning',
+            'Another SKU differs only by case, by Unicode form or by characters that nobody sees; both are kept.'
+        ),
         ('is_active_is_neither', 'warning', 'Neither 1 nor empty; only true counts as active.'),
         ('line_break_in_product', 'warning', 'A line break in a name or type; a blank is used for it.'),
-        ('invalid_measure', 'warning', 'No number above 0, so it is unknown.'),
+        (
+            'invalid_measure',
+            'warning',
+            'No number above 0 with at most 18 digits before the point, so it is unknown.'
+        ),
         ('unknown_unit', 'warning', 'Not one of in, cm, mm, m or oz, lb, g, kg, so the measure is unknown.'),
         ('missing_weight', 'info', 'The weight is unknown.'),
         ('missing_dimensions', 'info', 'Length, width or height is unknown.'),
@@ -76,7 +85,11 @@ of_stock (rule, severity, explanation) AS (
             'error',
             'The link names this warehouse twice; the row with the highest quantities is used.'
         ),
-        ('quantity_is_no_number', 'error', 'Counts as 0.'),
+        (
+            'quantity_is_no_number',
+            'error',
+            'No number, or one of 19 or more digits before the point; counts as 0.'
+        ),
         ('missing_warehouse', 'warning', 'Counts as stock of the warehouse unknown.'),
         (
             'warehouse_id_too_long',

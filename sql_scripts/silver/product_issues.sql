@@ -36,6 +36,38 @@ used AS (
     SELECT * FROM doubtful WHERE sku_rank = 1
 ),
 
+-- The SKU without what people overlook: case, the form in which Unicode writes a letter, characters that nobody sees.
+-- After NFKD an accented letter is a plain one and an accent.  The case of plain ones is the same in every locale; that
+-- of others, such as those of Cyrillic, is what the locale of the database knows.
+bare_skus AS (
+    SELECT
+        product_sku,
+        lower(
+            CASE
+                WHEN product_sku ~ '^[!-~]*$' THEN product_sku  -- fast path
+                ELSE regexp_replace(
+                    normalize(product_sku, nfkd),
+                    '[' || elt.invisible() || '\u0001-\u0020\u007f-\u00a0\u180b-\u180f\ufe00-\ufe0f'
+                    '\U000e0000-\U000e0fff]',
+                    '',
+                    'g'
+                )
+            END COLLATE "C"
+        ) AS bare_sku
+    FROM silver.products
+),
+
+looks AS (
+    SELECT product_sku, lower(bare_sku COLLATE "default") AS look FROM bare_skus
+),
+
+similar_skus AS (
+    SELECT look, min(product_sku COLLATE "C") AS first_sku, max(product_sku COLLATE "C") AS last_sku
+    FROM looks
+    GROUP BY look
+    HAVING count(*) > 1
+),
+
 issues (rule, row_key, column_name, value_received, value_used) AS (
     SELECT
         CASE WHEN elt.to_text(sku) IS NULL THEN 'missing_sku' ELSE 'sku_too_long' END,
@@ -50,6 +82,17 @@ issues (rule, row_key, column_name, value_received, value_used) AS (
     SELECT 'duplicate_sku', product_sku, 'sku', row_text, NULL
     FROM doubtful
     WHERE sku_rank > 1
+
+    -- value_received: another SKU that looks the same
+    UNION ALL
+    SELECT
+        'similar_sku',
+        looks.product_sku,
+        'sku',
+        CASE WHEN looks.product_sku = similar_skus.first_sku THEN similar_skus.last_sku ELSE similar_skus.first_sku END,
+        NULL
+    FROM similar_skus
+    INNER JOIN looks ON looks.look = similar_skus.look
 
     UNION ALL
     SELECT 'is_active_is_neither', product_sku, 'is_active', is_active_received, is_active::text

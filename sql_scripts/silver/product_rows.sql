@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS silver.product_rows (
 
 COMMENT ON TABLE silver.product_rows IS
     'One row per row of bronze.products that has a SKU. If several rows have the same SKU, the one with sku_rank 1 is used.';
-COMMENT ON COLUMN silver.product_rows.product_sku IS 'Stock keeping unit (SKU), without the blanks around it.';
+COMMENT ON COLUMN silver.product_rows.product_sku IS 'Stock keeping unit (SKU), without the invisible characters around it.';
 COMMENT ON COLUMN silver.product_rows.sku_rank IS
     '1 for the row that is used. Active rows come first, then the smallest text of the whole row.';
 COMMENT ON COLUMN silver.product_rows.product_name IS

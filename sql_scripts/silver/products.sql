@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS silver.products (
 
 COMMENT ON TABLE silver.products IS
     'One row per SKU. If several rows have the same SKU, an active one is used, then the one with the smallest text.';
-COMMENT ON COLUMN silver.products.product_sku IS 'Stock keeping unit (SKU), without the blanks around it.';
+COMMENT ON COLUMN silver.products.product_sku IS 'Stock keeping unit (SKU), without the invisible characters around it.';
 COMMENT ON COLUMN silver.products.product_name IS
     'Name in Keboola, with a blank for each line break. NULL: Keboola has none.';
 COMMENT ON COLUMN silver.products.product_type IS

@@ -1,7 +1,10 @@
-"""elt.to_integer, elt.to_date and elt.to_timestamp read a text or return NULL. They never fail."""
+"""The functions of schema elt that read a text: they trim what nobody sees, and return what they read or NULL. They
+never fail.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -11,7 +14,9 @@ from psycopg2.extensions import connection as Connection
 
 from lib.elt_schema.installation import install
 from lib.postgres.embedded.server import Server
+from tests.support import oracle
 from tests.support.databases import fresh_database, on, sql
+from tests.support.oracle import INVISIBLE
 
 INTEGERS = {
     "12": 12,
@@ -22,6 +27,13 @@ INTEGERS = {
     "12.": 12,
     "1.0E+2": 100,
     "12.5": None,
+    "0" * 30 + "12." + "0" * 40: 12,
+    "1200e-0002": 12,
+    "0" * 990 + "1": 1,
+    "1e18": 10**18,
+    "1e99": None,
+    "1e1000": None,
+    "0" * 1000 + "1": None,
     "9223372036854775807": 9223372036854775807,
     "9223372036854775808": None,
     "-9223372036854775808": -9223372036854775808,
@@ -36,6 +48,31 @@ INTEGERS = {
     "NaN": None,
     "٣": None,
     "12 34": None,
+}
+NUMBERS = {
+    "5." + "0" * 31: "5",
+    "0" * 30 + "12": "12",
+    "-" + "0" * 30 + "1.50": "-1.5",
+    "3.14159265358979323846264338327950288": "3.14159265358979323846264338327950288",
+    "." + "0" * 40 + "1": "0." + "0" * 40 + "1",
+    "1e-100": "0." + "0" * 99 + "1",
+    "9" * 18 + ".99": "9" * 18 + ".99",
+    "1e17": "1" + "0" * 17,
+    "1" + "0" * 20 + "e-3": "1" + "0" * 17,
+    "0e99": "0",
+    "1e+017": "1" + "0" * 17,
+    "1" + "0" * 18: None,
+    "-1" + "0" * 18: None,
+    "9" * 19: None,
+    "1e18": None,
+    "0.00001e23": None,
+    "1e99": None,
+    "1e100": None,
+    "1e1000": None,
+    "1e-1000": None,
+    "1" * 131072: None,
+    "1e999999999999": None,
+    "0" * 20000 + "." + "0" * 20000: None,
 }
 DATES = {
     "2026-01-31": "2026-01-31",
@@ -96,11 +133,13 @@ def connection(request: pytest.FixtureRequest, servers: Mapping[int, Server]) ->
 
 
 @pytest.mark.parametrize(
-    "function, texts", [("to_integer", INTEGERS), ("to_date", DATES), ("to_timestamp", TIMESTAMPS)]
+    "function, texts",
+    [("to_integer", INTEGERS), ("to_number", NUMBERS), ("to_date", DATES), ("to_timestamp", TIMESTAMPS)],
 )
 def test_a_text_is_read_or_null(connection: Connection, function: str, texts: Mapping[str, object]) -> None:
     shown = {
         "to_integer": "{}",
+        "to_number": "{}::text",
         "to_date": "to_char({}, 'YYYY-MM-DD')",
         "to_timestamp": "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || "
         "rtrim(to_char({} AT TIME ZONE 'UTC', '.US'), '.0') || '+00'",
@@ -130,6 +169,65 @@ def test_the_calendar_is_that_of_postgresql(connection: Connection) -> None:
     assert wrong == []
 
 
+#: one text that each function reads
+READ = {
+    "to_text": "x y",
+    "to_key": "x y",
+    "to_line": "x y",
+    "to_number": "-1.5",
+    "to_integer": "-7",
+    "to_date": "2026-01-31",
+    "to_timestamp": "2026-01-31T10:20:30.5+01:00",
+}
+
+
+@pytest.mark.parametrize("function", READ)
+def test_characters_that_nobody_sees_are_trimmed_wherever_a_text_is_read(connection: Connection, function: str) -> None:
+    texts = [READ[function]]
+    texts += [READ[function] + letter for letter in INVISIBLE] + [letter + READ[function] for letter in INVISIBLE]
+    texts += [INVISIBLE + READ[function] + INVISIBLE]
+    read = sql(connection, f"SELECT DISTINCT elt.{function}(text)::text FROM unnest(%s) AS text", texts)
+    assert len(read) == 1 and read != [(None,)]
+    nothing = ["", INVISIBLE, *INVISIBLE]
+    assert sql(connection, f"SELECT DISTINCT elt.{function}(text)::text FROM unnest(%s) AS text", nothing) == [(None,)]
+
+
+@pytest.mark.parametrize("function", ["to_text", "to_key", "to_line"])
+def test_a_character_that_people_see_is_kept(connection: Connection, function: str) -> None:
+    """So are those that choose how the one before them looks, and invisible ones inside."""
+    ends = '!"A~\x7f\x80é\xb7ž•中🦊'
+    texts = [*ends, *(f"{one}{two}" for one in ends for two in ends), "❤\ufe0f", "\U0001f3f4\U000e0067\U000e007f"]
+    texts += [f"{one} \u200b\u00a0{two}" for one in ends for two in ends]
+    assert dict(sql(connection, f"SELECT text, elt.{function}(text) FROM unnest(%s) AS text", texts)) == {
+        text: text for text in texts
+    }
+    codes = [code for code in range(1, 0x10000) if not 0xD800 <= code < 0xE000]
+    gone = sql(connection, f"SELECT code FROM unnest(%s) AS code WHERE elt.{function}(chr(code)) IS NULL", codes)
+    assert {chr(code) for (code,) in gone} == set(INVISIBLE) | set("\n\v\f\r\x85\u2028\u2029")
+
+
+def number_texts(dice: random.Random) -> Iterator[str]:
+    """Numbers of all lengths, in all ways to write one, and some texts that are none."""
+    for _ in range(3000):
+        digits = ["".join(dice.choices("0123456789", k=dice.choice([0, 1, 2, 17, 18, 19, 20]))) for _ in range(2)]
+        point, zeros = dice.choice(["", ".", "."]), ["0" * dice.choice([0, 0, 1, 30]) for _ in range(2)]
+        exponent = dice.choice(["", "", "e0", "E+2", "e-3", "e17", "e018", "e-99", "e999", "e1000", "e"])
+        sides = dice.choices(["", "", "", " ", "\u00a0", "\u200b"], k=2)
+        yield "".join([sides[0], dice.choice(["", "", "-", "+"]), zeros[0], digits[0]]) + (
+            point + (digits[1] + zeros[1] if point else "") + exponent + sides[1]
+        )
+
+
+def test_numbers_and_integers_follow_one_rule_however_they_are_written(connection: Connection) -> None:
+    texts = [*number_texts(random.Random(7))]
+    read = sql(connection, "SELECT text, elt.to_number(text), elt.to_integer(text) FROM unnest(%s) AS text", texts)
+    for text, number, integer in read:
+        assert number == oracle.number_of(text), text
+        value = oracle.value_of(text)
+        is_whole = value is not None and value == value.to_integral_value() and -(2**63) <= value < 2**63
+        assert integer == (int(value) if is_whole else None), text
+
+
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     texts=st.lists(
@@ -145,15 +243,16 @@ def test_the_calendar_is_that_of_postgresql(connection: Connection) -> None:
 def test_no_text_makes_them_fail(connection: Connection, texts: list[str]) -> None:
     rows = sql(
         connection,
-        "SELECT text, elt.to_integer(text)::text, elt.to_date(text)::text, elt.to_timestamp(text)::text"
-        " FROM unnest(%s) AS text",
+        "SELECT text, elt.to_integer(text)::text, elt.to_date(text)::text, elt.to_timestamp(text)::text,"
+        " elt.to_number(text), elt.to_text(text), elt.to_key(text), elt.to_line(text) FROM unnest(%s) AS text",
         texts,
     )
     assert len(rows) == len(texts)
 
 
-@pytest.mark.parametrize("function", ["to_integer", "to_date", "to_timestamp"])
-def test_they_are_inlined(connection: Connection, function: str) -> None:
-    """A function that is called for each row is ten times slower."""
-    plan = sql(connection, f"EXPLAIN (VERBOSE) SELECT elt.{function}(text) FROM (SELECT 'x' || random()) AS t (text)")
+@pytest.mark.parametrize("text", ["text", "elt.to_text(text)", "substr(text, 1, 10)"])
+@pytest.mark.parametrize("function", READ)
+def test_they_are_inlined(connection: Connection, function: str, text: str) -> None:
+    """A function that is called for each row is several times slower."""
+    plan = sql(connection, f"EXPLAIN (VERBOSE) SELECT elt.{function}({text}) FROM (SELECT 'x' || random()) AS t (text)")
     assert "elt." not in str(plan)

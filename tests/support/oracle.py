@@ -7,6 +7,7 @@ Decimal, so that 1.0 equals 1. Text is compared by code point, as in PostgreSQL'
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,19 @@ Issue = tuple[str, str, str, int, str, str, str | None, str | None, Decimal | No
 #: the same without a number; pieces None: those of the product, or not known
 Found = tuple[str, str, str, str | None, str | None, Decimal | None]
 
-NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?0*[0-9]{1,3})?")
+#: letters that choose how the one before them looks: variation selectors and tags
+CHOOSING = {*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0000, 0xE1000)} - {0x180E}
 #: LF, VT, FF, CR, CR LF as one, and those of Unicode: NEL, LS, PS
 LINE_BREAK = re.compile("\r\n|[\n\v\f\r\x85\u2028\u2029]")
+#: Default_Ignorable_Code_Point of Unicode, apart from these and from those that are not assigned or write music
+IGNORABLE = [
+    *(0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180E, 0x3164, 0xFEFF, 0xFFA0),
+    *(*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070)),
+]
+#: the empty braille pattern, and what Python calls a blank: White_Space of Unicode and four separators
+BLANKS = [0x2800, *(code for code in range(0x10000) if chr(code).isspace())]
+INVISIBLE = "".join(map(chr, (*IGNORABLE, *BLANKS)))
 CENTIMETRES = {"cm": "1", "mm": "0.1", "m": "100", "in": "2.54"}
 GRAMS = {"g": "1", "kg": "1000", "oz": "28.349523125", "lb": "453.59237"}
 DIMENSIONS = ("dimensions_length", "dimensions_width", "dimensions_height")
@@ -36,7 +47,11 @@ STOCK_COLUMNS = ("json_parentid", "warehouse_id", "warehouse_name", "warehouse_i
 SEVERITY = {
     **dict.fromkeys(("missing_sku", "sku_too_long", "duplicate_sku"), ("error", "products")),
     **dict.fromkeys(
-        ("is_active_is_neither", "line_break_in_product", "invalid_measure", "unknown_unit"), ("warning", "products")
+        (
+            *("similar_sku", "is_active_is_neither", "line_break_in_product"),
+            *("invalid_measure", "unknown_unit"),
+        ),
+        ("warning", "products"),
     ),
     **dict.fromkeys(("missing_weight", "missing_dimensions", "product_without_stock"), ("info", "products")),
     **dict.fromkeys(
@@ -54,7 +69,7 @@ SEVERITY = {
 
 
 def text_of(value: str | None) -> str | None:
-    return (value or "").strip(" \t\r\n") or None
+    return (value or "").strip(INVISIBLE) or None
 
 
 def key_of(value: str | None) -> str | None:
@@ -78,9 +93,24 @@ def lower(text: str) -> str:
     return text.lower() if text.isascii() else text
 
 
-def number_of(value: str | None) -> Decimal | None:
+def value_of(value: str | None) -> Decimal | None:
+    """The number, however large it is."""
     inner = text_of(value)
-    return Decimal(inner) if inner and NUMBER.fullmatch(inner) else None
+    fits = inner and len((value or "").encode()) <= 1000 and NUMBER.fullmatch(inner)
+    return Decimal(inner) if inner and fits else None
+
+
+def number_of(value: str | None) -> Decimal | None:
+    """The number, if it has at most 18 digits before the point, however it is written."""
+    number = value_of(value)
+    return number if number is not None and abs(number) < 10**18 else None
+
+
+def look_of(sku: str) -> str:
+    """The SKU without case, Unicode form, control characters and what nobody sees."""
+    decomposed = unicodedata.normalize("NFKD", sku)
+    controls = {code for code in map(ord, decomposed) if unicodedata.category(chr(code)) == "Cc"}
+    return decomposed.translate(dict.fromkeys((*map(ord, INVISIBLE), *CHOOSING, *controls))).lower()
 
 
 def plain(number: Decimal) -> str:
@@ -153,6 +183,13 @@ def _products(rows: list[Row], found: list) -> dict[str, tuple]:
             found.append((rule, line_of(row["name"]) or "no name", "sku", row["sku"], None))
         else:
             by_sku[sku].append(row)
+    by_look: dict[str, list[str]] = defaultdict(list)
+    for sku in sorted(by_sku):
+        by_look[look_of(sku)].append(sku)
+    for first, *others in by_look.values():
+        if others:
+            found.append(("similar_sku", first, "sku", others[-1], None))
+            found.extend(("similar_sku", sku, "sku", first, None) for sku in others)
     return {sku: _product(sku, same, found) for sku, same in by_sku.items()}
 
 

@@ -15,19 +15,31 @@ class ScriptedServer:
     def __init__(self, body: bytes) -> None:
         self.body, self.etag = body, '"v1"'
         #: each entry is a dict: status, headers, body, cut (bytes after which to hang up), stall, ignore_range, length,
-        #: chunked
+        #: chunked, raw (bytes instead of status, headers and body), trickle (called for each further byte, for ever)
         self.script: list[dict] = []
         self.requests: list[dict[str, str]] = []
+        self.connections = 0
         self.released = threading.Event()
+        #: set once a client has closed the connection of a trickle
+        self.hung_up = threading.Event()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
 
+            def setup(self) -> None:
+                server.connections += 1
+                super().setup()
+
             def do_GET(self) -> None:
                 server.requests.append({name.lower(): value for name, value in self.headers.items()})
-                server.answer(self, server.script.pop(0) if server.script else {})
+                plan = server.script.pop(0) if server.script else {}
+                if "raw" in plan:
+                    self.wfile.write(plan["raw"])
+                    server.trickle(self, plan)
+                else:
+                    server.answer(self, plan)
 
             do_POST = do_GET
 
@@ -77,8 +89,21 @@ class ScriptedServer:
             handler.wfile.write(sent)
         if plan.get("stall"):
             self.released.wait(30)
+        self.trickle(handler, plan)
         if "cut" in plan or "stall" in plan or "length" in plan:
             handler.close_connection = True
         if plan.get("reset"):
             linger = (1).to_bytes(4, "little") + (0).to_bytes(4, "little")
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    def trickle(self, handler: BaseHTTPRequestHandler, plan: dict) -> None:
+        """Send `drops`, one after the other, for ever. `trickle` moves the client's clock meanwhile."""
+        if "trickle" not in plan:
+            return
+        handler.close_connection = True
+        try:
+            while not self.released.wait(0.001):
+                handler.wfile.write(plan.get("drops", b"x"))
+                plan["trickle"]()
+        except OSError:
+            self.hung_up.set()

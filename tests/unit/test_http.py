@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 import logging
 import re
 import socket
 import ssl
+import tracemalloc
 from collections.abc import Iterator
 from email.utils import format_datetime
 from pathlib import Path
@@ -18,7 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lib.errors import Cancelled, ExtractError
-from lib.extract.http import Call, Http, parse_time, parsed, retry_after
+from lib.extract import http
+from lib.extract.http import Call, Http, Limits, parse_time, parsed, retry_after
 from lib.stop import start_thread
 from tests.support.scripted_server import ScriptedServer
 
@@ -28,7 +31,7 @@ NOON = datetime.datetime(2026, 3, 4, 12, tzinfo=datetime.UTC).timestamp()
 class Sender:
     """An Http that records its waits; they only move its clock."""
 
-    def __init__(self, timeout: tuple[float, float] = (1.0, 0.25)) -> None:
+    def __init__(self, timeout: tuple[float, float] = (1.0, 0.25), limits: Limits | None = None) -> None:
         self.waits: list[float] = []
         self.lines: list[str] = []
         self.at = NOON
@@ -40,6 +43,7 @@ class Sender:
             connections=2,
             secret="815-4711-hunter2",
             timeout=timeout,
+            limits=limits or Limits(),
         )
 
     def clock(self) -> float:
@@ -50,12 +54,21 @@ class Sender:
             self.waits.append(seconds)
         self.at += seconds
 
+    def tick(self) -> None:
+        self.at += 1.0
+
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     server = ScriptedServer(b"{}")
     yield server
     server.close()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit is noticed sooner: its clock is the test's, but how often it is looked at is real."""
+    monkeypatch.setattr(http, "STOP_EVERY", 0.02)
 
 
 @pytest.fixture
@@ -184,6 +197,91 @@ def test_a_silent_server_is_given_up_after_the_timeout(sender: Sender, server: S
     server.script = [{"length": 10, "body": b"", "stall": True}] * 2
     with pytest.raises(ExtractError, match="no data came for 0.25 s; gave up after 2 tries"):
         sender.http.send(Call("table x", server.url, tries=2))
+
+
+SLOW = "less than 1,024 bytes a second for 64 s"
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "raw, stream, words",
+    [
+        (b"", False, "not complete after 300 s"),
+        (b"HTTP/1.1 200 OK\r\nX-A: ", False, "not complete after 300 s"),
+        (b"HTTP/1.1 200 OK\r\nX-A: ", True, "not complete after 300 s"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", False, SLOW),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9;", False, SLOW),
+        (b"HTTP/1.1 404 No\r\nContent-Length: 100000\r\n\r\n", False, SLOW),
+        (b"HTTP/1.1 503 No\r\nContent-Length: 100000\r\n\r\n", True, SLOW),
+    ],
+    ids=["first line", "headers", "headers of a stream", "body", "chunk", "error", "error of a stream"],
+)
+def test_an_answer_that_trickles_is_asked_for_again_and_then_given_up(
+    server: ScriptedServer, raw: bytes, stream: bool, words: str
+) -> None:
+    sender = Sender(timeout=(1.0, 30.0))
+    server.script = [{"raw": raw, "trickle": sender.tick}] * 2
+    with pytest.raises(ExtractError, match=rf"stopped reading the answer of 127.0.0.1:\d+: {words}; gave up after 2 t"):
+        sender.http.send(Call("table x", server.url, tries=2, stream=stream))
+    assert words != SLOW or server.hung_up.wait(10)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_answer_as_a_whole_has_a_limit_too(server: ScriptedServer) -> None:
+    sender = Sender(timeout=(1.0, 30.0), limits=Limits(least_speed=0.001))
+    raw = b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n"
+    server.script = [{"raw": raw, "drops": b" " * 9000, "trickle": sender.tick}]
+    with pytest.raises(ExtractError, match="not complete after 300 s; gave up after 1 tries"):
+        sender.http.send(Call("table x", server.url, tries=1))
+    assert server.hung_up.wait(10)
+
+
+def bomb(megabytes: int) -> dict:
+    body = gzip.compress(b'{"a": "' + b" " * megabytes * 2**20, 1)
+    return {"body": body, "headers": {"Content-Encoding": "gzip"}}
+
+
+@pytest.mark.parametrize("plan", [bomb(50), {"body": b" " * (3 * 2**20)}], ids=["gzip", "plain"])
+def test_an_answer_that_unpacks_to_too_much_is_refused_at_once(server: ScriptedServer, plan: dict) -> None:
+    sender = Sender(timeout=(1.0, 30.0), limits=Limits(size=2**20))
+    server.script = [plan]
+    tracemalloc.start()
+    try:
+        with pytest.raises(ExtractError, match=r"stopped reading the answer of \S+: it has more than 1 MB after unp"):
+            sender.http.send(Call("table x", server.url))
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert sender.waits == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [404, 503])
+def test_of_a_huge_error_only_the_beginning_is_read(server: ScriptedServer, status: int, stream: bool) -> None:
+    sender = Sender(timeout=(1.0, 30.0))
+    server.script = [{"status": status, **bomb(50)}]
+    tracemalloc.start()
+    try:
+        answer = sender.http.send(Call("table x", server.url, stream=stream))
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert answer.status_code == (404 if status == 404 else 200)
+    assert len(sender.waits) == (status == 503)
+    assert status == 503 or sender.http.words_of(answer) == "HTTP 404"
+
+
+def test_a_long_text_of_an_error_is_cut(sender: Sender, server: ScriptedServer) -> None:
+    server.script = [{"status": 400, "body": b'{"error": "' + b"?" * 900_000 + b'"}'}]
+    words = sender.http.words_of(sender.http.send(Call("table x", server.url)))
+    assert words == "HTTP 400 " + "?" * 1991
+
+
+def test_an_answer_read_whole_gives_its_connection_back(sender: Sender, server: ScriptedServer) -> None:
+    server.script = [{}, {"status": 404}, {"status": 500}]
+    for _ in range(4):
+        sender.http.send(Call("table x", server.url))
+    assert server.connections == 1
 
 
 @pytest.mark.parametrize(

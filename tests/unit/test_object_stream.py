@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lib.errors import Cancelled, ExtractError
+from lib.extract import http
 from lib.extract.http import Http
 from lib.extract.object_stores import Location
 from lib.extract.object_stream import open_object
@@ -37,7 +38,7 @@ class Access:
 class Reader:
     """Reads an object, and records what happened meanwhile."""
 
-    def __init__(self, store: ScriptedServer) -> None:
+    def __init__(self, store: ScriptedServer, silence: float = 0.25) -> None:
         self.store, self.access = store, Access(store.url)
         self.waits: list[float] = []
         self.lines: list[str] = []
@@ -49,13 +50,16 @@ class Reader:
             report=self.lines.append,
             connections=2,
             secret="hunter2",
-            timeout=(5.0, 0.25),
+            timeout=(5.0, silence),
         )
 
     def pause(self, seconds: float) -> None:
         if seconds:  # seconds of 0 only ask whether to stop
             self.waits.append(seconds)
         self.at += seconds
+
+    def tick(self) -> None:
+        self.at += 1.0
 
     def open(self, header: tuple[str, ...] | None = None, is_gzip: bool = False) -> io.RawIOBase:
         return open_object(self.http, self.access, "key", "slice 1 (object.csv.gz)", is_gzip=is_gzip, header=header)
@@ -70,6 +74,12 @@ def store() -> Iterator[ScriptedServer]:
     store = ScriptedServer(GZIP)
     yield store
     store.close()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit is noticed sooner: its clock is the test's, but how often it is looked at is real."""
+    monkeypatch.setattr(http, "STOP_EVERY", 0.02)
 
 
 @pytest.fixture
@@ -172,6 +182,78 @@ def test_a_store_that_answers_a_range_in_part_is_asked_for_the_rest(store: Scrip
 def test_a_stalled_connection_goes_on_after_the_timeout(store: ScriptedServer, reader: Reader) -> None:
     store.script = [{"cut": 1000, "stall": True}]
     assert reader.read() == CSV
+
+
+HEAD = f'HTTP/1.1 200 OK\r\nETag: "v1"\r\nContent-Length: {len(GZIP)}\r\n\r\n'.encode()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "plan, again",
+    [
+        ({"raw": HEAD[:20]}, None),
+        ({"raw": HEAD}, None),
+        ({"raw": HEAD + GZIP[:300_000]}, "bytes=262144-"),
+        ({"chunked": True, "cut": 300_000}, "bytes=262144-"),
+        ({"status": 403, "length": 100}, None),
+        ({"status": 503, "length": 100}, None),
+    ],
+    ids=["headers", "from the start", "in the middle", "chunk", "refusal", "busy"],
+)
+def test_a_slice_that_trickles_goes_on_with_another_connection(
+    store: ScriptedServer, plan: dict, again: str | None
+) -> None:
+    reader = Reader(store, silence=30.0)
+    store.script = [{**plan, "trickle": reader.tick}]
+    assert reader.read() == CSV
+    assert [request.get("range") for request in store.requests] == [None, again]
+    assert len(reader.waits) == 1
+    assert "raw" in plan and len(plan["raw"]) == 20 or store.hung_up.wait(10)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_trickle_after_an_ignored_range_is_noticed(store: ScriptedServer) -> None:
+    reader = Reader(store, silence=30.0)
+    store.script = [{"cut": 300_000}, {"raw": HEAD, "trickle": reader.tick}]
+    assert reader.read() == CSV
+    assert store.hung_up.wait(10)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_slice_that_always_trickles_is_given_up(store: ScriptedServer) -> None:
+    reader = Reader(store, silence=30.0)
+    store.script = [{"raw": HEAD, "trickle": reader.tick}] * 6
+    words = (
+        rf"^slice 1 \(object.csv.gz\): less than 1,024 bytes a second for 256 s after 0 of {len(GZIP)} bytes; gave up"
+    )
+    with pytest.raises(ExtractError, match=words):
+        reader.read()
+
+
+def test_a_reader_that_takes_its_time_is_no_slow_store(store: ScriptedServer, reader: Reader) -> None:
+    with reader.open() as stream:
+        pieces = []
+        while piece := stream.read(50_000):
+            pieces.append(piece)
+            reader.at += 3600.0
+    assert b"".join(pieces) == CSV and len(store.requests) == 1
+
+
+def test_a_stop_does_not_wait_for_a_store_that_trickles(store: ScriptedServer) -> None:
+    reader = Reader(store, silence=30.0)
+    store.script = [{"raw": HEAD + GZIP[:262_144], "trickle": reader.tick}]
+    asked: list[float] = []
+
+    def stop(seconds: float) -> None:
+        asked.append(seconds)
+        if len(asked) > 1:  # the first one is before the read
+            raise Cancelled()
+
+    with pytest.raises(Cancelled), reader.open() as stream:
+        stream.read(1)
+        reader.http.pause = stop
+        stream.read()
+    assert store.hung_up.wait(10)
 
 
 def test_an_object_that_is_replaced_while_it_is_read_is_noticed(store: ScriptedServer, reader: Reader) -> None:

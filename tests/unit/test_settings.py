@@ -56,6 +56,7 @@ def test_the_shipped_file_says_nothing_and_explains_every_key() -> None:
         "service",
         "embedded",
         "parallel",
+        "stage_minutes",
         "time_zone",
     } | {"report"}
     assert set(re.findall(r"^# (\w+) = ", text, re.MULTILINE)) == keys
@@ -156,6 +157,7 @@ def test_a_wrong_keboola_url_is_refused_without_showing_it(tmp_path: Path, writt
         ("[postgres]\nsslmode = 'verify_full'", "did you mean 'verify-full'?"),
         ("[run]\nparallel = 0", "2: [run] parallel must be 1 to 32, not 0"),
         ("[run]\nparallel = 33", "2: [run] parallel must be 1 to 32, not 33"),
+        ("[run]\nstage_minutes = 0", "2: [run] stage_minutes must be 1 to 1440, not 0"),
         ("[run]\nparallel = 4.0", "2: [run] parallel must be a whole number without quotes, not a number with a point"),
         ("[run]\nparallel = true", "2: [run] parallel must be a whole number"),
         (
