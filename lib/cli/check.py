@@ -20,8 +20,8 @@ from lib.cli.report import lacks_package
 from lib.config.jobs import Load, Registry
 from lib.config.secrets import readable_files, show_secret
 from lib.config.settings import Settings, require_keboola, require_postgres
-from lib.elt_schema.installation import missing_rights
-from lib.elt_schema.strangers import creators, of_others, script_path, trigger_rights
+from lib.elt_schema.installation import ONLY_COUNTED, missing_right_on_changes, missing_rights
+from lib.elt_schema.strangers import OUR_SCHEMAS, creators, of_others, script_path, trigger_rights
 from lib.errors import EltError
 from lib.extract import SourceTable
 from lib.load.contract import Contract, Match, match
@@ -133,6 +133,8 @@ def _online(settings: Settings) -> Findings:
         try:
             findings.ok(address(connection))
             contracts = _ask_postgres(connection, registry, findings)
+            if settings.keep_changes and (statement := missing_right_on_changes(connection)):
+                findings.warn(f"{ONLY_COUNTED} {statement}")
         finally:
             connection.close()
     loads = _loads(registry) if registry else []
@@ -182,7 +184,7 @@ def _ask_postgres(connection: Connection, registry: Registry | None, findings: F
     """Check rights, owners and what strangers could do. Returns, by job, the columns that each export must fill."""
     jobs = list(registry.jobs.values()) if registry else []
     lacking = missing_rights(connection) + of_others(connection, named_in(jobs), usable=True)
-    lacking += creators(connection, ["elt", "elt_staging"])
+    lacking += creators(connection, OUR_SCHEMAS)
     if lacking:
         asked = "PostgreSQL: a run needs this. Look at each line, then type all of them as an administrator:"
         findings.wrong("\n    ".join([asked, *lacking]))

@@ -9,6 +9,7 @@ from psycopg2 import sql
 
 from lib.config.jobs import Load
 from lib.errors import LoadError
+from lib.load.changes import count_changes
 from lib.load.contract import Contract, read_contract
 from lib.load.guards import Accepted, check_size
 from lib.load.staging_table import Staging
@@ -63,6 +64,7 @@ def publish_bronze(
             f"{load.table}: {rows_staged:,} rows were staged, {rows:,} arrived;"
             " the server was restarted meanwhile, or a trigger drops rows. The rows loaded before stay; run again."
         )
+    count_changes(connection, target, rows_before, rows)
     return Loaded(rows, rows_before, warning)
 
 

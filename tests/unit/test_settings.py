@@ -56,7 +56,7 @@ def test_the_shipped_file_says_nothing_and_explains_every_key() -> None:
         "embedded",
         "parallel",
         "time_zone",
-    } | {"report"}
+    } | {"report", "keep_changes"}
     assert set(re.findall(r"^# (\w+) = ", text, re.MULTILINE)) == keys
 
 
