@@ -163,7 +163,8 @@ def missing_right_on_changes(connection: Connection) -> str:
         (CHANGES,),
     )[0]
     if exists:
-        return "" if usable else f"GRANT USAGE, CREATE ON SCHEMA {CHANGES} TO {role};"
+        grant = f"GRANT USAGE, CREATE ON SCHEMA {CHANGES} TO {role}; GRANT USAGE ON SCHEMA {CHANGES} TO PUBLIC;"
+        return "" if usable else grant
     return "" if may_create else f"CREATE SCHEMA {CHANGES} AUTHORIZATION {role};"
 
 

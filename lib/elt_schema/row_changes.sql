@@ -61,6 +61,21 @@ COMMENT ON FUNCTION elt._columns_of(oid) IS
     'Internal to elt.row_changes: the columns of a table, each with its type, modifier and collation.';
 
 
+-- The name of a table with its schema, quoted where needed.
+CREATE OR REPLACE FUNCTION elt._full_name(relation oid)
+RETURNS text
+LANGUAGE sql
+STABLE
+RETURN (
+    SELECT pg_catalog.format('%I.%I', nspname, relname)
+    FROM pg_catalog.pg_class
+    INNER JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE pg_class.oid = relation
+);
+
+COMMENT ON FUNCTION elt._full_name(oid) IS 'Internal to elt.row_changes: the name of a table with its schema.';
+
+
 -- Make the table that keeps changed rows of a relation in this run, and the view that shows them to readers.  Returns
 -- the table's name.
 CREATE OR REPLACE FUNCTION elt._make_kept_table(target regclass, relation text, key_columns text[])
@@ -92,7 +107,7 @@ BEGIN
         CREATE VIEW elt_changes.%1$I WITH (security_barrier) AS
         SELECT
             kept.%2$I AS side,
-            to_jsonb(kept) - ARRAY(
+            to_jsonb(kept.*) - ARRAY(
                 -- the side, and columns that the relation has no longer
                 SELECT attname::text FROM pg_catalog.pg_attribute
                 WHERE attrelid = 'elt_changes.%3$I'::regclass AND attnum > 0
@@ -160,12 +175,7 @@ SET search_path = pg_catalog
 AS $function$
 DECLARE
     run     constant bigint := current_setting('elt.run_id');
-    name    constant text := (
-        SELECT format('%I.%I', nspname, relname)
-        FROM pg_catalog.pg_class
-        JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
-        WHERE pg_class.oid = target
-    );
+    name    constant text := elt._full_name(target);
     again   constant text := format('pg_temp._elt_changes_%s', target::oid);
     found   elt.changes;
     so_far  bigint;
@@ -241,9 +251,7 @@ BEGIN
         BEGIN
             EXECUTE statement;
         EXCEPTION WHEN program_limit_exceeded THEN
-            PERFORM elt._keep_only_counts(run_id, relation)
-            FROM elt.changes
-            WHERE run_id = current_setting('elt.run_id')::bigint AND relation_oid = target;
+            PERFORM elt._keep_only_counts(current_setting('elt.run_id')::bigint, elt._full_name(target));
         END;
     END IF;
 END
@@ -268,7 +276,7 @@ DECLARE
     side  text;
     piece record;  -- parts of the statements below
 BEGIN
-    SELECT * INTO found FROM elt.changes WHERE run_id = run AND relation_oid = target;
+    SELECT * INTO found FROM elt.changes WHERE run_id = run AND relation = elt._full_name(target);
 
     -- What these functions changed since the settings were last set.  What PostgreSQL counted beyond that was changed by
     -- other statements (lib/run/changes.py).
@@ -335,7 +343,9 @@ BEGIN
         SET inserted = inserted + rows_inserted, updated = updated + rows_updated, deleted = deleted + rows_deleted
         WHERE run_id = run AND relation = found.relation;
     END IF;
-    EXECUTE format('DROP TABLE IF EXISTS pg_temp._elt_changes_%s', target::oid);
+    IF into_table LIKE 'pg_temp.%' THEN
+        EXECUTE format('DROP TABLE %s', into_table);
+    END IF;
 END
 $function$;
 
