@@ -509,6 +509,7 @@ BEGIN
         -- t.k
         string_agg(format('t.%I', c.name), ', ' ORDER BY c.key_place) FILTER (WHERE c.key_place > 0) AS t_keys,
         array_agg(c.name::text ORDER BY c.key_place) FILTER (WHERE c.key_place > 0) AS key_names,
+        bool_and(c.is_published) FILTER (WHERE c.target_type IS NOT NULL) AS is_whole,
         -- s.k OPERATOR(pg_catalog.=) t.k
         string_agg(format('s.%1$I %2$s t.%1$I', c.name, c.key_operator), ' AND ' ORDER BY c.key_place)
             FILTER (WHERE c.key_place > 0) AS same_key,
@@ -770,13 +771,21 @@ BEGIN
             inserted + updated,
             format('%s AND NOT (%s)', fragments.same_key, fragments.is_different)
         );
-        -- read from the target, because defaults and triggers may have set columns
         IF kept IS NOT NULL THEN
             PERFORM elt._keep_rows(
                 target, kept, 'after', NULL,
-                format(
-                    'SELECT t.* FROM %s AS t JOIN %s AS s ON %s WHERE s._elt_op <> ''d''', target, diff, fragments.same_key
-                )
+                CASE
+                    WHEN fragments.is_whole AND (
+                        SELECT relkind = 'r' AND NOT relhastriggers AND NOT relhasrules
+                        FROM pg_catalog.pg_class
+                        WHERE oid = target
+                    ) THEN format('SELECT %s FROM %s WHERE _elt_op <> ''d''', fragments.columns, diff)
+                    -- read from the target, because defaults and triggers may have set columns
+                    ELSE format(
+                        'SELECT t.* FROM %s AS t JOIN %s AS s ON %s WHERE s._elt_op <> ''d''',
+                        target, diff, fragments.same_key
+                    )
+                END
             );
         END IF;
         EXECUTE format('DROP TABLE %s', diff);

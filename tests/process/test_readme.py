@@ -18,8 +18,8 @@ import pytest
 from sandbox.inventory import put_inventory
 from tests.support import ROOT
 from tests.support.checkout import TOKEN, Checkout, Morning
-from tests.support.keyrings import BACKEND as KEYRING
 from tests.support.databases import sql_once
+from tests.support.keyrings import BACKEND as KEYRING
 from tests.support.readme import DOCUMENTS, blocks, blocks_in, typed_commands
 
 
