@@ -86,7 +86,7 @@ AS $function$
 DECLARE
     kept    text := format('r%s_%s', current_setting('elt.run_id'), target::oid);
     side    text := '_elt_side';
-    grantee text;
+    given   record;
 BEGIN
     -- of an older schema elt that was dropped with its run numbers
     WHILE to_regclass(format('elt_changes.%I', kept)) IS NOT NULL
@@ -120,14 +120,18 @@ BEGIN
         kept || '_rows', side, kept, target::oid, relation, key_columns
     );
 
-    -- default privileges may give rights on every new table
-    FOR grantee IN
-        SELECT DISTINCT CASE WHEN acl.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END
+    -- default privileges may give rights on every new table and view
+    FOR given IN
+        SELECT DISTINCT
+            pg_class.oid::regclass AS relation,
+            CASE WHEN acl.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END AS role
         FROM pg_catalog.pg_class
         CROSS JOIN aclexplode(relacl) AS acl
-        WHERE oid = to_regclass(format('elt_changes.%I', kept)) AND acl.grantee <> relowner
+        WHERE relnamespace = to_regnamespace('elt_changes')
+            AND relname IN (kept, kept || '_rows')
+            AND acl.grantee <> relowner
     LOOP
-        EXECUTE format('REVOKE ALL ON elt_changes.%I FROM %s', kept, grantee);
+        EXECUTE format('REVOKE ALL ON %s FROM %s', given.relation, given.role);
     END LOOP;
     EXECUTE format('GRANT SELECT ON elt_changes.%I TO PUBLIC', kept || '_rows');
     EXECUTE format('COMMENT ON TABLE elt_changes.%I IS %L', kept, format('Rows of %s that a run changed.', relation));

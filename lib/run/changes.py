@@ -19,10 +19,7 @@ from lib.run.row_counter import Changed
 #: adds to the count of one table
 NOTE = """
     INSERT INTO elt.changes AS known (run_id, relation, relation_oid, by_other_statements)
-    SELECT %s, format('%%I.%%I', nspname, relname), pg_class.oid, %s
-    FROM pg_class
-    JOIN pg_namespace ON pg_namespace.oid = relnamespace
-    WHERE pg_class.oid = %s
+    SELECT %s, elt._full_name(oid), oid, %s FROM pg_class WHERE oid = %s
     ON CONFLICT (run_id, relation) DO UPDATE
     SET by_other_statements = known.by_other_statements + excluded.by_other_statements
 """

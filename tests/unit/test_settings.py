@@ -377,3 +377,9 @@ def test_a_flow_to_wait_for_is_a_component_and_an_id(tmp_path: Path) -> None:
         assert "hunter2" not in text
     assert refusal(tmp_path, "[keboola]\nwait_for_flow = keboola.orchestrator/7").endswith('= "keboola.orchestrator/7"')
     assert "wait_minutes must be 1 to 1440, not 0" in refusal(tmp_path, "[keboola]\nwait_minutes = 0")
+
+
+def test_changed_rows_are_kept_for_two_weeks_unless_the_settings_say_otherwise(tmp_path: Path) -> None:
+    assert read(tmp_path, "").keep_changes == 14
+    assert read(tmp_path, "[run]\nkeep_changes = 0").keep_changes == 0
+    assert "keep_changes must be 0 to 1000, not -1" in refusal(tmp_path, "[run]\nkeep_changes = -1")
