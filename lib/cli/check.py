@@ -20,8 +20,8 @@ from lib.cli.report import lacks_package
 from lib.config.jobs import Load, Registry
 from lib.config.secrets import readable_files, show_secret
 from lib.config.settings import Settings, require_keboola, require_postgres
-from lib.elt_schema.installation import missing_rights
-from lib.elt_schema.strangers import creators, of_others, script_path, trigger_rights
+from lib.elt_schema.installation import ONLY_COUNTED, missing_right_on_changes, missing_rights
+from lib.elt_schema.strangers import OUR_SCHEMAS, creators, of_others, script_path, trigger_rights
 from lib.errors import EltError
 from lib.extract import SourceTable
 from lib.load.contract import Contract, Match, match
@@ -132,7 +132,8 @@ def _online(settings: Settings) -> Findings:
         connection = Database(settings).connect("elt check")
         try:
             findings.ok(address(connection))
-            contracts = _ask_postgres(connection, registry, findings)
+            wish = missing_right_on_changes(connection) if settings.keep_changes else ""
+            contracts = _ask_postgres(connection, registry, wish, findings)
         finally:
             connection.close()
     loads = _loads(registry) if registry else []
@@ -178,16 +179,23 @@ def _loads(registry: Registry) -> list[Load]:
     return [job.load for job in registry.jobs.values() if job.load]
 
 
-def _ask_postgres(connection: Connection, registry: Registry | None, findings: Findings) -> dict[str, Contract]:
-    """Check rights, owners and what strangers could do. Returns, by job, the columns that each export must fill."""
+def _ask_postgres(
+    connection: Connection, registry: Registry | None, wish: str, findings: Findings
+) -> dict[str, Contract]:
+    """Check rights, owners and what strangers could do. Returns, by job, the columns that each export must fill.
+
+    wish: a statement for a right that a run can do without.
+    """
     jobs = list(registry.jobs.values()) if registry else []
     lacking = missing_rights(connection) + of_others(connection, named_in(jobs), usable=True)
-    lacking += creators(connection, ["elt", "elt_staging"])
+    lacking += creators(connection, OUR_SCHEMAS)
     if lacking:
         asked = "PostgreSQL: a run needs this. Look at each line, then type all of them as an administrator:"
-        findings.wrong("\n    ".join([asked, *lacking]))
+        findings.wrong("\n    ".join([asked, *lacking, *filter(None, [wish])]))
     else:
         findings.ok("PostgreSQL: the role has every right that a run needs")
+        if wish:
+            findings.warn(f"{ONLY_COUNTED} {wish}")
     written = [f"{schema}.{name}" for schema, name in written_in(jobs)]
     for text in creators(connection, ["bronze", "silver", "gold"]) + trigger_rights(connection, written):
         findings.warn(text)

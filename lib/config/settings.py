@@ -58,6 +58,8 @@ class Settings:
     time_zone: str = "UTC"
     #: whether each run writes the page
     report: bool = False
+    #: for how many published runs changed rows are kept; 0: only counts
+    keep_changes: int = 14
     #: component and id, such as keboola.orchestrator/123456: a run of all jobs first waits until this flow has ended
     wait_for_flow: str | None = None
     #: how long it waits at most
@@ -268,6 +270,7 @@ _SECTIONS: dict[str, dict[str, Callable[[object], object]]] = {
         "stage_minutes": _integer(1, 1440),
         "time_zone": _time_zone,
         "report": _boolean,
+        "keep_changes": _integer(0, 1000),
     },
 }
 

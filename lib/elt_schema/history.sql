@@ -95,6 +95,30 @@ COMMENT ON COLUMN elt.definitions.view_md5 IS
 COMMENT ON COLUMN elt.definitions.run_id IS 'Run that applied the script.';
 COMMENT ON COLUMN elt.definitions.applied_at IS 'When the script was applied.';
 
+CREATE TABLE IF NOT EXISTS elt.changes (run_id bigint NOT NULL, relation text NOT NULL);
+ALTER TABLE elt.changes ADD COLUMN IF NOT EXISTS relation_oid oid NOT NULL DEFAULT 0;
+ALTER TABLE elt.changes ADD COLUMN IF NOT EXISTS inserted bigint NOT NULL DEFAULT 0;
+ALTER TABLE elt.changes ADD COLUMN IF NOT EXISTS updated bigint NOT NULL DEFAULT 0;
+ALTER TABLE elt.changes ADD COLUMN IF NOT EXISTS deleted bigint NOT NULL DEFAULT 0;
+ALTER TABLE elt.changes ADD COLUMN IF NOT EXISTS by_other_statements bigint NOT NULL DEFAULT 0;
+ALTER TABLE elt.changes ADD COLUMN IF NOT EXISTS first_filling boolean NOT NULL DEFAULT false;
+ALTER TABLE elt.changes ADD COLUMN IF NOT EXISTS key_columns text[];
+ALTER TABLE elt.changes ADD COLUMN IF NOT EXISTS kept_as text;
+COMMENT ON TABLE elt.changes IS 'One row per run and table that the run changed. elt.row_changes shows the rows.';
+COMMENT ON COLUMN elt.changes.run_id IS 'Run, as in elt.runs.';
+COMMENT ON COLUMN elt.changes.relation IS 'Table, with its schema, such as silver.products.';
+COMMENT ON COLUMN elt.changes.relation_oid IS 'The table''s pg_class.oid: a table made anew under this name has another.';
+COMMENT ON COLUMN elt.changes.inserted IS
+    'Rows inserted by the load of bronze, elt.publish_rows and elt.publish_history. If rows are kept, each counts once: as it was before the run, against after it. If not, the calls of the run are added up.';
+COMMENT ON COLUMN elt.changes.updated IS 'Rows updated, as for inserted.';
+COMMENT ON COLUMN elt.changes.deleted IS 'Rows deleted, as for inserted.';
+COMMENT ON COLUMN elt.changes.by_other_statements IS
+    'Rows that INSERT, UPDATE or DELETE of a script, a trigger or a foreign key changed besides. Not 0: the kept rows are not all that changed.';
+COMMENT ON COLUMN elt.changes.first_filling IS 'Whether the table was empty when the run filled it. Then rows are not kept.';
+COMMENT ON COLUMN elt.changes.key_columns IS 'Primary key by which kept rows are told apart. NULL: bronze, or not kept.';
+COMMENT ON COLUMN elt.changes.kept_as IS
+    'Table in schema elt_changes that keeps the rows. NULL: only counts are kept, or the rows were dropped since.';
+
 -- Runs that are missing although their jobs are there, because somebody dropped or emptied elt.runs.
 INSERT INTO elt.runs (run_id, status, run_date, started_at, finished_at, jobs, process, error)
 OVERRIDING SYSTEM VALUE
@@ -130,7 +154,8 @@ BEGIN
                 ('job_runs', 'c', $$CHECK (status IN ('published', 'failed', 'held back'))$$),
                 ('script_runs', 'p', 'PRIMARY KEY (run_id, job, script)'),
                 ('script_runs', 'f', 'FOREIGN KEY (run_id) REFERENCES elt.runs'),
-                ('definitions', 'p', 'PRIMARY KEY (script)')
+                ('definitions', 'p', 'PRIMARY KEY (script)'),
+                ('changes', 'p', 'PRIMARY KEY (run_id, relation)')
         ) AS wanted (name, kind, constraint_text)
         WHERE NOT EXISTS (
             SELECT FROM pg_constraint

@@ -22,6 +22,10 @@ FOLDER = Path(__file__).parent
 #: finds the names of the tables, views and functions that the .sql files make
 MADE = re.compile(r"^CREATE (?:OR REPLACE )?(TABLE IF NOT EXISTS|VIEW|FUNCTION) elt\.(\w+)", re.MULTILINE)
 SCHEMAS = ("elt", "elt_staging", "bronze", "silver", "gold")
+#: keeps the rows that runs changed; a run also works without it
+CHANGES = "elt_changes"
+#: the statement of `missing_right_on_changes` follows
+ONLY_COUNTED = "changed rows are counted, but not kept. To keep them, too, type as an administrator:"
 
 #: A hash of these objects as they are in the database: columns, constraints, views and functions.
 STATE = """
@@ -139,6 +143,29 @@ def _create_schemas(connection: Connection) -> None:
         connection, "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regnamespace(name) IS NULL", ([*SCHEMAS],)
     ):
         execute(connection, f"CREATE SCHEMA {schema}")
+    if not missing_right_on_changes(connection):
+        ours = "SELECT nspacl IS NULL AND pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = %s"
+        if not (found := query(connection, ours, (CHANGES,))):
+            execute(connection, f"CREATE SCHEMA {CHANGES}")
+        # For its views, which show each role what it may see. Without an ACL, nobody has decided yet who may use it.
+        if found in ([], [(True,)]):
+            execute(connection, f"GRANT USAGE ON SCHEMA {CHANGES} TO PUBLIC")
+
+
+def missing_right_on_changes(connection: Connection) -> str:
+    """The statement that lets the role keep changed rows; empty if it may."""
+    role, exists, usable, may_create = query(
+        connection,
+        "SELECT quote_ident(current_user), oid IS NOT NULL,"
+        " coalesce(has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE'), false),"
+        " has_database_privilege(current_database(), 'CREATE')"
+        " FROM (SELECT to_regnamespace(%s)::oid AS oid) AS found",
+        (CHANGES,),
+    )[0]
+    if exists:
+        grant = f"GRANT USAGE, CREATE ON SCHEMA {CHANGES} TO {role}; GRANT USAGE ON SCHEMA {CHANGES} TO PUBLIC;"
+        return "" if usable else grant
+    return "" if may_create else f"CREATE SCHEMA {CHANGES} AUTHORIZATION {role};"
 
 
 def missing_rights(connection: Connection) -> list[str]:

@@ -464,6 +464,8 @@ DECLARE
     problem       text;
     violated      text;
     referrers     text;
+    is_recorded   boolean;  -- a run records what it changes (row_changes.sql); nobody does under psql -f
+    kept          text;     -- the table for changed rows; NULL: only counts are kept
 BEGIN
     -- 1. Lock the target, so that nobody writes between comparison and change.  It needs no stronger lock later, so there
     --    is no deadlock with a CREATE INDEX CONCURRENTLY of somebody else.  Readers do not wait.
@@ -506,6 +508,8 @@ BEGIN
         string_agg(format('%I', c.name), ', ' ORDER BY c.key_place) FILTER (WHERE c.key_place > 0) AS keys,
         -- t.k
         string_agg(format('t.%I', c.name), ', ' ORDER BY c.key_place) FILTER (WHERE c.key_place > 0) AS t_keys,
+        array_agg(c.name::text ORDER BY c.key_place) FILTER (WHERE c.key_place > 0) AS key_names,
+        bool_and(c.is_published) FILTER (WHERE c.target_type IS NOT NULL) AS is_whole,
         -- s.k OPERATOR(pg_catalog.=) t.k
         string_agg(format('s.%1$I %2$s t.%1$I', c.name, c.key_operator), ' AND ' ORDER BY c.key_place)
             FILTER (WHERE c.key_place > 0) AS same_key,
@@ -583,6 +587,8 @@ BEGIN
     END IF;
 
     EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s)', target) INTO is_empty;
+    is_recorded := coalesce(current_setting('elt.run_id', true), '') <> ''
+        AND (SELECT relpersistence <> 't' FROM pg_catalog.pg_class WHERE oid = target);
 
     IF is_empty AND (SELECT indimmediate FROM pg_catalog.pg_index WHERE indrelid = target AND indisprimary) THEN
 
@@ -591,6 +597,9 @@ BEGIN
         inserted := source_rows;
         updated := 0;
         deleted := 0;
+        IF is_recorded AND inserted > 0 THEN
+            kept := elt._begin_changes(target, fragments.key_names, inserted, is_empty);
+        END IF;
         BEGIN
             PERFORM elt._change_rows(
                 inserted,
@@ -615,6 +624,9 @@ BEGIN
             inserted,
             format('%s AND NOT (%s)', fragments.same_key, fragments.is_different)
         );
+        IF kept IS NOT NULL THEN  -- this run deleted all rows before
+            PERFORM elt._keep_rows(target, kept, 'after', NULL, format('SELECT * FROM %s', target));
+        END IF;
     ELSE
 
         -- 5. Compute the difference in one pass.  _elt_here is NULL for a missing row, but not for a row full of NULLs.
@@ -669,6 +681,16 @@ BEGIN
                 ),
                 format('%s: the target has rows of the same primary key (%s) outside of %s', cannot, fragments.keys, scope),
                 'unique_violation'
+            );
+        END IF;
+
+        IF is_recorded AND inserted + updated + deleted > 0 THEN
+            kept := elt._begin_changes(target, fragments.key_names, inserted + updated + deleted, is_empty);
+            PERFORM elt._keep_rows(
+                target, kept, 'before', NULL,
+                format(
+                    'SELECT t.* FROM %s AS t JOIN %s AS s ON %s WHERE s._elt_op <> ''i''', target, diff, fragments.same_key
+                )
             );
         END IF;
 
@@ -749,7 +771,28 @@ BEGIN
             inserted + updated,
             format('%s AND NOT (%s)', fragments.same_key, fragments.is_different)
         );
+        IF kept IS NOT NULL THEN
+            PERFORM elt._keep_rows(
+                target, kept, 'after', NULL,
+                CASE
+                    WHEN fragments.is_whole AND (
+                        SELECT relkind = 'r' AND NOT relhastriggers AND NOT relhasrules
+                        FROM pg_catalog.pg_class
+                        WHERE oid = target
+                    ) THEN format('SELECT %s FROM %s WHERE _elt_op <> ''d''', fragments.columns, diff)
+                    -- read from the target, because defaults and triggers may have set columns
+                    ELSE format(
+                        'SELECT t.* FROM %s AS t JOIN %s AS s ON %s WHERE s._elt_op <> ''d''',
+                        target, diff, fragments.same_key
+                    )
+                END
+            );
+        END IF;
         EXECUTE format('DROP TABLE %s', diff);
+    END IF;
+
+    IF is_recorded AND inserted + updated + deleted > 0 THEN
+        PERFORM elt._end_changes(target, kept, inserted, updated, deleted);
     END IF;
 
     -- 7. After many changes, renew the statistics: old ones would mislead the planner in the next script.

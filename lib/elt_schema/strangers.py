@@ -18,6 +18,8 @@ from typing import Any
 from lib.errors import DatabaseError
 from lib.postgres.connection import Connection, query
 
+#: the schemas that nobody but the pipeline may have anything in
+OUR_SCHEMAS = ["elt", "elt_staging", "elt_changes"]
 #: (schema, name) of a table, view or function
 Name = tuple[str, str]
 
@@ -309,7 +311,7 @@ def of_others(connection: Connection, named: Iterable[Name], *, usable: bool = F
     named: what scripts name in the layers. usable: report also objects of trusted roles whose rights we lack.
     """
     given = sorted(set(named))
-    found = query(connection, OWNED_BY_OTHERS, {"schemas": ["elt", "elt_staging"], "usable": usable})
+    found = query(connection, OWNED_BY_OTHERS, {"schemas": OUR_SCHEMAS, "usable": usable})
     if given:
         schemas, names = map(list, zip(*given, strict=True))
         found += query(connection, NAMED_OF_OTHERS, {"schemas": schemas, "names": names, "usable": usable})
@@ -349,7 +351,7 @@ def trigger_rights(connection: Connection, tables: Sequence[str]) -> list[str]:
 
 def refuse_strangers(connection: Connection, named: Iterable[Name] = ()) -> None:
     """Raises DatabaseError if something that the run will call could be code of another role."""
-    found = of_others(connection, named) + creators(connection, ["elt", "elt_staging"])
+    found = of_others(connection, named) + creators(connection, OUR_SCHEMAS)
     if found:
         ((role,),) = query(connection, "SELECT current_user")
         raise DatabaseError(

@@ -15,6 +15,7 @@ from psycopg2 import sql
 
 from lib.config.jobs import Load
 from lib.errors import LoadError
+from lib.load.changes import recording
 from lib.load.contract import Contract, read_contract
 from lib.load.difference import Difference
 from lib.load.guards import Accepted, check_size
@@ -95,7 +96,8 @@ def publish_bronze(
 def _apply(connection: Connection, load: Load, difference: Difference, rows_staged: int, accepted: Accepted) -> Loaded:
     """Delete and insert the rows that differ."""
     warning = check_size(load, difference.rows_before, rows_staged, accepted)
-    deleted, inserted = difference.apply(connection)
+    with recording(connection, load, difference.gone, difference.came) as kept:
+        deleted, inserted = difference.apply(connection, kept)
     if deleted != difference.gone:
         raise LoadError(_held_back(load))
     rows = difference.rows_before - deleted + inserted
@@ -112,7 +114,8 @@ def _replace(
         raise LoadError(_held_back(load))
     warning = check_size(load, rows_before, rows_staged, accepted)
     insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, names, names, staging.identifier)
-    rows = execute(connection, insert)
+    with recording(connection, load, rows_before, rows_staged, is_kept=False):
+        rows = execute(connection, insert)
     return Loaded(rows, rows_before, rows_before, rows, warning=warning)
 
 

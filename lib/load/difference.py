@@ -115,13 +115,12 @@ COUNT_FOUND = """
 COUNT_WRITTEN = """
     SELECT count(*), count(*) FILTER (WHERE age(b.xmin) <= age({writer}::text::xid8::xid)) FROM {table} AS b
 """
-#: The place alone could be that of another row. With other joins switched off, PostgreSQL goes straight to the places.
+#: The place alone could be that of another row.
 DELETE = """
-    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
     DELETE FROM {table} AS b USING {gone} AS d
     WHERE b.ctid = d.{place} AND b.tableoid = d.{part} AND {bronze_row} OPERATOR(pg_catalog.*=) {row}
 """
-INSERT = "INSERT INTO {table} ({names}) SELECT {names} FROM {differing} AS d, generate_series(1, d.{count})"
+INSERT = "INSERT INTO {table} AS b ({names}) SELECT {names} FROM {differing} AS d, generate_series(1, d.{count})"
 
 
 @dataclass(frozen=True)
@@ -281,11 +280,23 @@ class Difference:
         ((gone, came),) = query(connection, compared.statement(COUNT_FOUND))
         return (rows, written, gone, came) == (self.rows_before, 0, self.gone, self.came)
 
-    def apply(self, connection: Connection) -> tuple[int, int]:
-        """Delete and insert what differs. Returns how many rows were deleted and inserted."""
-        deleted = execute(connection, self.comparison.statement(DELETE))
+    def apply(self, connection: Connection, kept: sql.Composable | None = None) -> tuple[int, int]:
+        """Delete and insert what differs. Returns how many rows were deleted and inserted.
+
+        kept: a table for these rows; in front of the columns of bronze it has 'before' or 'after'.
+        """
+        # With other joins switched off, PostgreSQL goes straight to the places.
+        execute(connection, "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+        deleted = self._change(connection, DELETE, "before", kept)
         execute(connection, "SET LOCAL enable_hashjoin = DEFAULT; SET LOCAL enable_mergejoin = DEFAULT")
-        return deleted, execute(connection, self.comparison.statement(INSERT))
+        return deleted, self._change(connection, INSERT, "after", kept)
+
+    def _change(self, connection: Connection, text: str, side: str, kept: sql.Composable | None) -> int:
+        statement: sql.Composable = self.comparison.statement(text)
+        if kept is not None:
+            keep = "WITH changed AS ({} RETURNING b.*) INSERT INTO {} SELECT {}, changed.* FROM changed"
+            statement = sql.SQL(keep).format(statement, kept, sql.Literal(side))
+        return execute(connection, statement)
 
 
 def was_edited(left: str | None, found: str | None) -> bool:

@@ -45,6 +45,10 @@ class TransactionSettings:
     #: the date that elt.run_date() returns to scripts
     run_date: date | None = None
     search_path: str = "pg_catalog"
+    #: in a run: its number; elt.publish_rows and the like then record what they change
+    run_id: int | None = None
+    #: whether a run also keeps the changed rows, and not only counts
+    keep_changes: bool = False
 
 
 @contextmanager
@@ -86,6 +90,7 @@ def apply_settings(connection: Connection, settings: TransactionSettings) -> Non
     own = (
         f"SET LOCAL search_path = {settings.search_path};"
         f" SET LOCAL lock_timeout = '{round(settings.lock_timeout * 1000)}ms';"
-        f" SET LOCAL elt.run_date = '{settings.run_date or ''}'"
+        f" SET LOCAL elt.run_date = '{settings.run_date or ''}'; SET LOCAL elt.run_id = '{settings.run_id or ''}';"
+        f" SET LOCAL elt.keep_changes = {'on' if settings.keep_changes else 'off'}; SET LOCAL elt.recorded_rows = ''"
     )
     execute(connection, TRANSACTION + own)

@@ -44,8 +44,9 @@ class JobRecord:
 #: Put in front of each statement that writes to these tables, and sent with it as one query, which is one transaction.
 #: It refuses triggers of strangers on these tables; the lock keeps new ones away until the transaction ends.
 WRITING = (
-    "LOCK TABLE elt.runs, elt.job_runs, elt.script_runs, elt.definitions IN ROW EXCLUSIVE MODE;"
-    " SELECT elt._refuse_triggers(ARRAY['elt.runs', 'elt.job_runs', 'elt.script_runs', 'elt.definitions']::regclass[]);"
+    "LOCK TABLE elt.runs, elt.job_runs, elt.script_runs, elt.definitions, elt.changes IN ROW EXCLUSIVE MODE;"
+    " SELECT elt._refuse_triggers("
+    "ARRAY['elt.runs', 'elt.job_runs', 'elt.script_runs', 'elt.definitions', 'elt.changes']::regclass[]);"
 )
 
 #: After a restore the sequence may be behind, and the next run would get a number that is taken.

@@ -28,10 +28,11 @@ from lib.postgres.maintenance import analyze_if_changed
 from lib.postgres.run_lock import holds_run_lock
 from lib.postgres.transaction import apply_settings, transaction
 from lib.run import definitions, history
+from lib.run.changes import note_other_statements
 from lib.run.history import JobRecord, LastLoad, failure_records
 from lib.run.listener import RunListener
 from lib.run.reader_waits import LockWatch, ReaderWait
-from lib.run.row_counter import RowCounter
+from lib.run.row_counter import Changed, RowCounter
 from lib.run.session import LockRetry, Session
 from lib.run.targets import lock_targets, named_in
 from lib.stop import StopSignal
@@ -177,6 +178,8 @@ class Publisher:
         self._ask_owners()
         # so that a violated deferred constraint fails in its script, with job and line, and not at COMMIT
         execute(self.connection, "SET CONSTRAINTS ALL IMMEDIATE")
+        # no stranger can put a trigger on elt.changes until the end
+        execute(self.connection, history.WRITING)
         self._locks = LockWatch(self.connection)
         self._counter = RowCounter(self.connection)
 
@@ -278,6 +281,7 @@ class Publisher:
                     raise
                 execute(self.connection, "ROLLBACK TO SAVEPOINT elt_definitions; RELEASE SAVEPOINT elt_definitions")
                 self._locks.forget_released()
+                self._counter.new()  # PostgreSQL also counts what was rolled back
                 if not is_told:
                     self.listener.line(f"trying for up to {self.retry.definition_seconds:g} s: {failure.error}")
                     is_told = True
@@ -310,6 +314,7 @@ class Publisher:
         try:
             result = run_script(self.connection, script)
             restore_options(self.connection, script.relation, options)
+            self._note_changes()
         except ScriptError as error:
             execute(self.connection, "ROLLBACK TO SAVEPOINT elt_definition")
             raise ScriptError(f"{error}{self._help(script, error)}") from error
@@ -331,7 +336,7 @@ class Publisher:
         loaded = publish_bronze(
             self.connection, load, staged.contract, staged.staging, staged.rows, self.accepted, staged.difference
         )
-        self._counter.new()  # do not count these rows for ANALYZE: publish_bronze has already done it
+        self._note_changes()  # these rows are not counted for ANALYZE: publish_bronze has already done it
         self._records[load.job] = replace(
             self._records[load.job],
             rows_loaded=loaded.rows,
@@ -357,13 +362,20 @@ class Publisher:
         self.listener.on_load(load.table, loaded.rows, time.monotonic() - began)
 
     def _keep_silver(self, job: Job, script: Script, result: ScriptResult) -> None:
-        changes = self._counter.new()
+        changes = self._note_changes()
+        changed_rows = sum(changed.rows for changed in changes.values())
         # elt.publish_rows runs ANALYZE itself, so this is for rows that were changed in other ways
-        if sum((result.row_counts or ())[:3]) != sum(changes.values()):
-            for table, rows in changes.items():
-                analyze_if_changed(self.connection, table, rows)
+        if sum((result.row_counts or ())[:3]) != changed_rows:
+            for table, changed in changes.items():
+                analyze_if_changed(self.connection, table, changed.rows)
         self._locks.look(script.path)
-        self._keep(job, replace(result, changed_rows=sum(changes.values())))
+        self._keep(job, replace(result, changed_rows=changed_rows))
+
+    def _note_changes(self) -> dict[str, Changed]:
+        """The rows changed since the last call, by table. Records those that other statements changed."""
+        changes = self._counter.new()
+        note_other_statements(self.connection, self.session.run_id, changes.values())
+        return changes
 
     def _keep(self, job: Job, result: ScriptResult) -> None:
         record = self._records[job.name]

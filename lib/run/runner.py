@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
 from lib.config.settings import Settings
-from lib.elt_schema.installation import install
+from lib.elt_schema.installation import ONLY_COUNTED, install, missing_right_on_changes
 from lib.elt_schema.strangers import refuse_strangers, script_path
 from lib.errors import Cancelled, CommitInDoubt, ConnectionLost, DatabaseError, EltError, LockTimeout
 from lib.load.contract import Contract
@@ -29,6 +29,7 @@ from lib.postgres.driver_errors import translated
 from lib.postgres.maintenance import vacuum
 from lib.postgres.run_lock import release_run_lock, run_name, take_run_lock
 from lib.run import history, lost_commit
+from lib.run.changes import drop_old
 from lib.run.flow import FlowWait, counting_from
 from lib.run.history import JobRecord, failure_records
 from lib.run.listener import RunListener
@@ -129,12 +130,20 @@ class Run:
                 with _naming_blockers(connection, recorder):
                     install(connection)
                     run_id = history.begin_run(connection, self.plan.jobs, run_name(datetime.now(UTC)), run_date)
-                yield Session(run_id, connection, recorder, script_path(connection), run_date)
+                keeps = self._keeps_changes(connection)
+                yield Session(run_id, connection, recorder, script_path(connection), run_date, keeps)
             finally:
                 recorder.close()
         finally:
             release_run_lock(connection)
             connection.close()
+
+    def _keeps_changes(self, connection: Connection) -> bool:
+        """Whether this run keeps the rows that it changes. Says what to type if it may not."""
+        if self.settings.keep_changes and (statement := missing_right_on_changes(connection)):
+            self.listener.line(f"{ONLY_COUNTED} {statement}")
+            return False
+        return self.settings.keep_changes > 0
 
     def _wait_for_flow(self, flow: str) -> None:
         """Wait until the flow has ended that fills the source. No connection is open meanwhile: it may take hours."""
@@ -325,6 +334,7 @@ class Run:
                     self.listener.note(job, note)
                 for notice in vacuum(connection, published.written):
                     self.listener.warn(notice)
+                drop_old(connection, self.settings.keep_changes)
         except DatabaseError as error:
             self.listener.warn(f"what was published stays, but: {error}" if published.records else str(error))
 

@@ -42,7 +42,9 @@ class Session:
     #: the search_path of scripts
     path: ScriptPath
     run_date: date
+    #: whether changed rows are kept, and not only counted
+    keep_changes: bool = False
 
     def transaction_settings(self, lock_timeout: float) -> TransactionSettings:
         """The settings of this run's transactions. lock_timeout is in seconds."""
-        return TransactionSettings(lock_timeout, self.run_date, self.path.path)
+        return TransactionSettings(lock_timeout, self.run_date, self.path.path, self.run_id, self.keep_changes)

@@ -161,7 +161,7 @@ EVIL = "LANGUAGE plpgsql AS $f$ BEGIN PERFORM setval('app.trap', 1); RETURN; END
 @pytest.fixture
 def intruder(loaded: Project, mallory: Role) -> Role:
     """Mallory, a stranger who could once create objects in every schema."""
-    for schema in ("elt", "elt_staging", "bronze", "silver", "gold"):
+    for schema in ("elt", "elt_staging", "elt_changes", "bronze", "silver", "gold"):
         loaded.database.sql(f"GRANT CREATE, USAGE ON SCHEMA {schema} TO {mallory.name}")
     loaded.database.sql(f"CREATE SCHEMA app AUTHORIZATION {mallory.name}; GRANT USAGE ON SCHEMA app TO PUBLIC")
     mallory.sql("CREATE SEQUENCE app.trap; GRANT ALL ON SEQUENCE app.trap TO PUBLIC")
@@ -169,7 +169,7 @@ def intruder(loaded: Project, mallory: Role) -> Role:
 
 
 def may_no_longer_create(intruder: Role) -> None:
-    intruder.database.sql(f"REVOKE CREATE ON SCHEMA elt, elt_staging FROM {intruder.name}")
+    intruder.database.sql(f"REVOKE CREATE ON SCHEMA elt, elt_staging, elt_changes FROM {intruder.name}")
 
 
 #: an object that the intruder creates, how to remove it, and the message
@@ -196,6 +196,11 @@ IN_OUR_SCHEMAS = [
         "ALTER TABLE elt_staging.mine OWNER TO {elt};  -- belongs to {name}.",
     ),
     (
+        "VIEW elt_changes.r1_1_rows AS SELECT 1 AS one",
+        "VIEW elt_changes.r1_1_rows",
+        "ALTER VIEW elt_changes.r1_1_rows OWNER TO {elt};  -- belongs to {name}.",
+    ),
+    (
         f"FUNCTION elt_staging.mine() RETURNS void {EVIL}",
         "FUNCTION elt_staging.mine",
         "DROP FUNCTION elt_staging.mine();",
@@ -204,7 +209,7 @@ IN_OUR_SCHEMAS = [
 
 
 def test_everything_in_our_own_schemas_must_be_ours(loaded: Project, intruder: Role, elt: Role) -> None:
-    grant = f"CREATE ON SCHEMA elt, elt_staging {{}} {intruder.name}"
+    grant = f"CREATE ON SCHEMA elt, elt_staging, elt_changes {{}} {intruder.name}"
     for what, made, said in IN_OUR_SCHEMAS:
         loaded.database.sql("GRANT " + grant.format("TO"))
         intruder.sql(f"CREATE {what}")
@@ -219,7 +224,7 @@ def test_no_stranger_may_create_in_our_own_schemas_and_the_printed_revoke_helps(
     loaded: Project, intruder: Role
 ) -> None:
     said = refused(loaded)
-    for schema in ("elt", "elt_staging"):
+    for schema in ("elt", "elt_staging", "elt_changes"):
         statement = f"REVOKE CREATE ON SCHEMA {schema} FROM {intruder.name};"
         assert f"{statement}  -- role {intruder.name} may create in schema {schema}" in said
     for statement in re.findall(r"REVOKE .*;", said):
@@ -649,7 +654,7 @@ def test_partitions_are_looked_at_too(loaded: Project, intruder: Role, elt: Role
 
 
 def test_our_own_history_is_looked_at_too(loaded: Project, intruder: Role, trigger: str) -> None:
-    for table in ("runs", "job_runs", "script_runs", "definitions"):
+    for table in ("runs", "job_runs", "script_runs", "definitions", "changes"):
         loaded.database.sql(f"GRANT ALL ON elt.{table} TO {intruder.name}")
         intruder.sql(trigger.format(f"elt.{table}"))
         assert f"trigger evil on elt.{table} runs function app.evil()" in refused(loaded)

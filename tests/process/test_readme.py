@@ -18,6 +18,7 @@ import pytest
 from sandbox.inventory import put_inventory
 from tests.support import ROOT
 from tests.support.checkout import TOKEN, Checkout, Morning
+from tests.support.databases import sql_once
 from tests.support.keyrings import BACKEND as KEYRING
 from tests.support.readme import DOCUMENTS, blocks, blocks_in, typed_commands
 
@@ -258,11 +259,24 @@ def test_its_reader_keeps_its_grants_and_edits_thresholds(as_readme_says: Mornin
     make_role, edit_thresholds = blocks("sql", "Readers")
     psql(morning, make_role)
     morning.database.sql("DROP VIEW gold.product_status_summary")
-    put_inventory(morning.keboola, day=2, odd_names=True)
+    put_inventory(morning.keboola, day=2, odd_names=True, changing=0.5)
     assert morning.run("elt_daily_load.py").returncode == 0
     psql(morning, "SELECT * FROM product_status_summary; SELECT * FROM products;", user="analyst")
     listed = psql(morning, r"\d", user="analyst")
     assert "reorder_proposals" in listed and "stock_thresholds" in listed and "bronze" not in listed
+
+    counts, history, grant = blocks("sql", "What a run changed")
+    analyst = f"{morning.database.name}_analyst"
+    morning.database.sql(grant.replace("analyst", analyst))
+    as_analyst = morning.database.connect_args | {"user": analyst}
+    assert "silver.stock_levels" in {row[1] for row in sql_once(as_analyst, counts)}
+    (sku,) = morning.database.sql(
+        "SELECT key ->> 'product_sku' FROM elt.row_changes WHERE relation = 'silver.stock_levels' LIMIT 1"
+    )[0]
+    shown = sql_once(as_analyst, history.replace("BCK-STL-24", sku))
+    assert (
+        shown and {row[0] for row in shown} == {2} and {row[2] for row in shown} <= {"updated", "inserted", "deleted"}
+    )
 
     psql(morning, edit_thresholds, user="analyst")
     edited = (

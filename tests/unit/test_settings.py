@@ -58,7 +58,7 @@ def test_the_shipped_file_says_nothing_and_explains_every_key() -> None:
         "parallel",
         "stage_minutes",
         "time_zone",
-    } | {"report"}
+    } | {"report", "keep_changes"}
     assert set(re.findall(r"^# (\w+) = ", text, re.MULTILINE)) == keys
 
 
@@ -386,3 +386,9 @@ def test_an_export_may_take_an_hour_or_what_is_written(tmp_path: Path) -> None:
         assert "hunter2" not in text
     assert refusal(tmp_path, "[keboola]\nwait_for_flow = keboola.orchestrator/7").endswith('= "keboola.orchestrator/7"')
     assert "wait_minutes must be 1 to 1440, not 0" in refusal(tmp_path, "[keboola]\nwait_minutes = 0")
+
+
+def test_changed_rows_are_kept_for_two_weeks_unless_the_settings_say_otherwise(tmp_path: Path) -> None:
+    assert read(tmp_path, "").keep_changes == 14
+    assert read(tmp_path, "[run]\nkeep_changes = 0").keep_changes == 0
+    assert "keep_changes must be 0 to 1000, not -1" in refusal(tmp_path, "[run]\nkeep_changes = -1")
