@@ -415,7 +415,7 @@ def test_bronze_keeps_the_rows_that_went_and_came_as_often_as_they_did(runs: Run
 
 def test_a_run_keeps_the_rows_of_bronze_that_differ(monday: Project) -> None:
     monday.put("c", [(str(number), "wednesday" if number == 3 else "monday") for number in range(2, 12)])
-    assert monday.run().exit_code == 0 or "c" not in monday.output
+    assert monday.run().exit_code == 0, monday.output
     rows = monday.database.sql(
         "SELECT operation, coalesce(before, after) FROM elt.row_changes WHERE relation = 'bronze.c' ORDER BY 1, 2"
     )
@@ -446,10 +446,7 @@ def test_a_run_records_what_it_changed_and_a_failed_group_nothing(monday: Projec
     assert changed == [{"id": 7, "v": "tuesday"}]
     monday.edit("silver/c.sql", "DROP TABLE", "UPDATE silver.c SET v = v || '!';\nDROP TABLE")
     assert monday.run("c").exit_code == 0
-    assert monday.database.sql(counts.replace("= 2", "= 3") + " ORDER BY 1") == [
-        ("bronze.c", 10, 0, 10, 0),
-        ("silver.c", 0, 10, 0, 10),
-    ]
+    assert monday.database.sql(counts.replace("= 2", "= 3") + " ORDER BY 1") == [("silver.c", 0, 10, 0, 10)]
 
 
 def test_rows_are_kept_for_as_many_runs_as_the_settings_say(monday: Project) -> None:
