@@ -78,6 +78,27 @@ COMMENT ON COLUMN elt.script_runs.deleted IS 'Rows that elt.publish_rows deleted
 COMMENT ON COLUMN elt.script_runs.unchanged IS 'Rows that elt.publish_rows found unchanged. NULL as for inserted.';
 COMMENT ON COLUMN elt.script_runs.broken_by IS 'Rows that break the claim of a check. NULL: not a check.';
 
+CREATE TABLE IF NOT EXISTS elt.slices (run_id bigint NOT NULL, job text NOT NULL, number integer NOT NULL);
+ALTER TABLE elt.slices ADD COLUMN IF NOT EXISTS name text;
+ALTER TABLE elt.slices ADD COLUMN IF NOT EXISTS source_job text;
+ALTER TABLE elt.slices ADD COLUMN IF NOT EXISTS source_file text;
+ALTER TABLE elt.slices ADD COLUMN IF NOT EXISTS bytes bigint;
+ALTER TABLE elt.slices ADD COLUMN IF NOT EXISTS rows bigint;
+ALTER TABLE elt.slices ADD COLUMN IF NOT EXISTS seconds numeric;
+ALTER TABLE elt.slices ADD COLUMN IF NOT EXISTS tries integer;
+COMMENT ON TABLE elt.slices IS
+    'One row per slice that a published job loaded. The sum of rows is rows_loaded in elt.job_runs.';
+COMMENT ON COLUMN elt.slices.run_id IS 'Run, as in elt.runs.';
+COMMENT ON COLUMN elt.slices.job IS 'Job that loaded it, as in elt.job_runs.';
+COMMENT ON COLUMN elt.slices.number IS 'Number of the slice in its export, from 1.';
+COMMENT ON COLUMN elt.slices.name IS 'Name of the slice in the source: the last part of the object''s key, or the query''s file.';
+COMMENT ON COLUMN elt.slices.source_job IS 'Job in Keboola that made the export. NULL: the source has no jobs.';
+COMMENT ON COLUMN elt.slices.source_file IS 'File in Keboola that held the export; it lives two days. NULL as for source_job.';
+COMMENT ON COLUMN elt.slices.bytes IS 'Bytes of CSV, unpacked.';
+COMMENT ON COLUMN elt.slices.rows IS 'Rows of the slice, as PostgreSQL counted them.';
+COMMENT ON COLUMN elt.slices.seconds IS 'Seconds from the first request for the slice to its last row.';
+COMMENT ON COLUMN elt.slices.tries IS 'How often the slice was asked for. More than 1: the connection was cut.';
+
 CREATE TABLE IF NOT EXISTS elt.definitions (script text NOT NULL);
 ALTER TABLE elt.definitions ADD COLUMN IF NOT EXISTS script_md5 text NOT NULL DEFAULT '';
 ALTER TABLE elt.definitions ADD COLUMN IF NOT EXISTS view_md5 text;
@@ -108,6 +129,8 @@ FROM (
     SELECT run_id, job, status, recorded_at FROM elt.job_runs
     UNION ALL
     SELECT run_id, job, 'published' AS status, NULL AS recorded_at FROM elt.script_runs
+    UNION ALL
+    SELECT run_id, job, 'published' AS status, NULL AS recorded_at FROM elt.slices
 ) AS recorded
 WHERE run_id NOT IN (SELECT run_id FROM elt.runs)
 GROUP BY run_id;
@@ -127,6 +150,8 @@ BEGIN
                 ('job_runs', 'c', $$CHECK (status IN ('published', 'failed', 'held back'))$$),
                 ('script_runs', 'p', 'PRIMARY KEY (run_id, job, script)'),
                 ('script_runs', 'f', 'FOREIGN KEY (run_id) REFERENCES elt.runs'),
+                ('slices', 'p', 'PRIMARY KEY (run_id, job, number)'),
+                ('slices', 'f', 'FOREIGN KEY (run_id) REFERENCES elt.runs'),
                 ('definitions', 'p', 'PRIMARY KEY (script)')
         ) AS wanted (name, kind, constraint_text)
         WHERE NOT EXISTS (

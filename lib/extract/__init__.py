@@ -78,6 +78,9 @@ class Export:
 
     table: SourceTable
     slices: tuple[Slice, ...]
+    #: the source's own ids of the job that made it and of its file; None if the source has none
+    job_id: str | None = None
+    file_id: str | None = None
 
 
 class Extractor(Protocol[Ticket]):

@@ -168,7 +168,8 @@ class KeboolaExtractor:
             file_id = None
         if file_id is None:
             raise ExtractError(f"{subject}: succeeded, but its result has no file")
-        return Export(started.table, ExportedFile(self, file_id, subject).slices(started.columns))
+        slices = ExportedFile(self, file_id, subject).slices(started.columns)
+        return Export(started.table, slices, str(job.get("id")), str(file_id))
 
     def _finished(self, job: Mapping[str, object], table: SourceTable) -> Mapping[str, object]:
         """The job once its status is `success`."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from threading import Lock
@@ -33,6 +33,22 @@ KEEP_ALIVE = 30.0
 
 
 @dataclass(frozen=True)
+class StagedSlice:
+    """One slice of an export, as it was staged: a row of elt.slices."""
+
+    number: int
+    name: str
+    #: the source's own ids of the job that made the export and of its file
+    source_job: str | None
+    source_file: str | None
+    #: of CSV, unpacked
+    bytes: int
+    rows: int
+    seconds: float
+    tries: int
+
+
+@dataclass(frozen=True)
 class Staged:
     """One job's export, complete in its staging table."""
 
@@ -43,6 +59,7 @@ class Staged:
     unused_columns: tuple[str, ...]
     rows: int
     seconds: float
+    slices: tuple[StagedSlice, ...] = ()
 
 
 class StagingProgress(Protocol):
@@ -66,7 +83,7 @@ class StagingProgress(Protocol):
 
 @dataclass
 class _Export(Generic[Ticket]):
-    """An export that is being staged. The stager's lock protects `rows` and `slices_left`."""
+    """An export that is being staged. The stager's lock protects `staged` and `slices_left`."""
 
     load: Load
     staging: Staging
@@ -77,8 +94,14 @@ class _Export(Generic[Ticket]):
     began: float
     slices: int = -1
     slices_left: int = -1
-    rows: int = 0
+    job_id: str | None = None
+    file_id: str | None = None
+    staged: list[StagedSlice] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        return sum(each.rows for each in self.staged)
 
 
 @dataclass
@@ -182,6 +205,7 @@ class Stager(Generic[Ticket]):
                 export.unused_columns,
                 export.rows,
                 export.seconds,
+                tuple(export.staged),
             )
             for export in exports
             if export.load.job not in self._failed
@@ -244,7 +268,8 @@ class Stager(Generic[Ticket]):
     def _finish(self, export: _Export[Ticket]) -> None:
         """Wait for one export, then queue its slices for the pool."""
         with self._blame(export.load):
-            slices = self.extractor.finish(export.ticket).slices
+            finished = self.extractor.finish(export.ticket)
+            slices, export.job_id, export.file_id = finished.slices, finished.job_id, finished.file_id
             export.slices = export.slices_left = len(slices)
             self.progress.exported(export.load.job, len(slices), export.source.rows)
             with self._lock:
@@ -291,10 +316,21 @@ class Stager(Generic[Ticket]):
             return connection
 
     def _copy_slice(self, connection: Connection, export: _Export[Ticket], csv_slice: Slice) -> None:
-        rows = copy_slice(connection, export.staging, csv_slice, export.source.id)
-        self.progress.copied(export.load.job, rows)
+        began = time.monotonic()
+        copied = copy_slice(connection, export.staging, csv_slice, export.source.id)
+        self.progress.copied(export.load.job, copied.rows)
+        staged = StagedSlice(
+            csv_slice.number,
+            csv_slice.name,
+            export.job_id,
+            export.file_id,
+            copied.bytes,
+            copied.rows,
+            time.monotonic() - began,
+            copied.tries,
+        )
         with self._lock:
-            export.rows += rows
+            export.staged.append(staged)
             export.slices_left -= 1
             last = export.slices_left == 0
         if last:

@@ -53,6 +53,17 @@ class Staging:
         return sql.Identifier("elt_staging", self.name)
 
 
+@dataclass(frozen=True)
+class Copied:
+    """What COPY took from one slice."""
+
+    rows: int
+    #: of CSV, unpacked
+    bytes: int
+    #: how often the slice was asked for; more than 1 after cut connections
+    tries: int
+
+
 def sweep_staging(connection: Connection, keep: Collection[str] = ()) -> None:
     """Drop all staging tables but those to keep. Called under the run lock, so no other run uses them."""
     for (name,) in query(connection, "SELECT tablename FROM pg_tables WHERE schemaname = 'elt_staging'"):
@@ -99,8 +110,8 @@ def create_staging(
     return staging
 
 
-def copy_slice(connection: Connection, staging: Staging, csv_slice: Slice, table: str) -> int:
-    """COPY one slice into staging, completely or not at all. Returns the number of rows that PostgreSQL counted.
+def copy_slice(connection: Connection, staging: Staging, csv_slice: Slice, table: str) -> Copied:
+    """COPY one slice into staging, completely or not at all. The rows are those that PostgreSQL counted.
 
     table: the source table, for messages.
     In a table without NULLs an empty unquoted field means an empty string, hence FORCE_NOT_NULL (docs/keboola.md 7.5).
@@ -115,7 +126,8 @@ def copy_slice(connection: Connection, staging: Staging, csv_slice: Slice, table
             with connection.cursor() as cursor:
                 # COPY FROM only calls read(); the type stub also requires readline()
                 cursor.copy_expert(statement.as_string(connection), source, BLOCK)  # type: ignore[arg-type]
-                return cursor.rowcount
+                # a source that never asks twice does not count its tries
+                return Copied(cursor.rowcount, source.bytes, getattr(stream, "tries", 1))
         except psycopg2.Error as error:
             if source.error is not None:
                 raise source.error from None
@@ -124,15 +136,19 @@ def copy_slice(connection: Connection, staging: Staging, csv_slice: Slice, table
 
 
 class _CopySource:
-    """The stream that COPY reads. The driver replaces an exception of read() by its own; `error` keeps the original."""
+    """The stream that COPY reads. The driver replaces an exception of read() by its own; `error` keeps the original.
+    `bytes` counts what was read."""
 
     def __init__(self, stream: ByteStream | QuotedEndMarkers) -> None:
         self._stream = stream
+        self.bytes = 0
         self.error: EltError | None = None
 
     def read(self, size: int) -> bytes:
         try:
-            return self._stream.read(size)
+            data = self._stream.read(size)
+            self.bytes += len(data)
+            return data
         except EltError as error:
             self.error = error
             raise

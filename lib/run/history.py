@@ -14,6 +14,7 @@ from psycopg2.extras import execute_values
 
 from lib.config.jobs import Job
 from lib.errors import EltError
+from lib.load.exports import StagedSlice
 from lib.load.guards import Accepted
 from lib.postgres.connection import Connection, execute, query
 from lib.transform.scripts import ScriptResult
@@ -37,13 +38,15 @@ class JobRecord:
     source_imported_at: datetime | None = None
     #: source columns that no bronze column takes
     unused_columns: tuple[str, ...] | None = None
+    slices: tuple[StagedSlice, ...] = ()
 
 
 #: Put in front of each statement that writes to these tables, and sent with it as one query, which is one transaction.
 #: It refuses triggers of strangers on these tables; the lock keeps new ones away until the transaction ends.
+TABLES = ("elt.runs", "elt.job_runs", "elt.script_runs", "elt.slices", "elt.definitions")
 WRITING = (
-    "LOCK TABLE elt.runs, elt.job_runs, elt.script_runs, elt.definitions IN ROW EXCLUSIVE MODE;"
-    " SELECT elt._refuse_triggers(ARRAY['elt.runs', 'elt.job_runs', 'elt.script_runs', 'elt.definitions']::regclass[]);"
+    f"LOCK TABLE {', '.join(TABLES)} IN ROW EXCLUSIVE MODE;"
+    f" SELECT elt._refuse_triggers(ARRAY{[*TABLES]}::regclass[]);"
 )
 
 #: After a restore the sequence may be behind, and the next run would get a number that is taken.
@@ -59,6 +62,10 @@ NEXT_RUN_ID = """
 INSERT_SCRIPTS = (
     "INSERT INTO elt.script_runs"
     " (run_id, job, script, seconds, inserted, updated, deleted, unchanged, broken_by) VALUES %s"
+)
+INSERT_SLICES = (
+    "INSERT INTO elt.slices"
+    " (run_id, job, number, name, source_job, source_file, bytes, rows, seconds, tries) VALUES %s"
 )
 
 
@@ -115,7 +122,7 @@ def _storable(text: str | None) -> str | None:
 
 
 def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord]) -> None:
-    """Insert one row per job, and one per script that the job ran."""
+    """Insert one row per job, one per script that it ran, and one per slice that it loaded."""
     for record in records:
         execute(
             connection,
@@ -155,9 +162,26 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
             )
             for result in record.scripts
         ]
+        slices = [
+            (
+                run_id,
+                record.job,
+                each.number,
+                _storable(each.name),
+                _storable(each.source_job),
+                _storable(each.source_file),
+                each.bytes,
+                each.rows,
+                round(each.seconds, 3),
+                each.tries,
+            )
+            for each in record.slices
+        ]
         with connection.cursor() as cursor:
             if rows:
                 execute_values(cursor, WRITING + INSERT_SCRIPTS, rows)
+            if slices:
+                execute_values(cursor, WRITING + INSERT_SLICES, slices)
 
 
 @dataclass(frozen=True)

@@ -335,6 +335,7 @@ class Publisher:
             unused_columns=staged.unused_columns,
             accepted=self.accepted.of(load.job),
             stage_seconds=staged.seconds,
+            slices=staged.slices,
         )
         if loaded.warning:
             self._notes.append((load.job, loaded.warning))
