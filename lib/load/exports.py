@@ -62,6 +62,34 @@ class Staged:
     slices: tuple[StagedSlice, ...] = ()
 
 
+@dataclass(frozen=True)
+class KnownLoad:
+    """What an earlier run loaded into a bronze table that is still as that run left it."""
+
+    run_id: int
+    #: of the source table
+    version: str
+    rows: int
+
+    def is_current(self, load: Load, source: SourceTable) -> bool:
+        """Whether an export would deliver the same rows again, and no guard would speak of their number."""
+        return (
+            source.version == self.version
+            and source.version_is_exact
+            and self.rows >= load.min_rows
+            and source.rows in (None, self.rows)
+        )
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """A job that was not exported, because its source is what an earlier run loaded."""
+
+    source: SourceTable
+    #: columns of the source that bronze does not ask for
+    unused_columns: tuple[str, ...]
+
+
 class StagingProgress(Protocol):
     """Receives progress while exports are staged. Its methods are called from several threads."""
 
@@ -73,6 +101,9 @@ class StagingProgress(Protocol):
 
     def staged(self, job: str, rows: int, seconds: float) -> None:
         """The last slice is staged. rows and seconds are those of the whole export."""
+
+    def unchanged(self, job: str, run_id: int) -> None:
+        """The job is not exported: its source is what this run loaded."""
 
     def note(self, job: str, text: str) -> None:
         """A message for the user."""
@@ -119,6 +150,10 @@ class Stager(Generic[Ticket]):
     #: by job: source columns beyond the contract that an earlier run has already reported
     known_unused: Mapping[str, Collection[str]]
     progress: StagingProgress
+    #: by job: what need not be exported if the source is still the same
+    known: Mapping[str, KnownLoad] = field(default_factory=dict)
+    #: by job: what was not exported
+    unchanged: dict[str, Unchanged] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._noted: set[tuple[str, str]] = set()
@@ -139,7 +174,7 @@ class Stager(Generic[Ticket]):
     def stage(
         self, groups: Sequence[Sequence[Load]], watched: Mapping[str, Sequence[SourceTable]]
     ) -> tuple[dict[str, Staged], dict[str, EltError]]:
-        """Stage all jobs of all groups. Returns what was staged and what failed, both by job.
+        """Stage all jobs of all groups but those in `unchanged`. Returns what was staged and what failed, by job.
 
         watched: by the first job of a group, further source tables that must not change during the export.
         A group with a failed job is not exported again; the other groups continue. Raises only what ends the whole
@@ -149,6 +184,8 @@ class Stager(Generic[Ticket]):
         pending = list(groups)
         for retries_left in range(EXPORT_RETRIES, -1, -1):
             staged |= self._stage_once(pending)
+            for job in self.unchanged:
+                staged.pop(job, None)
             moved = {
                 group[0].job: self._moved(group, staged, watched) for group in pending if not self._has_failed(group)
             }
@@ -174,7 +211,11 @@ class Stager(Generic[Ticket]):
         self, group: Sequence[Load], staged: Mapping[str, Staged], watched: Mapping[str, Sequence[SourceTable]]
     ) -> list[str]:
         """Ids of the group's source tables that changed since they were looked at before its first export."""
-        before = [staged[load.job].source for load in group] + list(watched.get(group[0].job, ()))
+        exported = [staged[load.job].source for load in group if load.job in staged]
+        if not exported:
+            return []  # bronze keeps what one run published together
+        kept = [self.unchanged[load.job].source for load in group if load.job in self.unchanged]
+        before = [*exported, *kept, *watched.get(group[0].job, ())]
         with self._blame(group[0]):
             return [table.id for table in before if self.extractor.table(table.id).version != table.version]
         return []
@@ -191,7 +232,12 @@ class Stager(Generic[Ticket]):
 
     def _stage_once(self, groups: Sequence[Sequence[Load]]) -> dict[str, Staged]:
         self._begin_pass()
-        exports = [export for group in groups for export in self._start_group(group)]
+        details = {
+            load.job: start_thread(partial(self.extractor.table, load.extract.table), f"table {load.job}")
+            for group in groups
+            for load in group
+        }
+        exports = [export for group in groups for export in self._start_group(group, details)]
         finishing = [start_thread(partial(self._finish, export), f"export {export.load.job}") for export in exports]
         self._await(finishing)
         for export in exports:
@@ -211,22 +257,28 @@ class Stager(Generic[Ticket]):
             if export.load.job not in self._failed
         }
 
-    def _start_group(self, group: Sequence[Load]) -> list[_Export[Ticket]]:
-        """Compare every source table of the group with its contract, then request every export."""
+    def _start_group(self, group: Sequence[Load], details: Mapping[str, Future[SourceTable]]) -> list[_Export[Ticket]]:
+        """Compare every source table of the group with its contract, then request every export that is needed."""
         began = time.monotonic()
         ready: dict[str, tuple[SourceTable, Match]] = {}
         exports: list[_Export[Ticket]] = []
         for load in group:
             with self._blame(load):
-                source = self.extractor.table(load.extract.table)
+                source = details[load.job].result()
                 found = match(self.contracts[load.job], source)
                 self._tell_columns(load, source, found)
                 check_columns(load, source, found, self.accepted)
                 check_age(load, source, datetime.now(UTC), self.accepted)
                 ready[load.job] = source, found
         for load in group if len(ready) == len(group) else ():
+            source, found = ready[load.job]
+            self.unchanged.pop(load.job, None)
+            known = self.known.get(load.job)
+            if known and known.is_current(load, source):
+                self.unchanged[load.job] = Unchanged(source, found.unused)
+                self.progress.unchanged(load.job, known.run_id)
+                continue
             with self._blame(load):
-                source, found = ready[load.job]
                 name = f"r{self.run_id}_{load.job}"
                 staging = create_staging(self.connection, name, self.contracts[load.job], found.found, source)
                 ticket = self.extractor.start(source, tuple(found.found.values()))

@@ -38,12 +38,14 @@ class JobRecord:
     source_imported_at: datetime | None = None
     #: source columns that no bronze column takes
     unused_columns: tuple[str, ...] | None = None
+    #: whether nothing was exported, because the source was what an earlier run loaded; None: the job loads nothing here
+    is_unchanged: bool | None = None
     slices: tuple[StagedSlice, ...] = ()
 
 
 #: Put in front of each statement that writes to these tables, and sent with it as one query, which is one transaction.
 #: It refuses triggers of strangers on these tables; the lock keeps new ones away until the transaction ends.
-TABLES = ("elt.runs", "elt.job_runs", "elt.script_runs", "elt.slices", "elt.definitions")
+TABLES = ("elt.runs", "elt.job_runs", "elt.script_runs", "elt.slices", "elt.definitions", "elt.table_states")
 WRITING = (
     f"LOCK TABLE {', '.join(TABLES)} IN ROW EXCLUSIVE MODE;"
     f" SELECT elt._refuse_triggers(ARRAY{[*TABLES]}::regclass[]);"
@@ -91,17 +93,28 @@ def name_source(connection: Connection, run_id: int, source: str) -> None:
     execute(connection, WRITING + "UPDATE elt.runs SET source = %s WHERE run_id = %s", (_storable(source), run_id))
 
 
-def end_run(connection: Connection, run_id: int, status: str, error: str | None = None) -> bool:
+def end_run(
+    connection: Connection,
+    run_id: int,
+    status: str,
+    error: str | None = None,
+    *,
+    inputs: str | None = None,
+    is_unchanged: bool = False,
+) -> bool:
     """Record how a run ended, unless its end is recorded already: a status that a publish committed is kept.
+
+    inputs: what the run made the tables from, if all of them are up to date. is_unchanged: nothing was published,
+    because nothing had changed.
 
     Also called inside the publish transaction, so that a run whose data were published is never marked as lost. Returns
     whether the run was still running.
     """
     ended = execute(
         connection,
-        WRITING + "UPDATE elt.runs SET status = %s, finished_at = clock_timestamp(), error = %s"
-        " WHERE run_id = %s AND status = 'running'",
-        (status, _storable(error), run_id),
+        WRITING + "UPDATE elt.runs SET status = %s, finished_at = clock_timestamp(), error = %s, inputs_md5 = %s,"
+        " is_unchanged = %s WHERE run_id = %s AND status = 'running'",
+        (status, _storable(error), inputs, is_unchanged, run_id),
     )
     return ended == 1
 
@@ -129,10 +142,10 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
             WRITING + """
             INSERT INTO elt.job_runs (
                 run_id, job, status, recorded_at, rows_loaded, rows_before, source_version, source_imported_at,
-                unused_columns, accepted_shrink, accepted_guards, stage_seconds, publish_seconds, error
+                unused_columns, is_unchanged, accepted_shrink, accepted_guards, stage_seconds, publish_seconds, error
             ) VALUES (
                 %s, %s, %s, clock_timestamp(), %s, %s, %s, %s,
-                %s, %s, %s, round(%s::numeric, 3), round(%s::numeric, 3), %s
+                %s, %s, %s, %s, round(%s::numeric, 3), round(%s::numeric, 3), %s
             )
             """,
             (
@@ -144,6 +157,7 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
                 record.source_version,
                 record.source_imported_at,
                 [_storable(name) for name in record.unused_columns] if record.unused_columns else None,
+                record.is_unchanged,
                 "shrink" in record.accepted,
                 list(record.accepted),
                 record.stage_seconds,
@@ -201,6 +215,30 @@ def last_loads(connection: Connection) -> dict[str, LastLoad]:
         " WHERE status = 'published' AND source_version IS NOT NULL ORDER BY job, run_id DESC",
     )
     return {job: LastLoad(version, frozenset(unused or ())) for job, version, unused in rows}
+
+
+@dataclass(frozen=True)
+class LeftState:
+    """The state in which a run left a table that it loaded (`table_states`), and what it loaded."""
+
+    run_id: int
+    job: str
+    state: str
+    version: str
+    rows: int
+
+
+def left_states(connection: Connection, source: str) -> dict[str, LeftState]:
+    """The state of each bronze table after its last load, if its rows came from this source."""
+    rows = query(
+        connection,
+        "SELECT relation, run_id, job, state, source_version, rows_loaded"
+        " FROM elt.table_states JOIN elt.job_runs USING (run_id, job) JOIN elt.runs USING (run_id)"
+        " WHERE job_runs.status = 'published' AND rows_loaded IS NOT NULL AND source_version IS NOT NULL"
+        " AND source = %s",
+        (_storable(source),),
+    )
+    return {relation: LeftState(*left) for relation, *left in rows}
 
 
 def failure_records(group: Sequence[Job], failed: Mapping[str, EltError], accepted: Accepted) -> list[JobRecord]:

@@ -97,7 +97,9 @@ class Pipe:
         found = match(contract, table).found
         export = self.extractor.finish(self.extractor.start(table, tuple(found.values())))
         staging = create_staging(self.connection, "r1_t", contract, found, table)
-        counted = sum(copy_slice(self.connection, staging, csv_slice, "in.c-main.t").rows for csv_slice in export.slices)
+        counted = sum(
+            copy_slice(self.connection, staging, csv_slice, "in.c-main.t").rows for csv_slice in export.slices
+        )
         with transaction(self.connection, TransactionSettings(2)):
             publish_bronze(self.connection, load, contract, staging, counted, EVERYTHING)
         return query(self.connection, f"SELECT * FROM bronze.t{width}")
