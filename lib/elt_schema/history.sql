@@ -128,7 +128,7 @@ ALTER TABLE elt.table_states ADD COLUMN IF NOT EXISTS job text;
 ALTER TABLE elt.table_states ADD COLUMN IF NOT EXISTS state text NOT NULL DEFAULT '';
 COMMENT ON TABLE elt.table_states IS
     'Tables, views and functions as a run left them. What is still so, is not exported or published again. May be emptied: the next run then does everything.';
-COMMENT ON COLUMN elt.table_states.relation IS 'Schema and name; a function also has its arguments.';
+COMMENT ON COLUMN elt.table_states.relation IS 'Schema and name; a function also has the oids of its arguments'' types.';
 COMMENT ON COLUMN elt.table_states.run_id IS 'Run that loaded the table, or that last read the relation.';
 COMMENT ON COLUMN elt.table_states.job IS 'Job that loaded the table. NULL: no job loads it.';
 COMMENT ON COLUMN elt.table_states.state IS

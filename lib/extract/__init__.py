@@ -30,7 +30,7 @@ class SourceTable:
     version: str
     #: False: nobody can tell whether the table changed since an earlier run, so `version` equals none of an earlier run
     version_lasts: bool = field(default=True, kw_only=True)
-    #: False: rows may change while `version` stays, where the source does not keep them itself (docs/keboola.md 13.1)
+    #: False: rows may change while `version` stays, such as those of a query that asks for the time
     version_is_exact: bool = field(default=True, kw_only=True)
     #: when the source last imported rows into it; None if the source does not say
     imported_at: datetime | None = None

@@ -130,15 +130,16 @@ class KeboolaExtractor:
         if not isinstance(columns, list) or not columns or not all(isinstance(name, str) for name in columns):
             raise ExtractError(f"table {table_id}: Keboola lists no columns")
         imported = parse_time(detail.get("lastImportDate"))
-        stamped = ("lastImportDate", "lastChangeDate")
-        stamps = [detail.get(name) for name in ("id", *stamped, "rowsCount")]
+        dates = [detail.get(name) for name in ("lastImportDate", "lastChangeDate")]
+        rows = _comparable_rows(detail)
         return SourceTable(
             id=table_id,
             columns=tuple(columns),
-            rows=_comparable_rows(detail),
-            version_is_exact=_is_plain(detail) and any(detail.get(name) for name in stamped),
+            rows=rows,
             has_nulls=bool(detail.get("isTyped")),
-            version=repr((*stamps, *columns)),
+            version=repr((detail.get("id"), *dates, detail.get("rowsCount"), *columns)),
+            # where the count does not follow the rows, neither do the dates (docs/keboola.md 13.1)
+            version_is_exact=rows is not None and any(dates),
             imported_at=None if imported is None else datetime.fromtimestamp(imported, UTC),
         )
 
@@ -327,20 +328,15 @@ def _ids(response: requests.Response) -> list[str]:
 
 
 def _comparable_rows(detail: Mapping[str, object]) -> int | None:
-    """rowsCount if an export must have exactly this many rows, else None."""
-    rows = detail.get("rowsCount")
-    return rows if _is_plain(detail) and isinstance(rows, int) else None
+    """rowsCount if an export must have exactly this many rows, else None.
 
-
-def _is_plain(detail: Mapping[str, object]) -> bool:
-    """Whether the detail's count and dates follow the rows.
-
-    They do not for filtered aliases, views and external tables (docs/keboola.md 2.2), nor for buckets on an external
-    schema, where they lag behind (docs/keboola.md 13.1).
+    None for filtered aliases, views and external tables (docs/keboola.md 2.2), and for buckets on an external schema,
+    whose count lags behind (docs/keboola.md 13.1).
     """
-    bucket = detail.get("bucket")
+    rows, bucket = detail.get("rowsCount"), detail.get("bucket")
     is_external = isinstance(bucket, dict) and bucket.get("hasExternalSchema")
-    return detail.get("tableType") in (None, "table") and not detail.get("aliasFilter") and not is_external
+    is_plain = detail.get("tableType") in (None, "table") and not detail.get("aliasFilter") and not is_external
+    return rows if is_plain and isinstance(rows, int) else None
 
 
 def _job_error(job: Mapping[str, object]) -> str:

@@ -23,7 +23,8 @@ from lib.postgres.connection import Connection, execute, query
 from lib.run.history import WRITING
 
 #: For each relation that is named: each table or view of which it is made, with its counters, those of the transaction
-#: that is open here apart. It asks catalogs only, and not for example pg_get_viewdef, so it waits for no lock. Foreign
+#: that is open here apart. It asks catalogs only, and not for example pg_get_viewdef, so it waits for no lock. No
+#: setting of a session changes what it says. Foreign
 #: tables, and all tables while nothing is counted, have a state that equals no other.
 PARTS = """
     WITH RECURSIVE
@@ -69,10 +70,12 @@ PARTS = """
     counting AS (
         SELECT concat_ws(
             ' ',
-            pg_stat_get_db_stat_reset_time((SELECT oid FROM pg_database WHERE datname = current_database())),
-            pg_stat_get_bgwriter_stat_reset_time(),
+            extract(EPOCH FROM pg_stat_get_db_stat_reset_time(pg_database.oid)),
+            extract(EPOCH FROM pg_stat_get_bgwriter_stat_reset_time()),
             CASE WHEN NOT current_setting('track_counts')::boolean THEN clock_timestamp() END
         ) AS since
+        FROM pg_database
+        WHERE datname = current_database()
     )
 
     SELECT
@@ -120,7 +123,7 @@ PARTS = """
 
     UNION ALL
     SELECT
-        pg_proc.oid::regprocedure::text,
+        concat(nspname, '.', proname, '(', proargtypes, ')'),
         pg_proc.oid,
         md5(pg_proc::text),
         false,
