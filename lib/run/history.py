@@ -222,7 +222,6 @@ class LeftState:
     """The state in which a run left a table that it loaded (`table_states`), and what it loaded."""
 
     run_id: int
-    job: str
     state: str
     version: str
     rows: int
@@ -232,7 +231,7 @@ def left_states(connection: Connection, source: str) -> dict[str, LeftState]:
     """The state of each bronze table after its last load, if its rows came from this source."""
     rows = query(
         connection,
-        "SELECT relation, run_id, job, state, source_version, rows_loaded"
+        "SELECT relation, run_id, state, source_version, rows_loaded"
         " FROM elt.table_states JOIN elt.job_runs USING (run_id, job) JOIN elt.runs USING (run_id)"
         " WHERE job_runs.status = 'published' AND rows_loaded IS NOT NULL AND source_version IS NOT NULL"
         " AND source = %s",

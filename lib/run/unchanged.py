@@ -31,7 +31,7 @@ def known_loads(connection: Connection, jobs: Sequence[Job], source: str) -> dic
         if load is None or load.table not in left or any(script.path in pending for script in job.transform):
             continue
         before, parts = left[load.table], now.get(load.table, [])
-        if before.job == job.name and before.state == state_of(parts) and not any(part.has_code for part in parts):
+        if before.state == state_of(parts) and not any(part.has_code for part in parts):
             known[job.name] = KnownLoad(before.run_id, before.version, before.rows)
     return known
 
