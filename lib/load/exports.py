@@ -213,7 +213,7 @@ class Stager(Generic[Ticket]):
         """Ids of the group's source tables that changed since they were looked at before its first export."""
         exported = [staged[load.job].source for load in group if load.job in staged]
         if not exported:
-            return []  # bronze keeps what one run published together
+            return []  # bronze keeps what was published together
         kept = [self.unchanged[load.job].source for load in group if load.job in self.unchanged]
         before = [*exported, *kept, *watched.get(group[0].job, ())]
         with self._blame(group[0]):

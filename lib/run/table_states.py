@@ -22,33 +22,34 @@ from lib.config.jobs import Job
 from lib.postgres.connection import Connection, execute, query
 from lib.run.history import WRITING
 
-#: For each relation that is named: each table or view of which it is made, with its counters, those of the transaction
-#: that is open here apart. It asks catalogs only, and not for example pg_get_viewdef, so it waits for no lock. No
-#: setting of a session changes what it says. Foreign
-#: tables, and all tables while nothing is counted, have a state that equals no other.
+#: For each relation that is named: each table or view of which it is made, with its counters, and apart from them those
+#: of the transaction that is open here. Foreign tables, and all tables while nothing is counted, look different each
+#: time. It asks catalogs only, and not for example pg_get_viewdef, so it waits for no lock; and what it says depends on
+#: no setting of the session, which a script may have changed.
 PARTS = """
     WITH RECURSIVE
 
     -- A name that must be quoted is not looked for: it counts as named.
     schemas AS (
-        SELECT nspname
+        SELECT
+            oid AS schema_oid,
+            nspname,
+            lower(nspname) = ANY (%(words)s) OR nspname = ANY (%(path)s) OR nspname ~ '[^[:alnum:]_$]' AS is_named
         FROM pg_namespace
         WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'elt', 'elt_staging', 'elt_changes')
-            AND (lower(nspname) = ANY (%(words)s) OR nspname = ANY (%(path)s) OR nspname ~ '[^[:alnum:]_$]')
     ),
 
     readable AS (
-        SELECT pg_class.*, nspname
-        FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-        WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'elt', 'elt_staging', 'elt_changes')
-            AND relkind IN ('r', 'p', 'v', 'm', 'f') AND relpersistence <> 't'
+        SELECT pg_class.*, nspname, is_named
+        FROM pg_class JOIN schemas ON schema_oid = relnamespace
+        WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND relpersistence <> 't'
     ),
 
     named AS (
         SELECT oid, concat(nspname, '.', relname) AS relation
         FROM readable
         WHERE concat(nspname, '.', relname) = ANY (%(tables)s)
-            OR nspname IN (TABLE schemas) AND (lower(relname) = ANY (%(words)s) OR relname ~ '[^[:alnum:]_$]')
+            OR is_named AND (lower(relname) = ANY (%(words)s) OR relname ~ '[^[:alnum:]_$]')
     ),
 
     parts (relation, oid) AS (
@@ -129,8 +130,8 @@ PARTS = """
         false,
         '{0,0,0}',
         '{0,0,0}'
-    FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
-    WHERE prokind IN ('f', 'p') AND nspname IN (TABLE schemas) AND lower(proname) = ANY (%(words)s)
+    FROM pg_proc JOIN schemas ON schema_oid = pronamespace
+    WHERE prokind IN ('f', 'p') AND is_named AND lower(proname) = ANY (%(words)s)
 
     ORDER BY relation, oid
 """

@@ -56,7 +56,7 @@ def inputs_md5(session: Session, registry: Registry) -> str:
 def unchanged_since(session: Session, registry: Registry) -> tuple[int, datetime] | None:
     """The last run that published and when it ended, if a run of all jobs would make the same again. Else None.
 
-    Say of the sources first that they did not change. None also if that run failed, published some jobs only, or warned
+    Ask the sources first whether they changed. None also if that run failed, published some jobs only, or warned
     of something: then there is something to do or to say.
     """
     connection = session.connection
