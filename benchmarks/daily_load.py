@@ -23,6 +23,7 @@ import multiprocessing
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -136,15 +137,7 @@ class Bench:
         (self.project / "elt_jobs.json").write_text(json.dumps(jobs))
         logged = self.server.log.stat().st_size
         began = time.time()
-        process = subprocess.Popen(
-            [sys.executable, self.project / "elt_daily_load.py", "--quiet", "--date", str(self.day)],
-            env=self.environ,
-            cwd="/",
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        exited = time.time() - began
-        if os.waitstatus_to_exitcode(status):
-            raise SystemExit("the daily load failed, see above")
+        exited, usage = self.load()
         with open(self.server.log, encoding="utf-8") as log:
             log.seek(logged)
             committed = datetime.fromisoformat(COMMITTED.findall(log.read())[-1]).replace(tzinfo=UTC)
@@ -156,10 +149,30 @@ class Bench:
         return {
             "commit": committed.timestamp() - began,
             "exit": exited,
-            "stage": float(stage),
+            "stage": float(stage or 0),  # nothing where no source changed
             "publish": float(publish),
             "MB": peak,
         }
+
+    def load(self) -> tuple[float, resource.struct_rusage]:
+        """Run one daily load in a separate process. Returns its seconds and what it used."""
+        began = time.time()
+        process = subprocess.Popen(
+            [sys.executable, self.project / "elt_daily_load.py", "--quiet", "--date", str(self.day)],
+            env=self.environ,
+            cwd="/",
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        if os.waitstatus_to_exitcode(status):
+            raise SystemExit("the daily load failed, see above")
+        return time.time() - began, usage
+
+    def again(self) -> float:
+        """Seconds of a daily load in which nothing changed since the last one. Ends the benchmark if it published."""
+        seconds = self.load()[0]
+        if self.our_side.sql("SELECT is_unchanged FROM elt.runs ORDER BY run_id DESC LIMIT 1") != [(True,)]:
+            raise SystemExit("a daily load was not left out although nothing had changed")
+        return seconds
 
     def plain(self, copies: str, *files: Path) -> Seconds:
         """Run psql with the copies and these files in one transaction, then the checks. Returns the seconds without and
@@ -241,9 +254,11 @@ def compare_ways(bench: Bench, count: int) -> list[Seconds]:
     print("    of it")
     for phase in ("stage", "publish"):
         print(f"    {phase:<56} {median(each[phase] for each in ordinary.ours):>6.2f} s")
+    again = [bench.again() for _ in range(count)]
+    print(f"the same day again, nothing changed, to exit: {median(again):.2f} s ({min(again):.2f} to {max(again):.2f})")
     scripts = bench.our_side.sql(
         "SELECT job || ' ' || script, percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM elt.script_runs"
-        f" WHERE run_id > (SELECT max(run_id) - {count} FROM elt.runs) GROUP BY 1 ORDER BY 2 DESC LIMIT 8"
+        f" WHERE run_id > (SELECT max(run_id) - {2 * count} FROM elt.runs) GROUP BY 1 ORDER BY 2 DESC LIMIT 8"
     )
     for script, seconds in scripts:
         print(f"        {script:<52} {seconds:>6.2f} s")

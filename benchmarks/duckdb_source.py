@@ -50,7 +50,7 @@ def load(folder: Path, kind: str, dsn: str) -> int:
     (only,) = extractor.finish(extractor.start(table, table.columns)).slices
     connection = psycopg2.connect(dsn)
     connection.autocommit = True
-    rows = copy_slice(connection, Staging("ours", COLUMNS, table.has_nulls), only, kind)
+    rows = copy_slice(connection, Staging("ours", COLUMNS, table.has_nulls), only, kind).rows
     connection.close()
     assert extractor.table(kind).version == table.version
     return rows

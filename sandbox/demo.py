@@ -124,7 +124,9 @@ def _load(settings: Settings, keboola: _Keboola, today: date, console: Console, 
 
 
 def _daily_load(settings: Settings, today: date, *, quiet: bool) -> int:
-    run = argparse.Namespace(jobs=[], quiet=quiet, wait=True, no_wait=True, accept=[], accept_shrink=[], date=today)
+    run = argparse.Namespace(
+        jobs=[], quiet=quiet, wait=True, no_wait=True, full=False, accept=[], accept_shrink=[], date=today
+    )
     return run_command("run", run, settings)
 
 

@@ -46,6 +46,9 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-wait", action="store_true", help="do not wait for the flow that wait_for_flow in elt_settings.toml names"
     )
     parser.add_argument(
+        "--full", action="store_true", help="export every table, also one that did not change in the source"
+    )
+    parser.add_argument(
         "--accept",
         action="append",
         default=[],

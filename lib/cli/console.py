@@ -58,6 +58,10 @@ class ConsoleProgress:
         """The last slice is staged."""
         self._console.step("stage", job, rows, seconds)
 
+    def unchanged(self, job: str, run_id: int) -> None:
+        """The job is not exported: its source is what this run loaded."""
+        self._console.text(f"stage    {job}: unchanged since run {run_id}, not exported")
+
     def note(self, job: str, text: str) -> None:
         """A message for the user."""
         self._console.note(job, text)
@@ -199,10 +203,17 @@ class Console:
             finally:
                 self._bars = None
 
-    def summary(self, name: str, records: Sequence[JobRecord], error: EltError | None = None) -> None:
+    def summary(
+        self,
+        name: str,
+        records: Sequence[JobRecord],
+        error: EltError | None = None,
+        unchanged_since: tuple[int, datetime] | None = None,
+    ) -> None:
         """Print the summary. Its last line says what was published, what failed and what was held back.
 
-        It also says why, if one job failed. Each of several has a line of its own before it.
+        It also says why, if one job failed. Each of several has a line of its own before it. unchanged_since: the run,
+        and when it ended, since which nothing has changed.
         """
         failed = [record for record in records if record.status == "failed"]
         for record in failed:
@@ -219,8 +230,10 @@ class Console:
                 noun = "table" if step == "script" else "check"
                 self.step(step, f"{_count(len(quiet), noun)} {outcome}", None, sum(result.seconds for result in quiet))
         seconds = f"{time.monotonic() - self._began:.1f} s"
-        published = sum(record.status == "published" for record in records)
-        parts = [f"{_count(published, 'job')} published"] if records else []
+        parts = [_published(records)] if records else []
+        if unchanged_since:
+            run_id, at = unchanged_since
+            parts = [f"nothing has changed since run {run_id}, {at.astimezone(self.zone):%Y-%m-%d %H:%M %Z}"]
         if failed:
             reason = f" ({_first_line(failed[0].error)})" if len(failed) == 1 else ""
             parts.append(f"{len(failed)} failed: {', '.join(record.job for record in failed)}{reason}")
@@ -244,6 +257,13 @@ class Console:
                 print(shown, file=stream, flush=True)
         except OSError:
             _silence(stream)
+
+
+def _published(records: Sequence[JobRecord]) -> str:
+    """How many jobs were published, and how many of them kept the rows of an earlier export."""
+    done = [record for record in records if record.status == "published"]
+    same = sum(record.is_unchanged or False for record in done)
+    return f"{_count(len(done), 'job')} published" + (f" ({same} not exported: unchanged)" if same else "")
 
 
 def _silence(stream: TextIO) -> None:

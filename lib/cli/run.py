@@ -33,7 +33,7 @@ def run_jobs(given: argparse.Namespace, jobs: Sequence[str] = (), settings: Sett
     settings = settings or read_settings()
     jobs = given.jobs or jobs
     registry = read_project(settings.root)
-    words = ["run", *jobs, *(["--date", f"{given.date}"] if given.date else [])]
+    words = ["run", *jobs, *(["--full"] if given.full else []), *(["--date", f"{given.date}"] if given.date else [])]
     accepted = Accepted.parse(given.accept, given.accept_shrink, how_to_type(" ".join(words), settings))
     registry.check_names(accepted.jobs)
     plan = make_plan(registry, jobs)
@@ -47,6 +47,7 @@ def run_jobs(given: argparse.Namespace, jobs: Sequence[str] = (), settings: Sett
         console,
         Options(
             given.wait,
+            given.full,
             accepted,
             given.date,
             command=how_to_type("run", settings),
@@ -54,6 +55,6 @@ def run_jobs(given: argparse.Namespace, jobs: Sequence[str] = (), settings: Sett
         ),
     )
     result = run_stoppable(run.run, stop)
-    console.summary("run" if jobs else "daily load", result.records, result.error)
+    console.summary("run" if jobs else "daily load", result.records, result.error, result.unchanged_since)
     write_after_run(settings, console)
     return result.exit_code

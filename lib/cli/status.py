@@ -99,7 +99,8 @@ def _sentence(connection: Connection) -> str:
 #: a time in 11 columns, so that the table has 80
 TIME = "to_char({0}, CASE WHEN {0} > now() - INTERVAL '300 days' THEN 'MM-DD HH24:MI' ELSE 'YYYY-MM-DD' END)"
 PUBLISHED = TIME.format("published_at")
-# to_jsonb, because the view of an older version lacks the column until the next run
+# to_jsonb, because an older version lacks the column until the next run
+UNCHANGED = "to_jsonb(runs) ->> 'is_unchanged' = 'true'"
 IMPORTED = TIME.format("(to_jsonb(job_status) ->> 'source_imported_at')::timestamptz")
 
 #: the scripts of each job's last run that published it, because not every run has every job
@@ -113,7 +114,8 @@ STATUS: Sequence[tuple[str, Sequence[str], str]] = (
         "runs, the newest first",
         ("run", "status", "started", "seconds", "jobs published", "rows loaded"),
         "SELECT run_id, recent.status, recent.started_at, seconds,"
-        " jobs_published || ' of ' || cardinality(runs.jobs), rows_loaded"
+        f" CASE WHEN {UNCHANGED} THEN 'unchanged' ELSE jobs_published || ' of ' || cardinality(runs.jobs) END,"
+        " rows_loaded"
         " FROM elt.recent_runs AS recent JOIN elt.runs USING (run_id) ORDER BY run_id DESC LIMIT %(runs)s",
     ),
     (

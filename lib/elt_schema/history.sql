@@ -12,6 +12,8 @@ ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS jobs text[] NOT NULL DEFAULT '{}';
 ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS source text;
 ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS process text NOT NULL DEFAULT 'not known';
 ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS error text;
+ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS is_unchanged boolean NOT NULL DEFAULT false;
+ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS inputs_md5 text;
 -- no comment on the table here: the installer stores the version of these files in it
 COMMENT ON COLUMN elt.runs.run_id IS 'Number of the run; its staging tables carry it (elt_staging.r17_products).';
 COMMENT ON COLUMN elt.runs.status IS
@@ -24,6 +26,10 @@ COMMENT ON COLUMN elt.runs.jobs IS 'Jobs of the run, in the order in which they 
 COMMENT ON COLUMN elt.runs.source IS 'Project that the rows came from.';
 COMMENT ON COLUMN elt.runs.process IS 'Process id and host of the run.';
 COMMENT ON COLUMN elt.runs.error IS 'Why the run ended early. Errors of single jobs are in elt.job_runs.';
+COMMENT ON COLUMN elt.runs.is_unchanged IS
+    'True: nothing had changed since the run before it, so it published nothing and has no rows in elt.job_runs.';
+COMMENT ON COLUMN elt.runs.inputs_md5 IS
+    'md5 of registry, scripts and run date of a run that published every job. NULL: of some jobs only, or something failed or warned.';
 
 CREATE TABLE IF NOT EXISTS elt.job_runs (run_id bigint NOT NULL, job text NOT NULL);
 ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS status text NOT NULL DEFAULT 'failed';
@@ -39,13 +45,15 @@ ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS source_imported_at timestamptz
 ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS unused_columns text[];
 ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS bronze_fingerprint text;
 ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS accepted_guards text[];
+ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS is_unchanged boolean;
 COMMENT ON TABLE elt.job_runs IS 'One row per job of a run that has ended.';
 COMMENT ON COLUMN elt.job_runs.run_id IS 'Run, as in elt.runs.';
 COMMENT ON COLUMN elt.job_runs.job IS 'Name of the job in elt_jobs.json.';
 COMMENT ON COLUMN elt.job_runs.status IS
     'published; failed; held back (another job of its group failed, so its tables kept the old rows).';
 COMMENT ON COLUMN elt.job_runs.recorded_at IS 'When the job was published, failed or was held back.';
-COMMENT ON COLUMN elt.job_runs.rows_loaded IS 'Rows in the bronze table after this load. NULL: the job loads no table.';
+COMMENT ON COLUMN elt.job_runs.rows_loaded IS
+    'Rows in the bronze table after this load. NULL: the job loaded nothing, see is_unchanged.';
 COMMENT ON COLUMN elt.job_runs.rows_before IS 'Rows in the bronze table before this run.';
 COMMENT ON COLUMN elt.job_runs.source_version IS
     'Version of the table in the source at the time of the export. Equal versions have equal content.';
@@ -58,6 +66,8 @@ COMMENT ON COLUMN elt.job_runs.unused_columns IS
 COMMENT ON COLUMN elt.job_runs.accepted_shrink IS 'True if accepted_guards contains shrink.';
 COMMENT ON COLUMN elt.job_runs.accepted_guards IS
     'Guards that a person accepted for this job (--accept JOB:GUARD). NULL: a run of an older version, see accepted_shrink.';
+COMMENT ON COLUMN elt.job_runs.is_unchanged IS
+    'True: the source was as last loaded, so it was not exported, and bronze kept its rows. False: exported. NULL: the job loads no table, did not load it in this run, or a run of an older version.';
 COMMENT ON COLUMN elt.job_runs.stage_seconds IS 'Seconds from the request for the export to the last staged row.';
 COMMENT ON COLUMN elt.job_runs.publish_seconds IS
     'Seconds in the publish transaction: load, scripts and checks of this job.';
@@ -80,6 +90,27 @@ COMMENT ON COLUMN elt.script_runs.updated IS 'Rows that elt.publish_rows updated
 COMMENT ON COLUMN elt.script_runs.deleted IS 'Rows that elt.publish_rows deleted. NULL as for inserted.';
 COMMENT ON COLUMN elt.script_runs.unchanged IS 'Rows that elt.publish_rows found unchanged. NULL as for inserted.';
 COMMENT ON COLUMN elt.script_runs.broken_by IS 'Rows that break the claim of a check. NULL: not a check.';
+
+CREATE TABLE IF NOT EXISTS elt.slices (run_id bigint NOT NULL, job text NOT NULL, number integer NOT NULL);
+ALTER TABLE elt.slices ADD COLUMN IF NOT EXISTS name text;
+ALTER TABLE elt.slices ADD COLUMN IF NOT EXISTS source_job text;
+ALTER TABLE elt.slices ADD COLUMN IF NOT EXISTS source_file text;
+ALTER TABLE elt.slices ADD COLUMN IF NOT EXISTS bytes bigint;
+ALTER TABLE elt.slices ADD COLUMN IF NOT EXISTS rows bigint;
+ALTER TABLE elt.slices ADD COLUMN IF NOT EXISTS seconds numeric;
+ALTER TABLE elt.slices ADD COLUMN IF NOT EXISTS tries integer;
+COMMENT ON TABLE elt.slices IS
+    'One row per slice that a published job loaded. The sum of rows is rows_loaded in elt.job_runs.';
+COMMENT ON COLUMN elt.slices.run_id IS 'Run, as in elt.runs.';
+COMMENT ON COLUMN elt.slices.job IS 'Job that loaded it, as in elt.job_runs.';
+COMMENT ON COLUMN elt.slices.number IS 'Number of the slice in its export, from 1.';
+COMMENT ON COLUMN elt.slices.name IS 'Name of the slice in the source: the last part of the object''s key, or the query''s file.';
+COMMENT ON COLUMN elt.slices.source_job IS 'Job in Keboola that made the export. NULL: the source has no jobs.';
+COMMENT ON COLUMN elt.slices.source_file IS 'File in Keboola that held the export; it lives two days. NULL as for source_job.';
+COMMENT ON COLUMN elt.slices.bytes IS 'Bytes of CSV, unpacked.';
+COMMENT ON COLUMN elt.slices.rows IS 'Rows of the slice, as PostgreSQL counted them.';
+COMMENT ON COLUMN elt.slices.seconds IS 'Seconds from the first request for the slice to its last row.';
+COMMENT ON COLUMN elt.slices.tries IS 'How often the slice was asked for. More than 1: the connection was cut.';
 
 CREATE TABLE IF NOT EXISTS elt.definitions (script text NOT NULL);
 ALTER TABLE elt.definitions ADD COLUMN IF NOT EXISTS script_md5 text NOT NULL DEFAULT '';
@@ -119,6 +150,18 @@ COMMENT ON COLUMN elt.changes.key_columns IS 'Primary key by which kept rows are
 COMMENT ON COLUMN elt.changes.kept_as IS
     'Table in schema elt_changes that keeps the rows. NULL: only counts are kept, or the rows were dropped since.';
 
+CREATE TABLE IF NOT EXISTS elt.table_states (relation text NOT NULL);
+ALTER TABLE elt.table_states ADD COLUMN IF NOT EXISTS run_id bigint NOT NULL DEFAULT 0;
+ALTER TABLE elt.table_states ADD COLUMN IF NOT EXISTS job text;
+ALTER TABLE elt.table_states ADD COLUMN IF NOT EXISTS state text NOT NULL DEFAULT '';
+COMMENT ON TABLE elt.table_states IS
+    'Tables, views and functions as a run left them. What is still so, is not exported or published again. May be emptied: the next run then does everything.';
+COMMENT ON COLUMN elt.table_states.relation IS 'Schema and name; a function also has the oids of its arguments'' types.';
+COMMENT ON COLUMN elt.table_states.run_id IS 'Run that loaded the table, or that last read the relation.';
+COMMENT ON COLUMN elt.table_states.job IS 'Job that loaded the table. NULL: no job loads it.';
+COMMENT ON COLUMN elt.table_states.state IS
+    'Oid, file, md5 of the columns, since when PostgreSQL counts, and its counters of inserted (+), updated (~) and deleted (-) rows; a line for each part of the relation.';
+
 -- Runs that are missing although their jobs are there, because somebody dropped or emptied elt.runs.
 INSERT INTO elt.runs (run_id, status, run_date, started_at, finished_at, jobs, process, error)
 OVERRIDING SYSTEM VALUE
@@ -135,6 +178,8 @@ FROM (
     SELECT run_id, job, status, recorded_at FROM elt.job_runs
     UNION ALL
     SELECT run_id, job, 'published' AS status, NULL AS recorded_at FROM elt.script_runs
+    UNION ALL
+    SELECT run_id, job, 'published' AS status, NULL AS recorded_at FROM elt.slices
 ) AS recorded
 WHERE run_id NOT IN (SELECT run_id FROM elt.runs)
 GROUP BY run_id;
@@ -154,8 +199,11 @@ BEGIN
                 ('job_runs', 'c', $$CHECK (status IN ('published', 'failed', 'held back'))$$),
                 ('script_runs', 'p', 'PRIMARY KEY (run_id, job, script)'),
                 ('script_runs', 'f', 'FOREIGN KEY (run_id) REFERENCES elt.runs'),
+                ('changes', 'p', 'PRIMARY KEY (run_id, relation)'),
+                ('slices', 'p', 'PRIMARY KEY (run_id, job, number)'),
+                ('slices', 'f', 'FOREIGN KEY (run_id) REFERENCES elt.runs'),
                 ('definitions', 'p', 'PRIMARY KEY (script)'),
-                ('changes', 'p', 'PRIMARY KEY (run_id, relation)')
+                ('table_states', 'p', 'PRIMARY KEY (relation)')
         ) AS wanted (name, kind, constraint_text)
         WHERE NOT EXISTS (
             SELECT FROM pg_constraint
@@ -199,7 +247,8 @@ SELECT
     count(job_runs.job) FILTER (WHERE job_runs.status <> 'published') AS jobs_not_published,
     sum(job_runs.rows_loaded) FILTER (WHERE job_runs.status = 'published') AS rows_loaded,
     coalesce(runs.error, first_errors.error) AS error,
-    runs.finished_at
+    runs.finished_at,
+    runs.is_unchanged
 FROM elt.runs AS runs
 LEFT JOIN elt.job_runs AS job_runs USING (run_id)
 LEFT JOIN first_errors USING (run_id)
@@ -218,12 +267,13 @@ COMMENT ON COLUMN elt.recent_runs.error IS
     'Why the run ended early, else the error of the job that failed first. NULL: no error.';
 COMMENT ON COLUMN elt.recent_runs.finished_at IS
     'When the run ended. NULL: it is still running, or it is lost and no later run has noticed it.';
+COMMENT ON COLUMN elt.recent_runs.is_unchanged IS 'True: nothing had changed, so it published nothing.';
 
 CREATE OR REPLACE VIEW elt.job_status AS
 WITH
 
 latest AS (
-    SELECT DISTINCT ON (job) job, run_id, status, recorded_at, error
+    SELECT DISTINCT ON (job) job, run_id, status, recorded_at, error, is_unchanged
     FROM elt.job_runs
     ORDER BY job ASC, run_id DESC
 ),
@@ -252,7 +302,8 @@ SELECT
     published.publish_seconds,
     latest.run_id,
     latest.error,
-    loaded.source_imported_at
+    loaded.source_imported_at,
+    latest.is_unchanged
 FROM latest
 LEFT JOIN published USING (job)
 LEFT JOIN loaded USING (job)
@@ -271,3 +322,4 @@ COMMENT ON COLUMN elt.job_status.error IS
     'Why the latest run of the job failed or was held back. NULL: it was published.';
 COMMENT ON COLUMN elt.job_status.source_imported_at IS
     'When the source last imported the rows of the last load. NULL: the job loads no table, or the source does not say.';
+COMMENT ON COLUMN elt.job_status.is_unchanged IS 'As in elt.job_runs, for its latest run.';

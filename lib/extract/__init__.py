@@ -32,6 +32,8 @@ class SourceTable:
     version: str
     #: False: nobody can tell whether the table changed since an earlier run, so `version` equals none of an earlier run
     version_lasts: bool = field(default=True, kw_only=True)
+    #: False: rows may change while `version` stays, such as those of a query that asks for the time
+    version_is_exact: bool = field(default=True, kw_only=True)
     #: when the source last imported rows into it; None if the source does not say
     imported_at: datetime | None = None
     #: columns of typed timestamps: an export has them without fractions of a second and without an offset
@@ -86,6 +88,9 @@ class Export:
 
     table: SourceTable
     slices: tuple[Slice, ...]
+    #: the source's own ids of the job that made it and of its file; None if the source has none
+    job_id: str | None = None
+    file_id: str | None = None
 
 
 class Extractor(Protocol[Ticket]):

@@ -89,6 +89,12 @@ _LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
 _LACKS_EXTENSION = re.compile(
     r"requires the extension (\w+)|in the (\w+) extension|(\w+)\.duckdb_extension\" not found"
 )
+#: words with which a query may have other rows although its files are the same: they ask for the time or for chance
+_CHANGING = re.compile(
+    r"\b((get_)?current_(local)?(date|time|timestamp)|localtime(stamp)?|transaction_timestamp|now|today|age"
+    r"|\w*random\w*|setseed|\w*uuid\w*|\w*sample|nextval|getenv|getvariable)\b",
+    re.IGNORECASE,
+)
 _THE_ROW = re.compile(r"^Original Line:.*$", re.MULTILINE)
 _URL_QUERY = re.compile(r"\?[^\s'\"]+=[^\s'\"]*")
 
@@ -276,6 +282,7 @@ class DuckdbExtractor:
             has_nulls=True,
             version=version if query.reads_only_files else f"{self._once} {version}",
             version_lasts=query.reads_only_files,
+            version_is_exact=not _CHANGING.search(query.text),
             imported_at=datetime.fromtimestamp(newest, UTC) if newest and query.reads_only_files else None,
         )
         return self._seen[query.path]

@@ -149,13 +149,16 @@ class KeboolaExtractor:
         columns = detail.get("columns")
         if not isinstance(columns, list) or not columns or not all(isinstance(name, str) for name in columns):
             raise ExtractError(f"table {table_id}: Keboola lists no columns")
-        stamps = [detail.get(name) for name in ("id", "lastImportDate", "lastChangeDate", "rowsCount")]
+        rows = _comparable_rows(detail)
+        dates = [detail.get(name) for name in ("lastImportDate", "lastChangeDate")]
         return SourceTable(
             id=table_id,
             columns=tuple(columns),
-            rows=_comparable_rows(detail),
+            rows=rows,
             has_nulls=bool(detail.get("isTyped")),
-            version=repr((*stamps, *columns)),
+            version=repr((detail.get("id"), *dates, detail.get("rowsCount"), *columns)),
+            # where the count does not follow the rows, neither do the dates (docs/keboola.md 13.1)
+            version_is_exact=rows is not None and any(dates),
             imported_at=parse_moment(detail.get("lastImportDate")),
             cut_timestamps=_cut_timestamps(detail),
         )
@@ -183,7 +186,8 @@ class KeboolaExtractor:
             file_id = None
         if file_id is None:
             raise ExtractError(f"{subject}: succeeded, but its result has no file")
-        return Export(started.table, ExportedFile(self, file_id, subject).slices(started.columns))
+        slices = ExportedFile(self, file_id, subject).slices(started.columns)
+        return Export(started.table, slices, str(job.get("id")), str(file_id))
 
     def _finished(self, job: Mapping[str, object], table: SourceTable) -> Mapping[str, object]:
         """The job once its status is `success`."""

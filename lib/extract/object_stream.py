@@ -59,6 +59,8 @@ class ObjectBytes:
         self._http, self._access, self._key, self._subject = http, access, key, subject
         self._may_be_empty = may_be_empty
         self._retries = Retries(http, subject)
+        #: how often the object was asked for; more than 1 after cut connections
+        self.tries = 1
         self._response: requests.Response | None = None
         self._position = 0
         self._counted_from = 0
@@ -93,6 +95,7 @@ class ObjectBytes:
                     failure = Failure(self._at(CUT))
             self.close()
             self._retries.wait(failure)
+            self.tries += 1
         self.close()
         return b""
 
@@ -209,6 +212,10 @@ class SliceStream(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    @property
+    def tries(self) -> int:
+        return self._source.tries
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes; b"" at the end. Raises ExtractError if bytes are missing or damaged."""

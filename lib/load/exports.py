@@ -42,6 +42,22 @@ KEEP_ALIVE = 30.0
 
 
 @dataclass(frozen=True)
+class StagedSlice:
+    """One slice of an export, as it was staged: a row of elt.slices."""
+
+    number: int
+    name: str
+    #: the source's own ids of the job that made the export and of its file
+    source_job: str | None
+    source_file: str | None
+    #: of CSV, unpacked
+    bytes: int
+    rows: int
+    seconds: float
+    tries: int
+
+
+@dataclass(frozen=True)
 class Staged:
     """One job's export, complete in its staging table."""
 
@@ -54,6 +70,35 @@ class Staged:
     seconds: float
     #: what differs from the bronze table; None: it could not be compared
     difference: Difference | None
+    slices: tuple[StagedSlice, ...] = ()
+
+
+@dataclass(frozen=True)
+class KnownLoad:
+    """What an earlier run loaded into a bronze table that is still as that run left it."""
+
+    run_id: int
+    #: of the source table
+    version: str
+    rows: int
+
+    def is_current(self, load: Load, source: SourceTable) -> bool:
+        """Whether an export would deliver the same rows again, and no guard would speak of their number."""
+        return (
+            source.version == self.version
+            and source.version_is_exact
+            and self.rows >= load.min_rows
+            and source.rows in (None, self.rows)
+        )
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """A job that was not exported, because its source is what an earlier run loaded."""
+
+    source: SourceTable
+    #: columns of the source that bronze does not ask for
+    unused_columns: tuple[str, ...]
 
 
 class StagingProgress(Protocol):
@@ -68,6 +113,9 @@ class StagingProgress(Protocol):
     def staged(self, job: str, rows: int, seconds: float) -> None:
         """The last slice is staged. rows and seconds are those of the whole export."""
 
+    def unchanged(self, job: str, run_id: int) -> None:
+        """The job is not exported: its source is what this run loaded."""
+
     def note(self, job: str, text: str) -> None:
         """A message for the user."""
 
@@ -77,7 +125,7 @@ class StagingProgress(Protocol):
 
 @dataclass
 class _Export(Generic[Ticket]):
-    """An export that is being staged. The stager's lock protects `rows`, `slices_left` and `halves`."""
+    """An export that is being staged. The stager's lock protects `staged`, `slices_left` and `halves`."""
 
     load: Load
     staging: Staging
@@ -90,10 +138,16 @@ class _Export(Generic[Ticket]):
     began: float
     slices: int = -1
     slices_left: int = -1
-    rows: int = 0
+    job_id: str | None = None
+    file_id: str | None = None
+    staged: list[StagedSlice] = field(default_factory=list)
     seconds: float = 0.0
     #: those that were compared
     halves: list[Half] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return sum(each.rows for each in self.staged)
 
     @property
     def difference(self) -> Difference | None:
@@ -123,6 +177,10 @@ class Stager(Generic[Ticket]):
     progress: StagingProgress
     #: ends the waits of the extractor
     limit: TimeLimit
+    #: by job: what need not be exported if the source is still the same
+    known: Mapping[str, KnownLoad] = field(default_factory=dict)
+    #: by job: what was not exported
+    unchanged: dict[str, Unchanged] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._noted: set[tuple[str, str]] = set()
@@ -147,7 +205,7 @@ class Stager(Generic[Ticket]):
     def stage(
         self, groups: Sequence[Sequence[Load]], watched: Mapping[str, Sequence[SourceTable]]
     ) -> tuple[dict[str, Staged], dict[str, EltError]]:
-        """Stage all jobs of all groups. Returns what was staged and what failed, both by job.
+        """Stage all jobs of all groups but those in `unchanged`. Returns what was staged and what failed, by job.
 
         watched: by the first job of a group, further source tables that must not change during the export.
         A group with a failed job is not exported again; the other groups continue. Raises only what ends the whole
@@ -159,6 +217,8 @@ class Stager(Generic[Ticket]):
             staged |= self._stage_once(pending)
             if gone := self._take_gone(pending):
                 staged |= self._stage_once([[load] for load in gone])
+            for job in self.unchanged:
+                staged.pop(job, None)
             moved = {
                 group[0].job: self._moved(group, staged, watched) for group in pending if not self._has_failed(group)
             }
@@ -198,7 +258,11 @@ class Stager(Generic[Ticket]):
         self, group: Sequence[Load], staged: Mapping[str, Staged], watched: Mapping[str, Sequence[SourceTable]]
     ) -> list[str]:
         """Ids of the group's source tables that changed since they were looked at before its first export."""
-        before = [staged[load.job].source for load in group] + list(watched.get(group[0].job, ()))
+        exported = [staged[load.job].source for load in group if load.job in staged]
+        if not exported:
+            return []  # bronze keeps what was published together
+        kept = [self.unchanged[load.job].source for load in group if load.job in self.unchanged]
+        before = [*exported, *kept, *watched.get(group[0].job, ())]
         with self._blame(group[0]):
             return [table.id for table in before if self.extractor.table(table.id).version != table.version]
         return []
@@ -220,7 +284,12 @@ class Stager(Generic[Ticket]):
     def _stage_once(self, groups: Sequence[Sequence[Load]]) -> dict[str, Staged]:
         self._begin_pass()
         self.limit.holds = True
-        exports = [export for group in groups for export in self._start_group(group)]
+        details = {
+            load.job: start_thread(partial(self.extractor.table, load.extract.table), f"table {load.job}")
+            for group in groups
+            for load in group
+        }
+        exports = [export for group in groups for export in self._start_group(group, details)]
         self._unready = len(exports)
         finishing = [start_thread(partial(self._finish, export), f"export {export.load.job}") for export in exports]
         self._await(finishing)
@@ -238,27 +307,34 @@ class Stager(Generic[Ticket]):
                 export.rows,
                 export.seconds,
                 export.difference,
+                tuple(export.staged),
             )
             for export in exports
             if export.load.job not in self._failed
         }
 
-    def _start_group(self, group: Sequence[Load]) -> list[_Export[Ticket]]:
-        """Compare every source table of the group with its contract, then request every export."""
+    def _start_group(self, group: Sequence[Load], details: Mapping[str, Future[SourceTable]]) -> list[_Export[Ticket]]:
+        """Compare every source table of the group with its contract, then request every export that is needed."""
         began = time.monotonic()
         ready: dict[str, tuple[SourceTable, Match]] = {}
         exports: list[_Export[Ticket]] = []
         for load in group:
             with self._blame(load):
-                source = self.extractor.table(load.extract.table)
+                source = details[load.job].result()
                 found = match(self.contracts[load.job], source)
                 self._tell_columns(load, source, found)
                 check_columns(load, source, found, self.accepted)
                 check_age(load, source, datetime.now(UTC), self.accepted)
                 ready[load.job] = source, found
         for load in group if len(ready) == len(group) else ():
+            source, found = ready[load.job]
+            self.unchanged.pop(load.job, None)
+            known = self.known.get(load.job)
+            if known and known.is_current(load, source):
+                self.unchanged[load.job] = Unchanged(source, found.unused)
+                self.progress.unchanged(load.job, known.run_id)
+                continue
             with self._blame(load):
-                source, found = ready[load.job]
                 name = f"r{self.run_id}_{load.job}"
                 staging = create_staging(self.connection, name, self.contracts[load.job], found.found, source)
                 comparison = prepare_comparison(self.connection, load, self.contracts[load.job], staging)
@@ -301,7 +377,8 @@ class Stager(Generic[Ticket]):
     def _finish(self, export: _Export[Ticket]) -> None:
         """Wait for one export, then queue its slices for the pool."""
         with self._blame(export.load):
-            slices = self.extractor.finish(export.ticket).slices
+            finished = self.extractor.finish(export.ticket)
+            slices, export.job_id, export.file_id = finished.slices, finished.job_id, finished.file_id
             export.slices = export.slices_left = len(slices)
             self.progress.exported(export.load.job, len(slices), export.source.rows)
             self._add(export, [partial(self._copy_slice, export, csv_slice) for csv_slice in slices])
@@ -362,11 +439,22 @@ class Stager(Generic[Ticket]):
             return connection
 
     def _copy_slice(self, export: _Export[Ticket], csv_slice: Slice, connection: Connection) -> None:
+        began = time.monotonic()
         limit = row_limit(export.load, export.source, export.rows, self.accepted)
-        rows = copy_slice(connection, export.staging, csv_slice, export.source.id, limit)
-        self.progress.copied(export.load.job, rows)
+        copied = copy_slice(connection, export.staging, csv_slice, export.source.id, limit)
+        self.progress.copied(export.load.job, copied.rows)
+        staged = StagedSlice(
+            csv_slice.number,
+            csv_slice.name,
+            export.job_id,
+            export.file_id,
+            copied.bytes,
+            copied.rows,
+            time.monotonic() - began,
+            copied.tries,
+        )
         with self._lock:
-            export.rows += rows
+            export.staged.append(staged)
             export.slices_left -= 1
             last = export.slices_left == 0
         if last:

@@ -54,6 +54,17 @@ class Staging:
         return sql.Identifier("elt_staging", self.name)
 
 
+@dataclass(frozen=True)
+class Copied:
+    """What COPY took from one slice."""
+
+    rows: int
+    #: of CSV, unpacked
+    bytes: int
+    #: how often the slice was asked for; more than 1 after cut connections
+    tries: int
+
+
 def sweep_staging(connection: Connection, keep: Collection[str] = ()) -> None:
     """Drop all staging tables but those to keep. Called under the run lock, so no other run uses them."""
     for (name,) in query(connection, "SELECT tablename FROM pg_tables WHERE schemaname = 'elt_staging'"):
@@ -109,8 +120,8 @@ def copy_slice(
     table: str,
     limit: RowLimit | None = None,
     longest_row: int = LONGEST_ROW,
-) -> int:
-    """COPY one slice into staging, completely or not at all. Returns the number of rows that PostgreSQL counted.
+) -> Copied:
+    """COPY one slice into staging, completely or not at all. The rows are those that PostgreSQL counted.
 
     table: the source table, for messages. limit: the most rows; longest_row: the most bytes of one row.
     In a table without NULLs an empty unquoted field means an empty string, hence FORCE_NOT_NULL (docs/keboola.md 7.5).
@@ -127,7 +138,8 @@ def copy_slice(
             with connection.cursor() as cursor:
                 # COPY FROM only calls read(); the type stub also requires readline()
                 cursor.copy_expert(statement.as_string(connection), source, BLOCK)  # type: ignore[arg-type]
-                return cursor.rowcount
+                # a source that never asks twice does not count its tries
+                return Copied(cursor.rowcount, source.bytes, getattr(stream, "tries", 1))
         except psycopg2.Error as error:
             if source.error is not None:
                 raise source.error from None
@@ -135,15 +147,19 @@ def copy_slice(
 
 
 class _CopySource:
-    """The stream that COPY reads. The driver replaces an exception of read() by its own; `error` keeps the original."""
+    """The stream that COPY reads. The driver replaces an exception of read() by its own; `error` keeps the original.
+    `bytes` counts what was read."""
 
     def __init__(self, stream: LimitedStream | QuotedEndMarkers) -> None:
         self._stream = stream
+        self.bytes = 0
         self.error: EltError | None = None
 
     def read(self, size: int) -> bytes:
         try:
-            return self._stream.read(size)
+            data = self._stream.read(size)
+            self.bytes += len(data)
+            return data
         except EltError as error:
             self.error = error
             raise

@@ -33,7 +33,9 @@ RUNS, CHANGED_RUNS = 30, 7
 STALE_HOURS = 48.0
 
 RUN_LIST = f"""
-    SELECT run_id, recent.status, to_char(recent.started_at, 'YYYY-MM-DD HH24:MI') AS started, run_date AS day, seconds,
+    SELECT run_id,
+        recent.status || CASE WHEN to_jsonb(runs) ->> 'is_unchanged' = 'true' THEN ', unchanged' ELSE '' END AS status,
+        to_char(recent.started_at, 'YYYY-MM-DD HH24:MI') AS started, run_date AS day, seconds,
         jobs_published, jobs_not_published, rows_loaded, recent.error
     FROM elt.recent_runs AS recent JOIN elt.runs USING (run_id)
     ORDER BY run_id DESC

@@ -23,14 +23,16 @@ UNCHANGED = "Nothing was loaded; the rows loaded before stay."
 
 
 def counting_from(connection: Connection, now: datetime) -> datetime:
-    """From when on a job of the flow counts: if it started today, or after the last run began that published."""
+    """From when on a job of the flow counts: if it started today, or after the last run began that published or
+    found nothing new."""
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     # before the first run there is no schema elt; if it is damaged, the run that follows repairs it
     with suppress(psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn):
         ((last,),) = query(
             connection,
             "SELECT max(started_at) FROM elt.runs"
-            " WHERE run_id IN (SELECT run_id FROM elt.job_runs WHERE status = 'published')",
+            " WHERE run_id IN (SELECT run_id FROM elt.job_runs WHERE status = 'published')"
+            " OR to_jsonb(runs) ->> 'is_unchanged' = 'true'",  # an older version lacks the column
         )
         return min(today, last or today)
     return today

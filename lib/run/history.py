@@ -14,6 +14,7 @@ from psycopg2.extras import execute_values
 
 from lib.config.jobs import Job
 from lib.errors import EltError
+from lib.load.exports import StagedSlice
 from lib.load.guards import Accepted
 from lib.postgres.connection import Connection, execute, query
 from lib.transform.scripts import ScriptResult
@@ -39,14 +40,20 @@ class JobRecord:
     unused_columns: tuple[str, ...] | None = None
     #: what the bronze table holds now (`difference.Difference.fingerprint`)
     bronze_fingerprint: str | None = None
+    #: whether nothing was exported, because the source was what an earlier run loaded; None: the job loads nothing here
+    is_unchanged: bool | None = None
+    slices: tuple[StagedSlice, ...] = ()
 
 
 #: Put in front of each statement that writes to these tables, and sent with it as one query, which is one transaction.
 #: It refuses triggers of strangers on these tables; the lock keeps new ones away until the transaction ends.
+TABLES = (
+    *("elt.runs", "elt.job_runs", "elt.script_runs", "elt.slices", "elt.definitions", "elt.table_states"),
+    "elt.changes",
+)
 WRITING = (
-    "LOCK TABLE elt.runs, elt.job_runs, elt.script_runs, elt.definitions, elt.changes IN ROW EXCLUSIVE MODE;"
-    " SELECT elt._refuse_triggers("
-    "ARRAY['elt.runs', 'elt.job_runs', 'elt.script_runs', 'elt.definitions', 'elt.changes']::regclass[]);"
+    f"LOCK TABLE {', '.join(TABLES)} IN ROW EXCLUSIVE MODE;"
+    f" SELECT elt._refuse_triggers(ARRAY{[*TABLES]}::regclass[]);"
 )
 
 #: After a restore the sequence may be behind, and the next run would get a number that is taken.
@@ -62,6 +69,10 @@ NEXT_RUN_ID = """
 INSERT_SCRIPTS = (
     "INSERT INTO elt.script_runs"
     " (run_id, job, script, seconds, inserted, updated, deleted, unchanged, broken_by) VALUES %s"
+)
+INSERT_SLICES = (
+    "INSERT INTO elt.slices"
+    " (run_id, job, number, name, source_job, source_file, bytes, rows, seconds, tries) VALUES %s"
 )
 
 
@@ -87,17 +98,28 @@ def name_source(connection: Connection, run_id: int, source: str) -> None:
     execute(connection, WRITING + "UPDATE elt.runs SET source = %s WHERE run_id = %s", (_storable(source), run_id))
 
 
-def end_run(connection: Connection, run_id: int, status: str, error: str | None = None) -> bool:
+def end_run(
+    connection: Connection,
+    run_id: int,
+    status: str,
+    error: str | None = None,
+    *,
+    inputs: str | None = None,
+    is_unchanged: bool = False,
+) -> bool:
     """Record how a run ended, unless its end is recorded already: a status that a publish committed is kept.
+
+    inputs: what the run made the tables from, if all of them are up to date. is_unchanged: nothing was published,
+    because nothing had changed.
 
     Also called inside the publish transaction, so that a run whose data were published is never marked as lost. Returns
     whether the run was still running.
     """
     ended = execute(
         connection,
-        WRITING + "UPDATE elt.runs SET status = %s, finished_at = clock_timestamp(), error = %s"
-        " WHERE run_id = %s AND status = 'running'",
-        (status, _storable(error), run_id),
+        WRITING + "UPDATE elt.runs SET status = %s, finished_at = clock_timestamp(), error = %s, inputs_md5 = %s,"
+        " is_unchanged = %s WHERE run_id = %s AND status = 'running'",
+        (status, _storable(error), inputs, is_unchanged, run_id),
     )
     return ended == 1
 
@@ -118,18 +140,18 @@ def _storable(text: str | None) -> str | None:
 
 
 def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord]) -> None:
-    """Insert one row per job, and one per script that the job ran."""
+    """Insert one row per job, one per script that it ran, and one per slice that it loaded."""
     for record in records:
         execute(
             connection,
             WRITING + """
             INSERT INTO elt.job_runs (
                 run_id, job, status, recorded_at, rows_loaded, rows_before, source_version, source_imported_at,
-                unused_columns, bronze_fingerprint, accepted_shrink, accepted_guards, stage_seconds, publish_seconds,
-                error
+                unused_columns, bronze_fingerprint, is_unchanged, accepted_shrink, accepted_guards, stage_seconds,
+                publish_seconds, error
             ) VALUES (
                 %s, %s, %s, clock_timestamp(), %s, %s, %s, %s,
-                %s, %s, %s, %s, round(%s::numeric, 3), round(%s::numeric, 3), %s
+                %s, %s, %s, %s, %s, round(%s::numeric, 3), round(%s::numeric, 3), %s
             )
             """,
             (
@@ -142,6 +164,7 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
                 record.source_imported_at,
                 [_storable(name) for name in record.unused_columns] if record.unused_columns else None,
                 record.bronze_fingerprint,
+                record.is_unchanged,
                 "shrink" in record.accepted,
                 list(record.accepted),
                 record.stage_seconds,
@@ -160,9 +183,26 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
             )
             for result in record.scripts
         ]
+        slices = [
+            (
+                run_id,
+                record.job,
+                each.number,
+                _storable(each.name),
+                _storable(each.source_job),
+                _storable(each.source_file),
+                each.bytes,
+                each.rows,
+                round(each.seconds, 3),
+                each.tries,
+            )
+            for each in record.slices
+        ]
         with connection.cursor() as cursor:
             if rows:
                 execute_values(cursor, WRITING + INSERT_SCRIPTS, rows)
+            if slices:
+                execute_values(cursor, WRITING + INSERT_SLICES, slices)
 
 
 @dataclass(frozen=True)
@@ -188,6 +228,29 @@ def last_loads(connection: Connection) -> dict[str, LastLoad]:
         job: LastLoad(version, frozenset(unused or ()), run_id, fingerprint)
         for job, version, unused, run_id, fingerprint in rows
     }
+
+
+@dataclass(frozen=True)
+class LeftState:
+    """The state in which a run left a table that it loaded (`table_states`), and what it loaded."""
+
+    run_id: int
+    state: str
+    version: str
+    rows: int
+
+
+def left_states(connection: Connection, source: str) -> dict[str, LeftState]:
+    """The state of each bronze table after its last load, if its rows came from this source."""
+    rows = query(
+        connection,
+        "SELECT relation, run_id, state, source_version, rows_loaded"
+        " FROM elt.table_states JOIN elt.job_runs USING (run_id, job) JOIN elt.runs USING (run_id)"
+        " WHERE job_runs.status = 'published' AND rows_loaded IS NOT NULL AND source_version IS NOT NULL"
+        " AND source = %s",
+        (_storable(source),),
+    )
+    return {relation: LeftState(*left) for relation, *left in rows}
 
 
 def failure_records(group: Sequence[Job], failed: Mapping[str, EltError], accepted: Accepted) -> list[JobRecord]:

@@ -35,6 +35,8 @@ class Plan:
     groups: tuple[tuple[Job, ...], ...]
     #: loads of the same groups that are not in this run: their source tables must be unchanged since the last load
     unselected_loads: tuple[Load, ...]
+    #: whether no job was named, so that all are in the run
+    is_whole: bool = False
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -93,6 +95,7 @@ def make_plan(registry: Registry, names: Sequence[str] = ()) -> Plan:
         unselected_loads=tuple(
             job.load for name, job in registry.jobs.items() if name in touched and name not in named and job.load
         ),
+        is_whole=not names,
     )
 
 

@@ -20,7 +20,7 @@ from lib.elt_schema.strangers import Name, creators, refuse_strangers, refuse_tr
 from lib.errors import CheckFailed, DatabaseError, EltError, LoadError, LockTimeout, ScriptError
 from lib.load.bronze import publish_bronze
 from lib.load.difference import was_edited
-from lib.load.exports import Staged
+from lib.load.exports import Staged, Unchanged
 from lib.load.guards import Accepted
 from lib.postgres.connection import execute
 from lib.postgres.driver_errors import translated
@@ -34,6 +34,7 @@ from lib.run.listener import RunListener
 from lib.run.reader_waits import LockWatch, ReaderWait
 from lib.run.row_counter import Changed, RowCounter
 from lib.run.session import LockRetry, Session
+from lib.run.table_states import Named, StateRecorder
 from lib.run.targets import lock_targets, named_in
 from lib.stop import StopSignal
 from lib.transform.checks import run_check
@@ -78,6 +79,12 @@ class Publisher:
     retry: LockRetry
     #: by job
     staged: Mapping[str, Staged]
+    #: by job: those that were not exported, because bronze holds their rows
+    unchanged: Mapping[str, Unchanged]
+    #: all jobs of the registry
+    jobs: Sequence[Job]
+    #: what a run of all jobs makes its tables from (`unchanged.inputs_md5`); None: this is a run of some jobs
+    inputs: str | None
     accepted: Accepted
     listener: RunListener
     stop: StopSignal
@@ -135,13 +142,23 @@ class Publisher:
                         failed[failure.job.name] = self._with_rows(group, failure.job, error)
                 records += failure_records(group, failed, self.accepted)
             written = tuple(sorted(self._counter.all()))
-            if not history.end_run(self.connection, self.session.run_id, "failed" if failed else "done"):
+            # a warning must be said again by the next run
+            inputs = None if failed or notes else self.inputs
+            self._record_states(records, whole=inputs is not None)
+            status = "failed" if failed else "done"
+            if not history.end_run(self.connection, self.session.run_id, status, inputs=inputs):
                 raise DatabaseError(
                     f"row {self.session.run_id} of elt.runs was changed from outside during the run: nothing was"
                     " published. Run again."
                 )
             self.outcome = Published(tuple(records), written, self._locks.waits(), tuple(notes), frozenset(self._kept))
         return self.outcome
+
+    def _record_states(self, records: Sequence[JobRecord], *, whole: bool) -> None:
+        published = {record.job for record in records if record.status == "published"} & self.staged.keys()
+        loads = {job.name: job.load.table for job in self.jobs if job.load}
+        loaded = {loads[name]: name for name in published}
+        self._states.record(self.session.run_id, loaded, set(loads.values()) - set(loaded), whole=whole)
 
     def _with_rows(self, group: Sequence[Job], job: Job, error: EltError) -> EltError:
         """The error with the names of the staging tables that the job's scripts read, if it is about values in them.
@@ -180,6 +197,9 @@ class Publisher:
         execute(self.connection, "SET CONSTRAINTS ALL IMMEDIATE")
         # no stranger can put a trigger on elt.changes until the end
         execute(self.connection, history.WRITING)
+        tables = frozenset(job.load.table for job in self.jobs if job.load and job.name in self.staged)
+        named = Named(tables) if self.inputs is None else Named.by_jobs(self.jobs, self.session.path.path)
+        self._states = StateRecorder(self.connection, named)
         self._locks = LockWatch(self.connection)
         self._counter = RowCounter(self.connection)
 
@@ -187,7 +207,7 @@ class Publisher:
 
     def _publish_group(self, group: Sequence[Job]) -> list[JobRecord]:
         """Publish one group in a savepoint. Raises _JobFailed after everything that the group did was rolled back."""
-        self._records = {job.name: JobRecord(job.name, "published") for job in group}
+        self._records = {job.name: self._record(job) for job in group}
         self._notes = []
         with self._savepoint():
             self._counter.new()
@@ -200,6 +220,20 @@ class Publisher:
             records = list(self._records.values())
             history.record_jobs(self.connection, self.session.run_id, records)
         return records
+
+    def _record(self, job: Job) -> JobRecord:
+        """The record of a job that is about to be published."""
+        record = JobRecord(job.name, "published")
+        if (same := self.unchanged.get(job.name)) is None:
+            return record
+        return replace(
+            record,
+            source_version=same.source.version,
+            source_imported_at=same.source.imported_at,
+            unused_columns=same.unused_columns,
+            bronze_fingerprint=last.bronze_fingerprint if (last := self._last_loads.get(job.name)) else None,
+            is_unchanged=True,
+        )
 
     @contextmanager
     def _savepoint(self) -> Iterator[None]:
@@ -345,8 +379,10 @@ class Publisher:
             source_imported_at=staged.source.imported_at,
             unused_columns=staged.unused_columns,
             bronze_fingerprint=loaded.left,
+            is_unchanged=False,
             accepted=self.accepted.of(load.job),
             stage_seconds=staged.seconds,
+            slices=staged.slices,
         )
         last = self._last_loads.get(load.job)
         if last and was_edited(last.bronze_fingerprint, loaded.found):

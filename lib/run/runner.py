@@ -20,7 +20,7 @@ from lib.elt_schema.installation import ONLY_COUNTED, install, missing_right_on_
 from lib.elt_schema.strangers import refuse_strangers, script_path
 from lib.errors import Cancelled, CommitInDoubt, ConnectionLost, DatabaseError, EltError, LockTimeout
 from lib.load.contract import Contract
-from lib.load.exports import Staged, Stager
+from lib.load.exports import Staged, Stager, Unchanged
 from lib.load.guards import Accepted
 from lib.load.staging_table import sweep_staging
 from lib.postgres.blockers import BlockerWatch
@@ -39,6 +39,7 @@ from lib.run.reader_waits import ReaderWait
 from lib.run.session import LockRetry, Session
 from lib.run.targets import named_in
 from lib.run.trial import read_contracts
+from lib.run.unchanged import inputs_md5, known_loads, unchanged_since
 from lib.stop import StopSignal, TimeLimit
 
 
@@ -47,6 +48,8 @@ class Options:
     """What the user may choose for one run."""
 
     wait: bool = False
+    #: whether to export tables that did not change, too
+    full: bool = False
     accepted: Accepted = Accepted()
     #: the date that elt.run_date() returns to scripts; None: today in the settings' time zone
     run_date: date | None = None
@@ -70,6 +73,8 @@ class RunResult:
     records: tuple[JobRecord, ...] = ()
     run_id: int | None = None
     error: EltError | None = None
+    #: nothing had changed since this run, which ended at this time, so nothing was published
+    unchanged_since: tuple[int, datetime] | None = None
 
 
 #: seconds that readers had to wait, from which on a quiet run says so, too
@@ -103,8 +108,11 @@ class Run:
             try:
                 with translated(f"run {session.run_id}"):
                     sweep_staging(session.connection)
-                    staged, failed = self._stage(session)
-                    records = self._publish(session, staged, failed)
+                    staged, unchanged, failed = self._stage(session)
+                    if not (staged or failed) and (since := self._unchanged_since(session)):
+                        history.end_run(session.connection, session.run_id, "done", is_unchanged=True)
+                        return RunResult(0, run_id=session.run_id, unchanged_since=since)
+                    records = self._publish(session, staged, unchanged, failed)
             except EltError as reason:
                 error = self.stop.cause_of(reason)
                 self._record_end(session, error)
@@ -171,13 +179,21 @@ class Run:
         except DatabaseError as unrecorded:
             self.listener.warn(f"the failure could not be recorded: {unrecorded}")
 
+    def _unchanged_since(self, session: Session) -> tuple[int, datetime] | None:
+        """The last run that published, if publishing again would change nothing, provided that no source changed."""
+        may_skip = self.plan.is_whole and not self.options.full and not self.options.accepted.given
+        return unchanged_since(session, self.plan.registry) if may_skip else None
+
     # ---- stage ------------------------------------------------------------------------------------------------------
 
-    def _stage(self, session: Session) -> tuple[dict[str, Staged], dict[str, EltError]]:
-        """Export and stage the jobs that load. If the plan has none, neither the source nor a token is needed."""
+    def _stage(self, session: Session) -> tuple[dict[str, Staged], dict[str, Unchanged], dict[str, EltError]]:
+        """Export and stage the jobs that load, but not those whose sources did not change.
+
+        If the plan has no such job, neither the source nor a token is needed.
+        """
         if not self.plan.loads:
             self.listener.begin(session.run_id, address(session.connection))
-            return {}, {}
+            return {}, {}, {}
         minutes = self.settings.stage_minutes
         limit = TimeLimit(self.stop, 60 * minutes, OVER.format(minutes), self.options.clock)
         extractor = make_extractor(
@@ -197,6 +213,9 @@ class Run:
             self.plan, session.connection, extractor, last_loads, self.options.command
         )
         failed |= outdated
+        known = {} if self.options.full else known_loads(session.connection, self.plan.loading_jobs, source)
+        for job in self.options.accepted.jobs:  # who accepts a guard wants to load
+            known.pop(job, None)
         with self.listener.staging() as progress:
             stager = Stager(
                 self.database,
@@ -209,9 +228,10 @@ class Run:
                 {job: last.unused_columns for job, last in last_loads.items()},
                 progress,
                 limit,
+                known,
             )
             staged, failed_staging = stager.stage(self.plan.loads_without(failed), watched)
-        return staged, failed | failed_staging
+        return staged, stager.unchanged, failed | failed_staging
 
     def _contracts(self, session: Session) -> tuple[dict[str, Contract], dict[str, EltError]]:
         """The columns that each export must fill, and the error of each job whose columns cannot be determined."""
@@ -230,13 +250,19 @@ class Run:
     # ---- publish ----------------------------------------------------------------------------------------------------
 
     def _publish(
-        self, session: Session, staged: Mapping[str, Staged], failed: Mapping[str, EltError]
+        self,
+        session: Session,
+        staged: Mapping[str, Staged],
+        unchanged: Mapping[str, Unchanged],
+        failed: Mapping[str, EltError],
     ) -> tuple[JobRecord, ...]:
         """Publish every group without a failed job. If another session's lock blocks it, pause and try again."""
         if not self.plan.groups_without(failed):
             return self._publish_nothing(session, failed)
         retry, accepted = self.options.lock_retry, self.options.accepted
-        publisher = Publisher(session, retry, staged, accepted, self.listener, self.stop)
+        jobs = list(self.plan.registry.jobs.values())
+        inputs = inputs_md5(session, self.plan.registry) if self.plan.is_whole else None
+        publisher = Publisher(session, retry, staged, unchanged, jobs, inputs, accepted, self.listener, self.stop)
         backend = session.connection.info.backend_pid
         try:
             with BlockerWatch(session.recorder, backend) as blockers, self.listener.publishing() as publisher.on_begin:

@@ -97,7 +97,9 @@ class Pipe:
         found = match(contract, table).found
         export = self.extractor.finish(self.extractor.start(table, tuple(found.values())))
         staging = create_staging(self.connection, "r1_t", contract, found, table)
-        counted = sum(copy_slice(self.connection, staging, csv_slice, "in.c-main.t") for csv_slice in export.slices)
+        counted = sum(
+            copy_slice(self.connection, staging, csv_slice, "in.c-main.t").rows for csv_slice in export.slices
+        )
         with transaction(self.connection, TransactionSettings(2)):
             publish_bronze(self.connection, load, contract, staging, counted, EVERYTHING)
         return query(self.connection, f"SELECT * FROM bronze.t{width}")
@@ -165,7 +167,7 @@ def copied(database: EmptyDatabase, width: int, has_nulls: bool, data: bytes) ->
     source = SourceTable("in.c-main.t", COLUMNS[:width], None, has_nulls, "1")
     names = tuple(name.lower() for name in COLUMNS[:width])
     staging = create_staging(opened, "r1_t", Contract("bronze.t", names, frozenset()), names, source)
-    count = copy_slice(opened, staging, Slice(2, "t_0_1_0.csv.gz", lambda: io.BytesIO(data)), source.id)
+    count = copy_slice(opened, staging, Slice(2, "t_0_1_0.csv.gz", lambda: io.BytesIO(data)), source.id).rows
     rows = query(opened, "SELECT * FROM elt_staging.r1_t")
     assert len(rows) == count
     return rows

@@ -27,7 +27,9 @@ from tests.support.databases import EmptyDatabase, connected
 from tests.support.roles import Role
 
 DAY = date(2026, 1, 31)
-RELATIONS = {"runs", "job_runs", "script_runs", "definitions", "changes", "recent_runs", "job_status", "row_changes"}
+RELATIONS = {"runs", "job_runs", "script_runs", "slices", "definitions", "table_states", "changes"} | {
+    "recent_runs", "job_status", "row_changes"
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -231,7 +233,7 @@ DAMAGES = [
     "CREATE OR REPLACE FUNCTION elt.to_text(value text) RETURNS text LANGUAGE sql RETURN 'x'",
     "CREATE OR REPLACE FUNCTION elt._refuse_triggers(tables regclass[]) RETURNS void LANGUAGE sql AS 'SELECT'",
     "CREATE OR REPLACE VIEW elt.job_status AS SELECT job, status, recorded_at AS published_at, rows_loaded,"
-    " stage_seconds, publish_seconds, run_id, error, source_imported_at FROM elt.job_runs",
+    " stage_seconds, publish_seconds, run_id, error, source_imported_at, is_unchanged FROM elt.job_runs",
     "ALTER TABLE elt.runs DROP CONSTRAINT runs_pkey CASCADE",
     "ALTER TABLE elt.script_runs DROP CONSTRAINT script_runs_pkey",
     "ALTER TABLE elt.runs ALTER COLUMN run_id DROP IDENTITY",
@@ -244,8 +246,8 @@ def test_what_is_missing_or_damaged_in_the_schema_is_repaired_and_the_history_ke
         installed,
         "SELECT format('ALTER TABLE %s DROP COLUMN %I CASCADE', attrelid::regclass, attname)"
         " FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid WHERE relnamespace = 'elt'::regnamespace"
-        " AND relkind = 'r' AND attnum > 0 AND NOT attisdropped"
-        " AND attname NOT IN ('run_id', 'job', 'script', 'relation')",
+        " AND relkind = 'r' AND attnum > 0 AND NOT attisdropped AND attname NOT IN"
+        " ('run_id', 'job', 'script', 'number', 'relation')",
     )
     whole = query(installed, STATE_OF_ELT)
     for number, damage in enumerate([*DAMAGES, *(drop for (drop,) in columns)], 1):

@@ -66,7 +66,7 @@ class Workbench:
         text = io.StringIO(newline="")
         writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
         writer.writerows([row[place] for place in places] for row in rows)
-        assert copy_slice(self.connection, staging, slice_of(text.getvalue().encode()), "in.c-main.t") == len(rows)
+        assert copy_slice(self.connection, staging, slice_of(text.getvalue().encode()), "in.c-main.t").rows == len(rows)
         return staging
 
     def load(
@@ -311,7 +311,7 @@ def test_a_slice_that_cannot_be_read_to_its_end_leaves_no_row(bench: Workbench) 
     with pytest.raises(ExtractError, match="^slice 1: the connection was cut$"):
         copy_slice(bench.connection, staging, Slice(1, "t", lambda: Cut(b"1,2\n")), "in.c-main.t")
     assert bench.rows("SELECT count(*) FROM elt_staging.r1_t") == [(0,)]
-    assert copy_slice(bench.connection, staging, slice_of(b"1,2\n"), "in.c-main.t") == 1
+    assert copy_slice(bench.connection, staging, slice_of(b"1,2\n"), "in.c-main.t").rows == 1
 
 
 def test_staging_is_made_anew_for_another_try(bench: Workbench) -> None:

@@ -24,7 +24,7 @@ def test_a_run_publishes_every_layer_and_the_next_one_only_what_differs(project:
     project.put("b", [(str(number), "monday") for number in range(1, 10)] + [("11", "monday")])
     assert project.run().exit_code == 0
     assert "silver/a.sql  +1 ~0 -1" in project.output
-    assert project.last_line.startswith("run: 4 jobs published, ")
+    assert project.last_line.startswith("run: 4 jobs published (1 not exported: unchanged), ")
 
 
 def test_a_run_of_nothing_new_changes_no_row(project: Project) -> None:
@@ -211,6 +211,7 @@ def test_a_table_that_changes_while_its_group_is_exported_is_exported_again(proj
 def test_a_source_that_never_rests_fails_its_group_by_name(project: Project) -> None:
     project.put_day("monday")
     project.run()
+    project.put_day("tuesday")
     days = itertools.count()
     project.keboola.faults.add(Fault("file", do=lambda: project.put_day(f"day {next(days)}"), nth=None))
     assert project.run("a", "b").exit_code == 1

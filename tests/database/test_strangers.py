@@ -654,7 +654,7 @@ def test_partitions_are_looked_at_too(loaded: Project, intruder: Role, elt: Role
 
 
 def test_our_own_history_is_looked_at_too(loaded: Project, intruder: Role, trigger: str) -> None:
-    for table in ("runs", "job_runs", "script_runs", "definitions", "changes"):
+    for table in ("runs", "job_runs", "script_runs", "slices", "definitions", "changes"):
         loaded.database.sql(f"GRANT ALL ON elt.{table} TO {intruder.name}")
         intruder.sql(trigger.format(f"elt.{table}"))
         assert f"trigger evil on elt.{table} runs function app.evil()" in refused(loaded)

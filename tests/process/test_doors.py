@@ -57,7 +57,7 @@ def test_the_script_for_one_job_runs_its_list_and_names_on_the_command_line_win(
     assert morning.run("elt_daily_load.py").returncode == 0
     listed = morning.run("elt_run_job.py")
     assert listed.returncode == 0, listed.stdout
-    jobs_run = "SELECT job FROM elt.job_runs WHERE run_id = (SELECT max(run_id) FROM elt.runs) AND rows_loaded > 0"
+    jobs_run = "SELECT job FROM elt.job_runs WHERE run_id = (SELECT max(run_id) FROM elt.runs) AND is_unchanged"
     assert morning.database.sql(jobs_run) == [("products",)]
     assert morning.run("elt_run_job.py", "products_inventory_locations").returncode == 0
     assert morning.database.sql(jobs_run) == [("products_inventory_locations",)]

@@ -114,7 +114,7 @@ class Project:
         options.setdefault("lock_retry", IMPATIENT)
         environ = os.environ | self.keboola.store_environment
         result = Run(plan, self.settings, opened, console, Options(**options), environ).run()
-        console.summary("run", result.records, result.error)
+        console.summary("run", result.records, result.error, result.unchanged_since)
         self.output = stream.getvalue()
         return result
 

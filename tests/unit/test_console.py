@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -161,6 +161,11 @@ SUMMARIES: list[tuple[list[JobRecord], EltError | None, str]] = [
     ([], None, "nothing to do"),
     ([PUBLISHED], None, "1 job published"),
     ([PUBLISHED, PUBLISHED], None, "2 jobs published"),
+    (
+        [PUBLISHED, replace(PUBLISHED, is_unchanged=True), replace(PUBLISHED, is_unchanged=False)],
+        None,
+        "3 jobs published (1 not exported: unchanged)",
+    ),
     ([PUBLISHED, FAILED, HELD], None, "1 job published, 1 failed: b (silver/b.sql:4: oops), 1 held back: c"),
     (
         [FAILED, JobRecord("d", "failed", error="two\nlines"), HELD, JobRecord("e", "held back", error="b")],

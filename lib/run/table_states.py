@@ -1,0 +1,249 @@
+"""Finds out whether tables are still as an earlier run left them, without reading their rows.
+
+The state of a table is its oid, file and columns, and how many rows were ever inserted, updated and deleted in it, as
+PostgreSQL counts them ("The Cumulative Statistics System"). A view's state is its query, and the states of what it
+reads. Equal states mean equal rows: a write moves a counter, TRUNCATE and VACUUM FULL replace the file. A write that
+was rolled back moves the counters too, and a reset or a crash sets them to 0: then the states differ, and the run does
+again what it might have left out. VACUUM, ANALYZE and reading change nothing.
+
+A session that is idle may hold back its counts for ten seconds. What it wrote just before a run began is noticed by the
+run after that. Therefore a run never replaces the state of a table that it did not look at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from psycopg2.extras import execute_values
+
+from lib.config.jobs import Job
+from lib.postgres.connection import Connection, execute, query
+from lib.run.history import WRITING
+
+#: For each relation that is named: each table or view of which it is made, with its counters, and apart from them those
+#: of the transaction that is open here. Foreign tables, and all tables while nothing is counted, look different each
+#: time. It asks catalogs only, and not for example pg_get_viewdef, so it waits for no lock; and what it says depends on
+#: no setting of the session, which a script may have changed.
+PARTS = """
+    WITH RECURSIVE
+
+    -- A name that must be quoted is not looked for: it counts as named.
+    schemas AS (
+        SELECT
+            oid AS schema_oid,
+            nspname,
+            lower(nspname) = ANY (%(words)s) OR nspname = ANY (%(path)s) OR nspname ~ '[^[:alnum:]_$]' AS is_named
+        FROM pg_namespace
+        WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'elt', 'elt_staging', 'elt_changes')
+    ),
+
+    readable AS (
+        SELECT pg_class.*, nspname, is_named
+        FROM pg_class JOIN schemas ON schema_oid = relnamespace
+        WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND relpersistence <> 't'
+    ),
+
+    named AS (
+        SELECT oid, concat(nspname, '.', relname) AS relation
+        FROM readable
+        WHERE concat(nspname, '.', relname) = ANY (%(tables)s)
+            OR is_named AND (lower(relname) = ANY (%(words)s) OR relname ~ '[^[:alnum:]_$]')
+    ),
+
+    parts (relation, oid) AS (
+        SELECT relation, oid FROM named
+        UNION
+        SELECT parts.relation, below.oid
+        FROM parts
+        CROSS JOIN LATERAL (
+            SELECT inhrelid FROM pg_inherits WHERE inhparent = parts.oid
+            UNION ALL
+            SELECT refobjid
+            FROM pg_rewrite
+            JOIN pg_depend ON classid = 'pg_rewrite'::regclass AND objid = pg_rewrite.oid
+            WHERE ev_class = parts.oid AND refclassid = 'pg_class'::regclass
+        ) AS below (oid)
+        JOIN readable ON readable.oid = below.oid
+    ),
+
+    counting AS (
+        SELECT concat_ws(
+            ' ',
+            extract(EPOCH FROM pg_stat_get_db_stat_reset_time(pg_database.oid)),
+            extract(EPOCH FROM pg_stat_get_bgwriter_stat_reset_time()),
+            CASE WHEN NOT current_setting('track_counts')::boolean THEN clock_timestamp() END
+        ) AS since
+        FROM pg_database
+        WHERE datname = current_database()
+    )
+
+    SELECT
+        relation,
+        oid,
+        concat_ws(
+            ' ',
+            oid,
+            pg_relation_filenode(oid),
+            CASE
+                WHEN relkind = 'v' THEN (
+                    SELECT md5(string_agg(ev_action::text, ' ')) FROM pg_rewrite WHERE ev_class = parts.oid
+                )
+                WHEN relkind = 'f' THEN clock_timestamp()::text
+                ELSE (
+                    SELECT md5(string_agg(
+                        concat_ws(' ', attnum, attname, atttypid, atttypmod, attcollation, attnotnull,
+                            attidentity, attgenerated, atthasdef),
+                        ',' ORDER BY attnum
+                    ))
+                    FROM pg_attribute WHERE attrelid = parts.oid AND attnum > 0 AND NOT attisdropped
+                )
+            END,
+            CASE WHEN has_code THEN 'triggers' END,
+            since
+        ),
+        has_code,
+        ARRAY[
+            pg_stat_get_tuples_inserted(oid), pg_stat_get_tuples_updated(oid), pg_stat_get_tuples_deleted(oid)
+        ],
+        ARRAY[
+            pg_stat_get_xact_tuples_inserted(oid),
+            pg_stat_get_xact_tuples_updated(oid),
+            pg_stat_get_xact_tuples_deleted(oid)
+        ]
+    FROM parts
+    JOIN readable USING (oid)
+    CROSS JOIN counting
+    CROSS JOIN LATERAL (
+        SELECT relkind IN ('r', 'p') AND (
+            EXISTS (SELECT FROM pg_trigger WHERE tgrelid = parts.oid AND NOT tgisinternal)
+            OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = parts.oid)
+        ) AS has_code
+    ) AS code
+
+    UNION ALL
+    SELECT
+        concat(nspname, '.', proname, '(', proargtypes, ')'),
+        pg_proc.oid,
+        md5(pg_proc::text),
+        false,
+        '{0,0,0}',
+        '{0,0,0}'
+    FROM pg_proc JOIN schemas ON schema_oid = pronamespace
+    WHERE prokind IN ('f', 'p') AND is_named AND lower(proname) = ANY (%(words)s)
+
+    ORDER BY relation, oid
+"""
+
+
+@dataclass(frozen=True)
+class Named:
+    """Which relations are looked at: these tables, and what a text may name."""
+
+    #: such as bronze.products
+    tables: frozenset[str]
+    #: in lower case; a relation or function is named if its name and its schema are among them
+    words: frozenset[str] = frozenset()
+    #: schemas that a text need not name
+    path: tuple[str, ...] = ()
+
+    @classmethod
+    def by_jobs(cls, jobs: Collection[Job], path: str) -> Named:
+        """What jobs load, and what their scripts may name, in any schema. path: the search_path of the scripts.
+
+        Words of comments count as well: a table too many costs at most a run that changes nothing.
+        """
+        text = " ".join(script.text for job in jobs for script in job.scripts)
+        return cls(
+            frozenset(job.load.table for job in jobs if job.load),
+            frozenset(re.findall(r"[\w$]+", text.lower())),
+            tuple(part.strip() for part in path.split(",")),
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table or view of which a named relation is made."""
+
+    oid: int
+    #: oid, file, columns, and since when PostgreSQL counts
+    looks: str
+    #: whether it has triggers or rules, which do more than a load does
+    has_code: bool
+    #: rows inserted, updated and deleted, by all transactions that have ended
+    counted: tuple[int, int, int]
+    #: the same by the transaction that is open on this connection
+    own: tuple[int, int, int]
+
+
+def read_parts(connection: Connection, named: Named) -> dict[str, list[Part]]:
+    """The parts of each relation, by its name."""
+    parts: dict[str, list[Part]] = {}
+    values: dict[str, object] = {"tables": sorted(named.tables), "words": sorted(named.words), "path": list(named.path)}
+    for relation, oid, looks, has_code, counted, own in query(connection, PARTS, values):
+        parts.setdefault(relation, []).append(Part(oid, looks, has_code, (*counted,), (*own,)))
+    return parts
+
+
+def state_of(parts: Iterable[Part], before: Mapping[int, tuple[int, int, int]] | None = None) -> str:
+    """The state of a relation as text. before: counters by oid, instead of those that were read with the parts."""
+    lines = []
+    for part in parts:
+        counted = part.counted if before is None else before.get(part.oid, (0, 0, 0))
+        inserted, updated, deleted = (old + own for old, own in zip(counted, part.own, strict=True))
+        lines.append(f"{part.looks} +{inserted} ~{updated} -{deleted}")
+    return "\n".join(lines)
+
+
+def read_states(connection: Connection, named: Named) -> dict[str, str]:
+    """The state of each relation now."""
+    return {relation: state_of(parts) for relation, parts in read_parts(connection, named).items()}
+
+
+def stored_states(connection: Connection) -> dict[str, str]:
+    """The state in which the last run that changed or read it left each relation."""
+    return dict(query(connection, "SELECT relation, state FROM elt.table_states"))
+
+
+class StateRecorder:
+    """Records in the publish transaction in which states this transaction will leave the relations.
+
+    That is what the counters were before it, plus what it counts itself. So what another session does meanwhile is not
+    taken for ours, whether it commits before or after us.
+    """
+
+    def __init__(self, connection: Connection, named: Named) -> None:
+        """Call it before the transaction reads or writes one of the tables."""
+        self._connection, self._named = connection, named
+        self._before = {part.oid: part.counted for parts in read_parts(connection, named).values() for part in parts}
+
+    def record(self, run_id: int, loaded: Mapping[str, str], kept: Collection[str], *, whole: bool) -> None:
+        """Call it last in the transaction.
+
+        loaded: the job of each table that was loaded. kept: tables whose recorded state stays, because their rows were
+        neither loaded nor looked at. whole: record every relation, not only the loaded ones, and forget others.
+        """
+        parts = read_parts(self._connection, self._named)
+        rows = [
+            (relation, run_id, loaded.get(relation), state_of(of_it, self._before))
+            for relation, of_it in parts.items()
+            if relation in loaded or whole and relation not in kept
+        ]
+        if whole:
+            execute(
+                self._connection,
+                WRITING + "DELETE FROM elt.table_states WHERE relation <> ALL (%s)",
+                ([*parts],),
+            )
+        with self._connection.cursor() as cursor:
+            if rows:
+                execute_values(
+                    cursor,
+                    WRITING + "INSERT INTO elt.table_states (relation, run_id, job, state) VALUES %s"
+                    " ON CONFLICT (relation) DO UPDATE"
+                    " SET run_id = excluded.run_id, job = excluded.job, state = excluded.state",
+                    rows,
+                )
+        # by itself a session reports its counts up to ten seconds later; the next run may begin before that
+        query(self._connection, "SELECT pg_stat_force_next_flush()")
