@@ -113,18 +113,21 @@ class Run:
             self._wait_for_flow(self.settings.wait_for_flow)
         connection = self.database.connect(run_name(datetime.now(UTC)))
         try:
-            # before the lock: reading it may take seconds, and if it is missing, nothing has been written
-            self.settings = prepare_sources(self.settings, self.plan.source_loads, self.environ)
-            take_run_lock(connection, self.stop.pause if self.options.wait else None)
-            refuse_strangers(connection, named_in(job for group in self.plan.groups for job in group))
-            recorder = self.database.connect("elt history", stoppable=False)
-            try:
-                with _naming_blockers(connection, recorder):
-                    install(connection)
-                    run_id = history.begin_run(connection, self.plan.jobs, run_name(datetime.now(UTC)), run_date)
-                yield Session(run_id, connection, recorder, script_path(connection), run_date)
-            finally:
-                recorder.close()
+            with self.database.kept_alive(connection):
+                # before the lock: reading it may take seconds, and if it is missing, nothing has been written
+                self.settings = prepare_sources(self.settings, self.plan.source_loads, self.environ)
+                take_run_lock(connection, self.stop.pause if self.options.wait else None)
+                refuse_strangers(connection, named_in(job for group in self.plan.groups for job in group))
+                recorder = self.database.connect("elt history", stoppable=False)
+                try:
+                    with self.database.kept_alive(recorder):
+                        with _naming_blockers(connection, recorder):
+                            install(connection)
+                            process = run_name(datetime.now(UTC))
+                            run_id = history.begin_run(connection, self.plan.jobs, process, run_date)
+                        yield Session(run_id, connection, recorder, script_path(connection), run_date)
+                finally:
+                    recorder.close()
         finally:
             release_run_lock(connection)
             connection.close()
