@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,8 @@ class Project:
         opened = Database(self.settings, stop or StopSignal(), self.connect_args, **limits)
         options.setdefault("lock_retry", IMPATIENT)
         environ = os.environ | self.keboola.store_environment
-        result = Run(plan, self.settings, opened, console, Options(**options), environ).run()
+        now = options.pop("now", datetime.now)
+        result = Run(plan, self.settings, opened, console, Options(**options), environ, now).run()
         console.summary("run", result.records, result.error)
         self.output = stream.getvalue()
         return result
