@@ -40,9 +40,7 @@ def missing_dependencies(registry: Registry) -> list[str]:
 
 def _missing(script: Script, job: Job, makers: dict[Name, set[str]], allowed: Collection[str]) -> list[str]:
     missing = [
-        name
-        for name in sorted(references(script.text).all & makers.keys())
-        if not makers[name].intersection(allowed)
+        name for name in sorted(references(script.text).all & makers.keys()) if not makers[name].intersection(allowed)
     ]
     lines = _first_lines(script.text) if missing else {}
     return [

@@ -82,6 +82,7 @@ def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_dat
 
 def first_published(connection: Connection) -> date | None:
     """The earliest day of a run that published a job; None if there is none."""
+    first: date | None
     ((first,),) = query(
         connection,
         "SELECT min(run_date) FROM elt.runs"

@@ -70,9 +70,9 @@ def run_statement(cursor: Cursor, script: Script, statement: Statement, rows: in
     first = statement.words[0] if statement.words else ""
     declare = DECLARE if first in READING and not NOT_BY_CURSOR.get(first, set()).intersection(statement.words) else ""
     with located(script, statement, len(declare)):
-        # Without arguments, so that psycopg2 does not interpret %. DECLARE and FETCH are sent as one query, so that
-        # pg_stat_activity shows the statement.
-        cursor.execute(f"{declare}{statement.text}" + (f"\n; FETCH {rows} FROM elt_rows" if declare else ""))
+        cursor.execute(declare + statement.text)  # without arguments, so that psycopg2 does not interpret %
+        if declare:  # the comment shows in pg_stat_activity what runs
+            cursor.execute(f"FETCH {rows} FROM elt_rows -- {' '.join(statement.text[:1000].split())}")
         columns = [column.name for column in cursor.description] if cursor.description is not None else None
         found = cursor.fetchmany(rows) if columns is not None else []
         count = cursor.rowcount

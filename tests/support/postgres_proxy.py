@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a test's PostgreSQL that cuts a connection at COMMIT, at any other statement, or when idle."""
+"""TCP proxies in front of a test's PostgreSQL: one cuts a connection at a statement, one cuts those that are idle."""
 
 from __future__ import annotations
 
