@@ -5,6 +5,7 @@ PostgreSQL: chapters "libpq" and "Client Connection Defaults".
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from lib.config.secret_value import Secret
 from lib.config.secrets import libpq_remedy, missing_password, postgres_password
 from lib.config.settings import Settings, postgres_keywords, require_postgres
 from lib.errors import EltError, SettingsError
-from lib.postgres.driver_errors import POOLER, refused, translate, translated
+from lib.postgres.driver_errors import POOLER, refused, translate
 from lib.stop import StopSignal, start_thread
 
 Connection = psycopg2.extensions.connection
@@ -100,6 +101,8 @@ class Database:
                 **KEEPALIVES | keywords, client_encoding="UTF8", application_name=purpose
             )
         except psycopg2.Error as error:
+            if not str(error).strip():  # libpq has no words for it if this process can open no further socket
+                os.close(os.open(os.devnull, os.O_RDONLY))
             raise self._refused(str(error)) from None
         connection.autocommit = True
         try:

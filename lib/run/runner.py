@@ -26,6 +26,7 @@ from lib.errors import (
     EltError,
     LockTimeout,
     SettingsError,
+    limit_reached,
 )
 from lib.load.contract import Contract
 from lib.load.exports import Staged, Stager
@@ -111,9 +112,13 @@ class Run:
                     sweep_staging(session.connection)
                     staged, failed = self._stage(session)
                     records = self._publish(session, staged, failed)
-            except EltError as reason:
-                error = self.stop.cause_of(reason)
+            except Exception as reason:
+                # its text may hold a secret, so the history has only its name
+                expected = reason if isinstance(reason, EltError) else limit_reached(reason)
+                error = self.stop.cause_of(expected or EltError(f"unexpected error: {type(reason).__name__}"))
                 self._record_end(session, error)
+                if expected is None:
+                    raise
                 return RunResult(error.exit_code, run_id=session.run_id, error=error)
         exit_code = 0 if all(record.status == "published" for record in records) else 1
         return RunResult(exit_code, records, session.run_id)
