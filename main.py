@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -13,13 +12,13 @@ from lib.cli.command_line import guarded, run_command
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    return guarded(partial(_main, arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     typed, of_psql = split_psql(list(sys.argv[1:] if arguments is None else arguments))
     given = main_parser().parse_args(typed)
     given.arguments = of_psql
-    return guarded(partial(_run, given))
-
-
-def _run(given: argparse.Namespace) -> int:
     if given.command == "demo":
         from sandbox.bootstrap import ensure_packages
 

@@ -7,6 +7,8 @@ run is active.
 
 from __future__ import annotations
 
+import errno
+
 
 class EltError(Exception):
     """Base class: an expected failure, with a message for the user and an exit code."""
@@ -63,10 +65,10 @@ class BusyError(EltError):
 
 
 class Cancelled(EltError):
-    """The run was stopped by a signal: 130 for SIGINT, 143 for SIGTERM."""
+    """The run was stopped by a signal: 129 for SIGHUP, 130 for SIGINT, 143 for SIGTERM."""
 
     def __init__(self, signal_number: int = 2) -> None:
-        super().__init__("stopped by SIGTERM" if signal_number == 15 else "stopped by Ctrl-C")
+        super().__init__(f"stopped by {({1: 'SIGHUP', 15: 'SIGTERM'}).get(signal_number, 'Ctrl-C')}")
         self.exit_code = 128 + signal_number
 
 
@@ -84,3 +86,22 @@ class TooManyConnections(DatabaseError):
 
 class CommitInDoubt(ConnectionLost):
     """The connection was lost after COMMIT was sent, before the answer arrived. The commit may have succeeded."""
+
+
+class LimitReached(EltError):
+    """The system gives this process no further thread or file handle."""
+
+
+def limit_reached(error: BaseException) -> LimitReached | None:
+    """The error as LimitReached if that is what it means."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return LimitReached(
+            "this process can open no further file or connection: raise the limit (`ulimit -n` shows it), or lower"
+            " [run] parallel in elt_settings.toml"
+        )
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return LimitReached(
+            "this process can start no further thread: raise the limit (`ulimit -u`, or the container's), or lower"
+            " [run] parallel in elt_settings.toml"
+        )
+    return None

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the work runs in a thread; the main thread waits for signals and cancels running statements.
+"""Ctrl-C, SIGTERM and SIGHUP: the work runs in a thread; the main thread waits for them and cancels statements.
 
 Python cannot run a signal handler while the main thread is inside the driver's execute or COPY. Therefore the main
 thread never calls the driver.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from lib.errors import Cancelled, EltError, OutOfTime
+from lib.errors import Cancelled, EltError, OutOfTime, limit_reached
 
 Result = TypeVar("Result")
 
@@ -86,23 +86,30 @@ class TimeLimit:
 
 
 def start_thread(work: Callable[[], Result], name: str) -> Future[Result]:
-    """Run work in a daemon thread: a request to an HTTP server that does not answer must not delay the exit."""
+    """Run work in a daemon thread: a request to an HTTP server that does not answer must not delay the exit.
+
+    Raises LimitReached if no thread can be started.
+    """
     future: Future[Result] = Future()
 
     def run() -> None:
         try:
             future.set_result(work())
         except BaseException as error:  # future.result() raises it in the waiting thread
-            future.set_exception(error)
+            future.set_exception(limit_reached(error) or error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:
+        raise limit_reached(error) or error from None
     return future
 
 
 def run_stoppable(work: Callable[[], Result], stop: StopSignal) -> Result:
-    """Run work in a thread and request a stop on SIGINT or SIGTERM. A second signal ends the process at once.
+    """Run work in a thread and request a stop on SIGINT, SIGTERM or SIGHUP. A second signal ends the process at once.
 
-    Raises what work raises. Outside the main thread, which receives no signals, it only calls work.
+    A SIGHUP that was ignored at the start (by nohup) stays ignored. Raises what work raises. Outside the main thread,
+    which receives no signals, it only calls work.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
@@ -111,7 +118,10 @@ def run_stoppable(work: Callable[[], Result], stop: StopSignal) -> Result:
         signal.signal(number, signal.SIG_DFL)
         stop.request(number)
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         future = start_thread(work, "run")
         while True:

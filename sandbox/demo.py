@@ -124,9 +124,8 @@ def _load(settings: Settings, keboola: _Keboola, today: date, console: Console, 
 
 
 def _daily_load(settings: Settings, today: date, *, quiet: bool) -> int:
-    run = argparse.Namespace(
-        jobs=[], quiet=quiet, wait=True, no_wait=True, full=False, accept=[], accept_shrink=[], date=today
-    )
+    accepted = {"accept": [], "accept_shrink": [], "accept_date": False}
+    run = argparse.Namespace(jobs=[], quiet=quiet, wait=True, no_wait=True, full=False, date=today, **accepted)
     return run_command("run", run, settings)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 EXIT_CODES = (
-    "exit codes: 0 done, 1 a job failed, 2 registry, settings or usage, 75 another run is at work, 130/143 stopped"
+    "exit codes: 0 done, 1 a job failed, 2 registry, settings or usage, 75 another run is at work, 129/130/143 stopped"
 )
 
 
@@ -68,6 +68,11 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         type=_past_date,
         metavar="YYYY-MM-DD",
         help="the day that the rows belong to, for a backfill (default: today in the settings' time zone)",
+    )
+    parser.add_argument(
+        "--accept-date",
+        action="store_true",
+        help="take the day of --date although it is more than a year before the first one that was published",
     )
 
 

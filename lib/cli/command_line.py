@@ -10,11 +10,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from lib.cli.arguments import run_parser
 from lib.cli.run import run_jobs
+from lib.cli.streams import flush_streams, open_closed_streams, silence
 
 if TYPE_CHECKING:
     from lib.config.settings import Settings
@@ -25,8 +25,16 @@ OLDEST_PYTHON = (3, 11)
 def guarded(work: Callable[[], int]) -> int:
     """Run a command and return its exit code. An EltError is printed as one message on stderr.
 
-    A closed pipe (`| head`) ends the command without a message.
+    A closed pipe (`| head`) ends the command without a message. Closed streams change no exit code.
     """
+    open_closed_streams()
+    try:
+        return _guarded(work)
+    finally:
+        flush_streams()
+
+
+def _guarded(work: Callable[[], int]) -> int:
     if sys.platform == "win32":
         return fail(
             "Windows itself is not supported. In WSL it works: type `wsl --install`, then the same command there.", 2
@@ -34,7 +42,7 @@ def guarded(work: Callable[[], int]) -> int:
     if sys.version_info < OLDEST_PYTHON:
         running = ".".join(map(str, sys.version_info[:2]))
         return fail(f"this is Python {running}; 3.11 or newer is needed. Use .venv/bin/python, made by `make demo`.", 2)
-    from lib.errors import EltError
+    from lib.errors import EltError, limit_reached
 
     try:
         return work()
@@ -48,12 +56,16 @@ def guarded(work: Callable[[], int]) -> int:
             f" Use .venv/bin/python (made by `make demo`), or: {sys.executable} -m pip install -r requirements.txt",
             2,
         )
+    except (OSError, RuntimeError) as error:
+        if limit := limit_reached(error):
+            return fail(str(limit), limit.exit_code)
+        if not isinstance(error, BrokenPipeError):
+            raise
+        # the reader has closed the pipe; redirect stdout, so that flushing its buffer at exit does not raise again
+        silence(sys.stdout)
+        return 0
     except KeyboardInterrupt:
         return fail("stopped by Ctrl-C", 130)
-    except BrokenPipeError:
-        # the reader has closed the pipe; redirect stdout, so that flushing its buffer at exit does not raise again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def fail(message: str, exit_code: int) -> int:
@@ -69,7 +81,7 @@ def run_job(jobs: Sequence[str], arguments: Sequence[str] | None = None) -> int:
 
     arguments: the command line's, by default sys.argv. Job names in it replace `jobs`.
     """
-    return guarded(partial(run_jobs, run_parser(jobs).parse_args(arguments), jobs))
+    return guarded(lambda: run_jobs(run_parser(jobs).parse_args(arguments), jobs))
 
 
 def run_command(name: str | None, given: argparse.Namespace, settings: Settings) -> int:

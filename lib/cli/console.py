@@ -6,7 +6,6 @@ both keeps their order. With --quiet only warnings and errors are printed.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import textwrap
@@ -18,6 +17,7 @@ from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
 from typing import TYPE_CHECKING, TextIO
 
+from lib.cli.streams import silence
 from lib.errors import EltError
 
 #: control characters and how they are printed: a value in a message must not control the terminal or break the line
@@ -256,7 +256,7 @@ class Console:
             else:
                 print(shown, file=stream, flush=True)
         except OSError:
-            _silence(stream)
+            silence(stream)
 
 
 def _published(records: Sequence[JobRecord]) -> str:
@@ -264,13 +264,6 @@ def _published(records: Sequence[JobRecord]) -> str:
     done = [record for record in records if record.status == "published"]
     same = sum(record.is_unchanged or False for record in done)
     return f"{_count(len(done), 'job')} published" + (f" ({same} not exported: unchanged)" if same else "")
-
-
-def _silence(stream: TextIO) -> None:
-    """Discard further output after a closed pipe or a full disk. The run goes on, and its exit code is unchanged."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
 
 
 def _first_line(text: object) -> str:

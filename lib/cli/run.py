@@ -34,6 +34,7 @@ def run_jobs(given: argparse.Namespace, jobs: Sequence[str] = (), settings: Sett
     jobs = given.jobs or jobs
     registry = read_project(settings.root)
     words = ["run", *jobs, *(["--full"] if given.full else []), *(["--date", f"{given.date}"] if given.date else [])]
+    words += ["--accept-date"] if given.accept_date else []
     accepted = Accepted.parse(given.accept, given.accept_shrink, how_to_type(" ".join(words), settings))
     registry.check_names(accepted.jobs)
     plan = make_plan(registry, jobs)
@@ -50,6 +51,7 @@ def run_jobs(given: argparse.Namespace, jobs: Sequence[str] = (), settings: Sett
             given.full,
             accepted,
             given.date,
+            given.accept_date,
             command=how_to_type("run", settings),
             wait_for_flow=not (jobs or given.no_wait),
         ),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib.config.spelling import did_you_mean
+from lib.config.spelling import Suggestions, did_you_mean
 from lib.errors import SettingsError
 
 LAYERS = ("bronze", "silver", "gold")
@@ -144,7 +144,9 @@ class ScriptFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.suggestions = Suggestions()
         self.all = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.sql") if file.is_file())
+        self._known = {*self.all}
 
     def script(self, path: str, allowed: Collection[str]) -> Script:
         """The script with this path, which must be in an allowed layer. Raises ValueError that says what is wrong."""
@@ -165,8 +167,8 @@ class ScriptFolder:
             raise ValueError("must end in .sql")
         if layer in ("bronze", "gold") and not RELATION_NAME.fullmatch(name.removesuffix(".sql")):
             raise ValueError(f"makes {layer}.<name>, so its name must be [a-z_][a-z0-9_]* and at most 63 bytes")
-        if path not in self.all:
-            raise ValueError(f"does not exist in {self.folder.name}/{did_you_mean(path, self.all)}")
+        if path not in self._known:
+            raise ValueError(f"does not exist in {self.folder.name}/{self.suggestions.did_you_mean(path, self.all)}")
         return Script(path, layer, self.folder / path, self.text(path))
 
     def text(self, path: str) -> str:

@@ -244,7 +244,7 @@ class _RegistryReader:
             if not isinstance(item.value, str):
                 self.wrong(item.line, f"depends_on must list names of jobs, not {_shown(item.value)}")
             elif item.value not in known:
-                hint = did_you_mean(item.value, known)
+                hint = self.folder.suggestions.did_you_mean(item.value, known)
                 self.wrong(item.line, f"depends_on names an unknown job: {_shown(item.value)}{hint}")
             elif item.value in names:
                 self.wrong(item.line, f"depends_on names {_shown(item.value)} twice")

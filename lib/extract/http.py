@@ -29,7 +29,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from lib.errors import ExtractError
+from lib.errors import ExtractError, limit_reached
 from lib.stop import start_thread
 
 #: what sending a request or reading its answer raises; never show their texts, which contain whole URLs
@@ -428,10 +428,13 @@ def _close_late(answer: Future[requests.Response]) -> None:
 
 
 def text_of(response: requests.Response) -> str:
-    """The body, or an empty text if it cannot be read."""
-    with suppress(*NETWORK_ERRORS):
+    """The body, or an empty text if it cannot be read. Raises LimitReached, because requests may open files for it."""
+    try:
         return response.text
-    return ""
+    except NETWORK_ERRORS as error:
+        if limit := limit_reached(error):
+            raise limit from None
+        return ""
 
 
 def json_of(response: requests.Response) -> dict[str, object]:

@@ -32,13 +32,12 @@ from lib.load.contract import Contract, Match, landing_name, match, may_be_colum
 from lib.load.difference import HALVES, Comparison, Difference, Half, prepare_comparison
 from lib.load.guards import Accepted, check_age, check_columns, check_count, named, row_limit
 from lib.load.staging_table import Staging, copy_slice, create_staging
-from lib.postgres.connection import Connection, Database, keep_alive
+from lib.postgres.connection import Connection, Database, query
+from lib.postgres.driver_errors import translated
 from lib.stop import TimeLimit, start_thread
 
 #: how often a group is exported again because its source tables changed during the export
 EXPORT_RETRIES = 2
-#: seconds between two queries that keep the connection with the run lock alive
-KEEP_ALIVE = 30.0
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ Work = Callable[[Connection], None]
 
 @dataclass
 class Stager(Generic[Ticket]):
-    """Stages the jobs of some groups. `connection` holds the run lock and is kept alive during staging."""
+    """Stages the jobs of some groups. `connection` holds the run lock."""
 
     database: Database
     extractor: Extractor[Ticket]
@@ -408,7 +407,7 @@ class Stager(Generic[Ticket]):
         if (connection := self._connect()) is None:
             return
         try:
-            while (item := self._queue.get()) is not None:
+            while (item := self._next(connection)) is not None:
                 self.database.stop.raise_if_requested()
                 export, work = item
                 if export.load.job not in self._failed:
@@ -419,6 +418,15 @@ class Stager(Generic[Ticket]):
                     self._end_pool()
         finally:
             connection.close()
+
+    def _next(self, connection: Connection) -> tuple[_Export[Ticket], Work] | None:
+        """The next work; None if there is no more. Keeps the connection alive while exports are not ready."""
+        while True:
+            try:
+                return self._queue.get(timeout=self.database.keep_alive)
+            except queue.Empty:
+                with translated("a connection that copies"):
+                    query(connection, "SELECT 1")
 
     def _connect(self) -> Connection | None:
         """A connection that copies. None if the server has no slot for it, but others of this pool have one."""
@@ -498,12 +506,8 @@ class Stager(Generic[Ticket]):
         check_count(load, source, export.rows, self.accepted)
 
     def _await(self, finishing: list[Future[None]]) -> None:
-        """Wait for all threads and keep the connection with the run lock alive.
-
-        Raises what a thread raised, and Cancelled on a stop.
-        """
+        """Wait for all threads. Raises what a thread raised, Cancelled on a stop, ConnectionLost with the run lock."""
         pending, known = set(finishing), 0
-        last_sign = time.monotonic()
         while pending:
             done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in done:
@@ -512,6 +516,6 @@ class Stager(Generic[Ticket]):
             pending.update(self._copying[known:])
             known = len(self._copying)
             self.database.stop.raise_if_requested()
-            if time.monotonic() - last_sign > KEEP_ALIVE:
-                keep_alive(self.connection)
-                last_sign = time.monotonic()
+            if self.connection.closed:
+                with translated("the connection that holds the run lock"):
+                    query(self.connection, "SELECT 1")

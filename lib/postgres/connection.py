@@ -5,21 +5,23 @@ PostgreSQL: chapters "libpq" and "Client Connection Defaults".
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import psycopg2
 from psycopg2 import sql
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from lib.config.secret_value import Secret
 from lib.config.secrets import libpq_remedy, missing_password, postgres_password
 from lib.config.settings import Settings, postgres_keywords, require_postgres
 from lib.errors import EltError, SettingsError
-from lib.postgres.driver_errors import POOLER, refused, translate, translated
-from lib.stop import StopSignal
+from lib.postgres.driver_errors import POOLER, refused, translate
+from lib.stop import StopSignal, start_thread
 
 Connection = psycopg2.extensions.connection
 #: a statement as text, or composed by psycopg2.sql
@@ -56,6 +58,9 @@ class Database:
     keywords: dict[str, str] = field(default_factory=dict)
     #: seconds for which a statement outside of a publish waits for a lock
     lock_timeout: float = 5.0
+    #: seconds after which an idle connection sends a query, so that no proxy or firewall closes it: some count only
+    #: bytes of the protocol, and see nothing of TCP's own keepalives
+    keep_alive: float = 2.0
 
     @cached_property
     def address(self) -> dict[str, str | int]:
@@ -96,6 +101,8 @@ class Database:
                 **KEEPALIVES | keywords, client_encoding="UTF8", application_name=purpose
             )
         except psycopg2.Error as error:
+            if not str(error).strip():  # libpq has no words for it if this process can open no further socket
+                os.close(os.open(os.devnull, os.O_RDONLY))
             raise self._refused(str(error)) from None
         connection.autocommit = True
         try:
@@ -122,6 +129,29 @@ class Database:
         if stoppable:
             self.stop.watch(_canceller(connection))
         return connection
+
+    @contextmanager
+    def kept_alive(self, connection: Connection) -> Iterator[None]:
+        """Keep a connection alive while it is idle, from a thread. The driver lets threads share a connection.
+
+        Not for one that copies: a query would end the COPY. If the connection is lost, whoever uses it next notices.
+        """
+        done = StopSignal()
+
+        def keep() -> None:
+            while True:
+                done.wait(self.keep_alive)
+                if done.requested:
+                    return
+                if connection.info.transaction_status == TRANSACTION_STATUS_IDLE:
+                    with suppress(psycopg2.Error):
+                        query(connection, "SELECT 1")
+
+        start_thread(keep, "keep alive")
+        try:
+            yield
+        finally:
+            done.request()
 
     def _refused(self, message: str) -> EltError:
         missing = missing_password(self.settings) if "no password supplied" in message else ""
@@ -174,12 +204,6 @@ def execute(connection: Connection, statement: Statement, arguments: Arguments =
     with connection.cursor() as cursor:
         cursor.execute(statement, arguments)
         return cursor.rowcount
-
-
-def keep_alive(connection: Connection) -> None:
-    """Send a query on an idle session, so that no firewall closes it. Raises ConnectionLost if it is closed already."""
-    with translated("the connection that holds the run lock"):
-        query(connection, "SELECT 1")
 
 
 def address(connection: Connection) -> str:

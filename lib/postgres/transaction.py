@@ -21,7 +21,8 @@ from lib.postgres.driver_errors import translate
 #: first, because the path does not list it. Each setting that could change a script's rows gets PostgreSQL's own
 #: default, whatever the role or the server sets. parallel_tuple_cost is a tenth of the default: parsing a row
 #: costs more than passing it between workers. enable_parallel_hash is off: a hash table that processes share is in
-#: /dev/shm, and a container's 64 MB are too little for a million rows.
+#: /dev/shm, and a container's 64 MB are too little for a million rows. cursor_tuple_fraction is 1, because each
+#: cursor is read to its end.
 TRANSACTION = """
     SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD';
     SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';
@@ -33,6 +34,7 @@ TRANSACTION = """
     SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off;
     SET LOCAL work_mem = '64MB'; SET LOCAL default_tablespace = '';
     SET LOCAL parallel_tuple_cost = 0.01; SET LOCAL enable_parallel_hash = off;
+    SET LOCAL cursor_tuple_fraction = 1;
 """
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from lib.config.jobs import Job, Registry, Script
+from lib.config.jobs import LAYERS, Job, Registry, Script
 from lib.elt_schema.strangers import Name
 from lib.transform.references import references
-from lib.transform.statements import created_by, statements
+from lib.transform.statements import created_by, line_counter, statements
+
+#: a relation with its schema, each perhaps in quotes
+QUALIFIED = re.compile(rf'(?i)\b({"|".join(LAYERS)})"?\s*\.\s*"?([\w$]+)')
 
 
 def missing_dependencies(registry: Registry) -> list[str]:
@@ -36,11 +39,14 @@ def missing_dependencies(registry: Registry) -> list[str]:
 
 
 def _missing(script: Script, job: Job, makers: dict[Name, set[str]], allowed: Collection[str]) -> list[str]:
+    missing = [
+        name for name in sorted(references(script.text).all & makers.keys()) if not makers[name].intersection(allowed)
+    ]
+    lines = _first_lines(script.text) if missing else {}
     return [
-        f"{script.path}:{_line_of(script, name)}: reads {'.'.join(name)}, which job {maker} makes:"
+        f"{script.path}:{lines.get(name, 1)}: reads {'.'.join(name)}, which job {maker} makes:"
         f' add "{maker}" to "depends_on" of job {job.name} in elt_jobs.json'
-        for name in sorted(references(script.text).all & makers.keys())
-        if not makers[name].intersection(allowed)
+        for name in missing
         for maker in [min(makers[name])]
     ]
 
@@ -74,8 +80,10 @@ def _upstream(registry: Registry, name: str) -> set[str]:
     return reached
 
 
-def _line_of(script: Script, name: Name) -> int:
-    """Where a script first names it; quoted or in another case, it is the first line."""
-    schema, relation = map(re.escape, name)
-    found = re.search(rf"(?i)\b{schema}\s*\.\s*\"?{relation}\b", script.text)
-    return script.text.count("\n", 0, found.start()) + 1 if found else 1
+def _first_lines(text: str) -> dict[Name, int]:
+    """The line on which a script first names each relation, by its name in lower case."""
+    line_of = line_counter(text)
+    found: dict[Name, int] = {}
+    for each in QUALIFIED.finditer(text):
+        found.setdefault((each[1].lower(), each[2].lower()), line_of(each.start()))
+    return found

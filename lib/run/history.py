@@ -94,6 +94,17 @@ def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_dat
     return int(run_id)
 
 
+def first_published(connection: Connection) -> date | None:
+    """The earliest day of a run that published a job; None if there is none."""
+    first: date | None
+    ((first,),) = query(
+        connection,
+        "SELECT min(run_date) FROM elt.runs"
+        " WHERE run_id IN (SELECT run_id FROM elt.job_runs WHERE status = 'published')",
+    )
+    return first
+
+
 def name_source(connection: Connection, run_id: int, source: str) -> None:
     execute(connection, WRITING + "UPDATE elt.runs SET source = %s WHERE run_id = %s", (_storable(source), run_id))
 

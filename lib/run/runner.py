@@ -13,18 +13,27 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, tzinfo
 
 from lib.config.settings import Settings
 from lib.elt_schema.installation import ONLY_COUNTED, install, missing_right_on_changes
 from lib.elt_schema.strangers import refuse_strangers, script_path
-from lib.errors import Cancelled, CommitInDoubt, ConnectionLost, DatabaseError, EltError, LockTimeout
+from lib.errors import (
+    Cancelled,
+    CommitInDoubt,
+    ConnectionLost,
+    DatabaseError,
+    EltError,
+    LockTimeout,
+    SettingsError,
+    limit_reached,
+)
 from lib.load.contract import Contract
 from lib.load.exports import Staged, Stager, Unchanged
 from lib.load.guards import Accepted
 from lib.load.staging_table import sweep_staging
 from lib.postgres.blockers import BlockerWatch
-from lib.postgres.connection import Connection, Database, address
+from lib.postgres.connection import Connection, Database, address, query
 from lib.postgres.driver_errors import translated
 from lib.postgres.maintenance import vacuum
 from lib.postgres.run_lock import release_run_lock, run_name, take_run_lock
@@ -53,6 +62,8 @@ class Options:
     accepted: Accepted = Accepted()
     #: the date that elt.run_date() returns to scripts; None: today in the settings' time zone
     run_date: date | None = None
+    #: whether run_date may be more than a year before the first published one
+    accept_date: bool = False
     lock_retry: LockRetry = LockRetry()
     #: seconds for which to ask the database whether a COMMIT succeeded whose answer was lost. After two minutes without
     #: contact the server ends the lost session (tcp_keepalives) and releases its lock, so this must be longer.
@@ -84,6 +95,8 @@ OVER = (
     "not staged: stage_minutes = {} are over\n    The rows loaded before stay. Run again; if the exports need more"
     " time, raise it under [run] in elt_settings.toml."
 )
+#: how far this machine's clock may be from the server's
+CLOCKS_APART = timedelta(days=1)
 NOTHING_PUBLISHED = " What PostgreSQL held before this run is still there."
 
 
@@ -97,6 +110,8 @@ class Run:
     listener: RunListener
     options: Options = Options()
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    #: this machine's clock
+    now: Callable[[tzinfo], datetime] = datetime.now
 
     @property
     def stop(self) -> StopSignal:
@@ -113,9 +128,13 @@ class Run:
                         history.end_run(session.connection, session.run_id, "done", is_unchanged=True)
                         return RunResult(0, run_id=session.run_id, unchanged_since=since)
                     records = self._publish(session, staged, unchanged, failed)
-            except EltError as reason:
-                error = self.stop.cause_of(reason)
+            except Exception as reason:
+                # its text may hold a secret, so the history has only its name
+                expected = reason if isinstance(reason, EltError) else limit_reached(reason)
+                error = self.stop.cause_of(expected or EltError(f"unexpected error: {type(reason).__name__}"))
                 self._record_end(session, error)
+                if expected is None:
+                    raise
                 return RunResult(error.exit_code, run_id=session.run_id, error=error)
         exit_code = 0 if all(record.status == "published" for record in records) else 1
         return RunResult(exit_code, records, session.run_id)
@@ -124,24 +143,29 @@ class Run:
     def _session(self) -> Iterator[Session]:
         """Connect, take the run lock, check for code of other roles, update schema elt, and give the run its number."""
         # one value for the whole run, even if it continues past midnight
-        run_date = self.options.run_date or datetime.now(self.settings.zone).date()
+        run_date = self.options.run_date or self.now(self.settings.zone).date()
         if self.options.wait_for_flow and self.plan.loads and self.settings.wait_for_flow:
             self._wait_for_flow(self.settings.wait_for_flow)
         connection = self.database.connect(run_name(datetime.now(UTC)))
         try:
-            # before the lock: reading it may take seconds, and if it is missing, nothing has been written
-            self.settings = prepare_sources(self.settings, self.plan.source_loads, self.environ)
-            take_run_lock(connection, self.stop.pause if self.options.wait else None)
-            refuse_strangers(connection, named_in(job for group in self.plan.groups for job in group))
-            recorder = self.database.connect("elt history", stoppable=False)
-            try:
-                with _naming_blockers(connection, recorder):
-                    install(connection)
-                    run_id = history.begin_run(connection, self.plan.jobs, run_name(datetime.now(UTC)), run_date)
-                keeps = self._keeps_changes(connection)
-                yield Session(run_id, connection, recorder, script_path(connection), run_date, keeps)
-            finally:
-                recorder.close()
+            with self.database.kept_alive(connection):
+                self._refuse_wrong_clock(connection)
+                # before the lock: reading it may take seconds, and if it is missing, nothing has been written
+                self.settings = prepare_sources(self.settings, self.plan.source_loads, self.environ)
+                take_run_lock(connection, self.stop.pause if self.options.wait else None)
+                refuse_strangers(connection, named_in(job for group in self.plan.groups for job in group))
+                recorder = self.database.connect("elt history", stoppable=False)
+                try:
+                    with self.database.kept_alive(recorder):
+                        with _naming_blockers(connection, recorder):
+                            install(connection)
+                            self._refuse_old_date(connection, run_date)
+                            process = run_name(datetime.now(UTC))
+                            run_id = history.begin_run(connection, self.plan.jobs, process, run_date)
+                        keeps = self._keeps_changes(connection)
+                        yield Session(run_id, connection, recorder, script_path(connection), run_date, keeps)
+                finally:
+                    recorder.close()
         finally:
             release_run_lock(connection)
             connection.close()
@@ -153,11 +177,31 @@ class Run:
             return False
         return self.settings.keep_changes > 0
 
+    def _refuse_wrong_clock(self, connection: Connection) -> None:
+        """Raises SettingsError if the run's date would come from a clock that is wrong: the day is kept for ever."""
+        ((there,),) = query(connection, "SELECT clock_timestamp()")
+        here = self.now(UTC)
+        if self.options.run_date is None and abs(here - there) > CLOCKS_APART:
+            raise SettingsError(
+                f"this machine's clock says {here:%Y-%m-%d %H:%M}, PostgreSQL's {there.astimezone(UTC):%Y-%m-%d %H:%M}"
+                " (UTC): which day is it? Nothing was done. Set the clock that is wrong, or name the day with --date."
+            )
+
+    def _refuse_old_date(self, connection: Connection, run_date: date) -> None:
+        """Raises SettingsError if --date is more than a year before the first published day: a typo of the year."""
+        first = history.first_published(connection)
+        if first and not self.options.accept_date and run_date < first - timedelta(days=366):
+            raise SettingsError(
+                f"--date {run_date} is more than a year before the first day that was published here, {first}."
+                " Nothing was done. If it is no mistake, add --accept-date."
+            )
+
     def _wait_for_flow(self, flow: str) -> None:
         """Wait until the flow has ended that fills the source. No connection is open meanwhile: it may take hours."""
         zone = self.settings.zone
         connection = self.database.connect("elt flow")
         try:
+            self._refuse_wrong_clock(connection)
             self.settings = prepare_sources(self.settings, self.plan.source_loads, self.environ)
             refuse_strangers(connection, [])
             since = counting_from(connection, datetime.now(zone))

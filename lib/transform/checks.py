@@ -12,7 +12,7 @@ import psycopg2
 from lib.config.jobs import Check
 from lib.errors import CheckFailed, ScriptError
 from lib.postgres.connection import Connection
-from lib.transform.scripts import ScriptResult, located
+from lib.transform.scripts import ScriptResult, run_statement
 from lib.transform.statements import statements
 
 #: how many rows of a failing check its message shows
@@ -38,14 +38,12 @@ def run_check(connection: Connection, check: Check) -> ScriptResult:
     with connection.cursor() as cursor:
         psycopg2.extensions.register_type(AS_TEXT, cursor)
         for statement in statements(check.script.text):
-            with located(check.script, statement):
-                cursor.execute(statement.text)
-        if cursor.description is None:
+            result = run_statement(cursor, check.script, statement, EXAMPLES)
+        if result.columns is None:
             where = f"{check.script.path}:{statement.line}"
             raise ScriptError(f"{where}: the last statement returns no result: a check must end with a SELECT")
-        columns = [column.name for column in cursor.description]
-        examples, count = cursor.fetchmany(EXAMPLES), cursor.rowcount
-    claim = f"{check.script.path}: {_broken_claim(check, count, columns, examples)}" if count else ""
+    count = result.count
+    claim = f"{check.script.path}: {_broken_claim(check, count, result.columns, result.rows)}" if count else ""
     if count and check.on_failure == "error":
         raise CheckFailed(claim)
     return ScriptResult(check.script.path, time.monotonic() - began, broken_by=count, claim=claim)

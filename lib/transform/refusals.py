@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from lib.config.jobs import Script
 from lib.transform.references import references
-from lib.transform.statements import Created, Statement, created_by, statements, tokens
+from lib.transform.statements import Created, Statement, created_by, line_counter, statements, tokens
 
 REFUSED = {
     ("begin",): "transaction control",
@@ -36,13 +36,13 @@ WHY = {
 def refusals(script: Script) -> list[str]:
     """A message `file:line: ..` for each thing in the script that is not allowed."""
     found = []
+    line_of = line_counter(script.text)
     for kind, token, position in tokens(script.text) if "\\" in script.text else ():
         if kind == "meta":
             text = f"{token.split()[0]} is a command of psql, not of PostgreSQL: write SQL instead"
-            found.append((script.text.count("\n", 0, position) + 1, text))
+            found.append((line_of(position), text))
     if "\0" in script.text:
-        line = script.text.count("\n", 0, script.text.index("\0")) + 1
-        found.append((line, "a NUL byte: PostgreSQL would stop reading there; remove it"))
+        found.append((line_of(script.text.index("\0")), "a NUL byte: PostgreSQL would stop reading there; remove it"))
     parts = statements(script.text)
     found += [(part.line, text) for part in parts for text in _refusals_of(part)]
     if script.layer == "gold" and parts:

@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg2
+from psycopg2.extensions import cursor as Cursor
 
 from lib.config.jobs import Script
 from lib.errors import ScriptError
@@ -20,6 +22,12 @@ from lib.transform.statements import Statement, statements
 MAX_WARNINGS = 5
 #: a result with exactly these columns comes from elt.publish_rows
 ROW_COUNTS = ["inserted", "updated", "deleted", "unchanged"]
+#: what stands before a statement of which only the first rows are fetched; the server counts the others
+DECLARE = "DECLARE elt_rows NO SCROLL CURSOR FOR "
+#: how a statement begins that a cursor can read
+READING = ("select", "with", "table", "values")
+#: words with which it cannot, after a WITH or a SELECT (PostgreSQL: DECLARE, "Parameters")
+NOT_BY_CURSOR = {"with": {"insert", "update", "delete", "merge", "into"}, "select": {"into"}}
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,36 @@ class ScriptResult:
         return self.broken_by == 0 or self.changed_rows == 0
 
 
+@dataclass(frozen=True)
+class Result:
+    """What a statement returned: the names of its columns (None: nothing), its first rows, and how many there are."""
+
+    columns: list[str] | None
+    rows: list[tuple[Any, ...]]
+    count: int
+
+
+def run_statement(cursor: Cursor, script: Script, statement: Statement, rows: int = 1) -> Result:
+    """Run a statement to its end and fetch its first `rows` rows: what is fetched is held in memory.
+
+    Must be called in a transaction. Raises ScriptError as `file:line: PostgreSQL's message`.
+    """
+    first = statement.words[0] if statement.words else ""
+    declare = DECLARE if first in READING and not NOT_BY_CURSOR.get(first, set()).intersection(statement.words) else ""
+    with located(script, statement, len(declare)):
+        cursor.execute(declare + statement.text)  # without arguments, so that psycopg2 does not interpret %
+        if declare:  # the comment shows in pg_stat_activity what runs
+            cursor.execute(f"FETCH {rows} FROM elt_rows -- {' '.join(statement.text[:1000].split())}")
+        columns = [column.name for column in cursor.description] if cursor.description is not None else None
+        found = cursor.fetchmany(rows) if columns is not None else []
+        count = cursor.rowcount
+        if declare:
+            cursor.execute("MOVE FORWARD ALL FROM elt_rows")
+            count += int((cursor.statusmessage or "0").split()[-1])
+            cursor.execute("CLOSE elt_rows")
+    return Result(columns, found, count)
+
+
 def run_script(connection: Connection, script: Script) -> ScriptResult:
     """Run every statement of a script in the caller's transaction.
 
@@ -55,11 +93,10 @@ def run_script(connection: Connection, script: Script) -> ScriptResult:
     row_counts: tuple[int, int, int, int] | None = None
     with connection.cursor() as cursor:
         for statement in statements(script.text):
-            with located(script, statement):
-                cursor.execute(statement.text)  # without arguments, so that psycopg2 does not interpret %
-            if cursor.description and [column.name for column in cursor.description] == ROW_COUNTS:
+            result = run_statement(cursor, script, statement)
+            if result.columns == ROW_COUNTS:
                 # no row if the script filters the result with a WHERE
-                counts = cursor.fetchone() or (0, 0, 0, 0)
+                counts = result.rows[0] if result.rows else (0, 0, 0, 0)
                 inserted, updated, deleted, unchanged = map(sum, zip(row_counts or (0, 0, 0, 0), counts, strict=True))
                 row_counts = inserted, updated, deleted, unchanged
     found = dict.fromkeys(text for text in connection.notices if text.startswith("WARNING"))
@@ -69,11 +106,14 @@ def run_script(connection: Connection, script: Script) -> ScriptResult:
 
 
 @contextmanager
-def located(script: Script, statement: Statement) -> Iterator[None]:
-    """Raise an error of this statement as ScriptError with its file and line."""
+def located(script: Script, statement: Statement, before: int = 0) -> Iterator[None]:
+    """Raise an error of this statement as ScriptError with its file and line.
+
+    before: how many characters were sent in front of it.
+    """
     try:
         yield
     except psycopg2.Error as error:
-        position = error.diag.statement_position
-        line = statement.line + (statement.text.count("\n", 0, int(position) - 1) if position else 0)
+        position = int(error.diag.statement_position or 1) - 1 - before
+        line = statement.line + statement.text.count("\n", 0, max(0, position))
         raise translate(error, f"{script.path}:{line}", ScriptError) from error

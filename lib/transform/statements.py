@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -39,6 +40,12 @@ TOKEN = re.compile(
 )
 
 
+def line_counter(text: str) -> Callable[[int], int]:
+    """A function from a position in the text to its line, counted from 1. It does not read the text again each time."""
+    newlines = [found.start() for found in re.finditer("\n", text)]
+    return lambda position: bisect_left(newlines, position) + 1
+
+
 COMMENT_MARK = re.compile(r"/\*|\*/")
 
 
@@ -71,6 +78,7 @@ def _end_of_comment(text: str, start: int) -> int:
 def statements(text: str) -> tuple[Statement, ...]:
     """The statements of a script, split like in psql: at each semicolon outside parentheses and routine bodies."""
     found: list[Statement] = []
+    line_of = line_counter(text)
     start: int | None = None
     words: list[str] = []
     parentheses = bodies = 0
@@ -79,7 +87,7 @@ def statements(text: str) -> tuple[Statement, ...]:
             continue
         if token == ";" and not parentheses and not bodies:
             if start is not None:
-                found.append(Statement(text[start:position], text.count("\n", 0, start) + 1, tuple(words)))
+                found.append(Statement(text[start:position], line_of(start), tuple(words)))
             start, words = None, []
             continue
         if start is None:
@@ -91,7 +99,7 @@ def statements(text: str) -> tuple[Statement, ...]:
             if not parentheses and _makes_routine(words):
                 bodies = max(0, bodies + _nesting(words[-1], bodies))
     if start is not None:
-        found.append(Statement(text[start:].rstrip(), text.count("\n", 0, start) + 1, tuple(words)))
+        found.append(Statement(text[start:].rstrip(), line_of(start), tuple(words)))
     return tuple(found)
 
 

@@ -20,7 +20,7 @@ from lib.stop import start_thread
 from sandbox.faults import Fault
 from tests.support.databases import EmptyDatabase, sql_once
 from tests.support.keyrings import file_with
-from tests.support.postgres_proxy import PostgresProxy
+from tests.support.postgres_proxy import IdleProxy, PostgresProxy
 from tests.support.project import Project
 from tests.support.project_process import PATIENCE
 from tests.support.roles import Role
@@ -191,6 +191,27 @@ def test_there_are_no_more_connections_than_slices(project: Project, monkeypatch
     project.put_day("monday")
     assert project.run("c").exit_code == 0, project.output
     assert len([purpose for purpose in opened if purpose.endswith("copy")]) == 4  # the sandbox makes 4 slices
+
+
+# ---- a proxy that cuts idle connections -----------------------------------------------------------------------------
+
+
+def test_connections_that_wait_for_an_export_are_not_idle(monday: Project) -> None:
+    """Another connection through the same proxy, which says nothing, is cut twice during the wait."""
+    with IdleProxy(monday.database, 1.0) as proxy:
+
+        def wait() -> None:
+            proxy.await_cut()
+            proxy.await_cut()
+
+        monday.connect_args = proxy.connect_args
+        monday.keboola.faults.add(Fault("manifest", do=wait, nth=3))
+        monday.script("silver/c.sql", "SELECT 1 / 0;")
+        monday.run(keep_alive=0.1)
+    assert "lost" not in monday.output and "unexpectedly" not in monday.output, monday.output
+    assert monday.day("silver.a") == "tuesday"
+    failed = "SELECT job FROM elt.job_runs WHERE run_id = 2 AND status = 'failed'"
+    assert monday.database.sql(failed) == [("c",)], monday.output
 
 
 # ---- a pooler in between --------------------------------------------------------------------------------------------

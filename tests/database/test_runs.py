@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, tzinfo
 
 import pytest
 
-from lib.errors import JobConfigError
+from lib.errors import JobConfigError, SettingsError
 from lib.load.guards import Accepted
 from lib.run.runner import LockRetry
 from sandbox.faults import Fault
@@ -433,6 +433,34 @@ def test_if_the_comparison_fails_every_row_is_replaced(monday: Project, monkeypa
     assert "cannot compare bronze.a with its export: division by zero" in monday.output
     assert "every row is replaced" in monday.output
     assert monday.day("bronze.a") == monday.day("silver.a") == "tuesday"
+
+
+@pytest.mark.parametrize("hours", [-25, 25])
+def test_a_clock_more_than_a_day_from_the_servers_is_refused_unless_the_day_is_named(
+    project: Project, hours: int
+) -> None:
+    project.put_day("monday")
+
+    def now(zone: tzinfo) -> datetime:
+        return datetime.now(zone) + timedelta(hours=hours)
+
+    with pytest.raises(SettingsError, match=r"this machine's clock says .* PostgreSQL's .*--date\.$"):
+        project.run("c", now=now)
+    assert project.database.sql("SELECT to_regclass('elt.runs')") == [(None,)]
+    assert project.run("c", now=now, run_date=date(2026, 1, 31)).exit_code == 0
+    assert project.run("c", now=lambda zone: datetime.now(zone) + timedelta(hours=hours / 25 * 23)).exit_code == 0
+
+
+def test_a_date_more_than_a_year_before_the_first_published_one_needs_a_word(project: Project) -> None:
+    project.put_day("monday")
+    assert project.run("c", run_date=date(2026, 1, 31)).exit_code == 0
+    assert project.run("c", run_date=date(2025, 1, 31)).exit_code == 0
+    with pytest.raises(SettingsError, match="--date 2006-01-31 is more than a year before .*2025-01-31.*--accept-date"):
+        project.run("c", run_date=date(2006, 1, 31))
+    assert project.database.sql("SELECT count(*) FROM elt.runs") == [(2,)]
+    assert project.run("c", run_date=date(2006, 1, 31), accept_date=True).exit_code == 0
+    project.database.sql("DELETE FROM elt.job_runs")
+    assert project.run("c", run_date=date(1999, 1, 31)).exit_code == 0  # nothing was published
 
 
 def test_rows_that_staging_lost_are_never_published_as_an_empty_table(monday: Project) -> None:

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib.config.jobs import Check
+from lib.config.jobs import Check, Script
 from lib.errors import CheckFailed, LockTimeout, ScriptError
-from lib.postgres.connection import execute
+from lib.postgres.connection import Connection, execute
 from lib.postgres.transaction import TransactionSettings, transaction
-from lib.transform.checks import run_check
+from lib.transform import checks, scripts
 from lib.transform.refusals import refusals
 from lib.transform.replace_view import replacement_help
-from lib.transform.scripts import run_script
+from lib.transform.scripts import ScriptResult
 from lib.transform.statements import statements
 from tests.support.databases import EmptyDatabase
 from tests.support.project import GOLD, Project
@@ -30,6 +30,17 @@ def psql(database: EmptyDatabase, *arguments: str | Path, stdin: str = "") -> su
     address = " ".join(f"{name}={value}" for name, value in database.connect_args.items())
     command = [database.server.psql, "-X", "-q", "-d", address, *arguments]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60)
+
+
+def run_script(connection: Connection, text: Script) -> ScriptResult:
+    """Run a script in a transaction, as a run does."""
+    with transaction(connection):
+        return scripts.run_script(connection, text)
+
+
+def run_check(connection: Connection, text: Check) -> ScriptResult:
+    with transaction(connection):
+        return checks.run_check(connection, text)
 
 
 # ---- splitting ------------------------------------------------------------------------------------------------------
@@ -161,7 +172,7 @@ def failure(database: EmptyDatabase, text: str) -> str:
     """The error message of a failed script."""
     connection = database.connect()
     with pytest.raises(ScriptError) as caught, transaction(connection, TransactionSettings(2)):
-        run_script(connection, script(text))
+        scripts.run_script(connection, script(text))
     return str(caught.value)
 
 
@@ -239,7 +250,7 @@ def test_a_lock_that_somebody_holds_is_no_error_of_the_script(database: EmptyDat
         pytest.raises(LockTimeout, match="^silver/x.sql:2: canceling statement due to lock timeout"),
         transaction(connection, TransactionSettings(0.05)),
     ):
-        run_script(connection, script("\nDELETE FROM public.t;"))
+        scripts.run_script(connection, script("\nDELETE FROM public.t;"))
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------

@@ -139,7 +139,11 @@ def assert_it_was_cancelled(project: Project, process: ProjectProcess, words: st
 
 @pytest.mark.parametrize(
     "signal_number, code, words",
-    [(signal.SIGINT, 130, "stopped by Ctrl-C"), (signal.SIGTERM, 143, "stopped by SIGTERM")],
+    [
+        (signal.SIGINT, 130, "stopped by Ctrl-C"),
+        (signal.SIGTERM, 143, "stopped by SIGTERM"),
+        (signal.SIGHUP, 129, "stopped by SIGHUP"),
+    ],
 )
 def test_a_signal_ends_a_run_in_the_middle_of_a_long_statement(
     monday: Project, signal_number: int, code: int, words: str
@@ -149,6 +153,15 @@ def test_a_signal_ends_a_run_in_the_middle_of_a_long_statement(
         await_rows(monday, IN_THE_LONG_STATEMENT)
         assert_it_ends_at_once(process, signal_number, code)
         assert_it_was_cancelled(monday, process, words)
+
+
+def test_a_hangup_that_was_ignored_at_the_start_as_nohup_does_ends_nothing(monday: Project) -> None:
+    monday.keboola.faults.add(Fault("slice", "stall", at=0.5))
+    with ProjectProcess(monday, hangup=signal.SIG_IGN) as process:
+        assert monday.keboola.faults.stalled.wait(PATIENCE), process.output
+        process.send(signal.SIGHUP)
+        monday.keboola.faults.release()
+        assert process.exit_code() == 0, process.output
 
 
 @pytest.mark.parametrize("request_kind", ["verify", "export-async", "manifest", "slice"])

@@ -1,7 +1,8 @@
-"""A TCP proxy in front of a test's PostgreSQL that cuts a connection at COMMIT, or at any other statement."""
+"""TCP proxies in front of a test's PostgreSQL: one cuts a connection at a statement, one cuts those that are idle."""
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import threading
@@ -104,6 +105,47 @@ class PostgresProxy:
             else:
                 client.shutdown(socket.SHUT_WR)
         server.close()
+
+
+class IdleProxy:
+    """Cuts each connection on which no byte passes for `seconds`, as some proxies do. Use as a context manager."""
+
+    def __init__(self, database: EmptyDatabase, seconds: float) -> None:
+        self._seconds = seconds
+        self._server = f"{database.connect_args['host']}/.s.PGSQL.{database.connect_args['port']}"
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.connect_args = database.connect_args | {"host": "127.0.0.1", "port": f"{self._listener.getsockname()[1]}"}
+
+    def __enter__(self) -> IdleProxy:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def await_cut(self) -> None:
+        """Return when a connection that sends nothing, opened now, was cut."""
+        with socket.create_connection(("127.0.0.1", int(self.connect_args["port"]))) as idle, suppress(OSError):
+            idle.recv(1)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._server)
+                threading.Thread(target=self._pass_on, args=(client, server), daemon=True).start()
+
+    def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError), client, server:
+            while ready := select.select([client, server], [], [], self._seconds)[0]:
+                for each in ready:
+                    if not (data := each.recv(65536)):
+                        return
+                    (server if each is client else client).sendall(data)
+            _reset(client)
 
 
 def _reset(connection: socket.socket) -> None:

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -109,11 +110,12 @@ class Project:
         plan = make_plan(read_project(self.root), names)
         stream = io.StringIO()
         console = Console(out=stream, err=stream)
-        patience = options.pop("patience", 5.0)
-        opened = Database(self.settings, stop or StopSignal(), self.connect_args, lock_timeout=patience)
+        limits = {"lock_timeout": options.pop("patience", 5.0), "keep_alive": options.pop("keep_alive", 2.0)}
+        opened = Database(self.settings, stop or StopSignal(), self.connect_args, **limits)
         options.setdefault("lock_retry", IMPATIENT)
         environ = os.environ | self.keboola.store_environment
-        result = Run(plan, self.settings, opened, console, Options(**options), environ).run()
+        now = options.pop("now", datetime.now)
+        result = Run(plan, self.settings, opened, console, Options(**options), environ, now).run()
         console.summary("run", result.records, result.error, result.unchanged_since)
         self.output = stream.getvalue()
         return result

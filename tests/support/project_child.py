@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +21,20 @@ from lib.config.settings import Postgres, Settings
 
 #: the first line of the child, after all imports
 READY = "ready"
+#: bytes of a thread's stack, more than everything else of a run together
+STACK = 8 << 30
+
+
+def limit(files: int = 0, threads: int = 0) -> None:
+    """Let this process open so many more files, or start so many more threads. 0: as many as it likes."""
+    if files:
+        highest = max(map(int, os.listdir("/dev/fd")))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + files, highest + files))
+    if threads:  # each reserves a stack that is large enough to count
+        threading.stack_size(STACK)
+        (pages,) = Path("/proc/self/statm").read_text().split()[:1]
+        room = int(pages) * resource.getpagesize() + threads * STACK + STACK // 2
+        resource.setrlimit(resource.RLIMIT_AS, (room, room))
 
 
 def main() -> int:
@@ -27,6 +43,7 @@ def main() -> int:
     postgres = Postgres(**{**about["postgres"], "port": int(about["postgres"]["port"])})
     token = Secret(about["token"])
     settings = Settings(Path(about["root"]), about["url"], postgres, parallel=2, keboola_token=token)
+    limit(**about["limits"])
     print(READY, flush=True)
     return guarded(partial(run_jobs, run_parser().parse_args(), settings=settings))
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
@@ -45,13 +47,21 @@ class Moment:
 class ProjectProcess:
     """A running process. Use as a context manager, which always ends the process."""
 
-    def __init__(self, project: Project, *arguments: str) -> None:
+    def __init__(
+        self,
+        project: Project,
+        *arguments: str,
+        hangup: signal.Handlers = signal.SIG_DFL,
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
+        """hangup: whether SIGHUP is ignored, as under nohup. limits: see `project_child`."""
         (project.root / "elt_jobs.json").write_text(json.dumps(project.registry, indent=2))
         about = {
             "root": str(project.root),
             "url": project.keboola.url,
             "token": project.keboola.token,
             "postgres": project.database.connect_args,
+            "limits": dict(limits or {}),
         }
         environ = {**os.environ, **project.keboola.store_environment, "ELT_TEST_PROJECT": json.dumps(about)}
         self._process = subprocess.Popen(
@@ -61,6 +71,7 @@ class ProjectProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),
         )
         #: lines printed so far, with their times
         self.lines: list[str] = []
