@@ -19,7 +19,7 @@ from lib.scaffold.project_files import add_job, remove_job
 
 def add(settings: Settings, console: Console, given: argparse.Namespace) -> int:
     """Write a job for a source table; without a table, list those that no job loads. Returns 0. Raises EltError."""
-    registry = read_project(settings.root)
+    registry = read_project(settings.root, may_be_empty=True)
     if given.table is not None and not KEBOOLA_TABLE.fullmatch(given.table):
         what_there_is = how_to_type("add", settings)
         raise SettingsError(f"a table is like in.c-bucket.table, not {given.table!r}; to list them: {what_there_is}")
@@ -38,7 +38,7 @@ def add(settings: Settings, console: Console, given: argparse.Namespace) -> int:
         raise SettingsError(f"{wish.name!r} is no name for a job: write --name as [a-z][a-z0-9_]*")
     detail = catalog.detail(given.table)
     job = new_job(detail, wish)
-    files = add_job(settings.root, registry, job)
+    files = add_job(settings.root, job)
     rows = "" if detail.rows is None else f", {detail.rows:,} rows"
     console.text(f"{detail.id}: {len(detail.columns)} columns{rows}")
     for note in job.notes:
@@ -69,7 +69,7 @@ def remove(settings: Settings, console: Console, name: str, *, is_sure: bool) ->
         if answer.strip().lower() not in ("y", "yes"):
             console.text("nothing was removed")
             return 0
-    files, statements = remove_job(settings.root, registry, name)
+    files, statements = remove_job(settings.root, name)
     console.text("removed:")
     for file in files:
         console.text(f"    {file.relative_to(settings.root)}")

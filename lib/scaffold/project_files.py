@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib.config.files import replace_file
-from lib.config.jobs import Job, Registry, Script
+from lib.config.jobs import Job, Script
 from lib.errors import JobConfigError, SettingsError
 from lib.run.plan import read_project
 from lib.scaffold.job_files import NewJob
@@ -20,13 +22,22 @@ REGISTRY = "elt_jobs.json"
 KINDS = ("view", "materialized view", "table", "function", "procedure", "type", "domain", "sequence")
 
 
-def add_job(root: Path, registry: Registry, job: NewJob) -> list[Path]:
+def add_job(root: Path, job: NewJob) -> list[Path]:
     """Write the scripts and the registry entry. Returns the files. Raises SettingsError if something is there already.
 
     If the project would not be valid afterwards, everything is as before.
     """
+    try:
+        with _alone(root):
+            return _add(root, job)
+    except (OSError, JobConfigError) as error:
+        reason = f"{error.filename or REGISTRY}: {error.strerror}" if isinstance(error, OSError) else error
+        raise SettingsError(f"nothing was written: {reason}") from None
+
+
+def _add(root: Path, job: NewJob) -> list[Path]:
     files = {root / "sql_scripts" / path: text for path, text in job.scripts.items()}
-    there = [f"job {job.name} in {REGISTRY}"] if job.name in registry.jobs else []
+    there = [f"job {job.name} in {REGISTRY}"] if job.name in read_project(root, may_be_empty=True).jobs else []
     there += [str(file.relative_to(root)) for file in files if file.exists()]
     if there:
         raise SettingsError(f"nothing was written, because this is there already: {', '.join(there)}. Use --name")
@@ -40,23 +51,32 @@ def add_job(root: Path, registry: Registry, job: NewJob) -> list[Path]:
                 opened.write(text)
         replace_file(root / REGISTRY, with_job(before, job.name, job.entry))
         read_project(root)
-    except (OSError, JobConfigError) as error:
+    except BaseException:
         for file in written:
             with suppress(OSError):
                 file.unlink()
         if _registry_text(root) != before:
             replace_file(root / REGISTRY, before)
-        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
-        raise SettingsError(f"nothing was written: {reason}") from None
+        raise
     return written
 
 
-def remove_job(root: Path, registry: Registry, name: str) -> tuple[list[Path], list[str]]:
+def remove_job(root: Path, name: str) -> tuple[list[Path], list[str]]:
     """Take a job and the scripts that only it uses out of the project.
 
     Returns the deleted files, and the statements that drop what stays in the database. Raises SettingsError if another
-    job depends on it.
+    job depends on it, JobConfigError for a project with mistakes.
     """
+    try:
+        with _alone(root):
+            return _remove(root, name)
+    except OSError as error:
+        raise SettingsError(f"nothing was removed: {root / REGISTRY} cannot be written: {error.strerror}") from None
+
+
+def _remove(root: Path, name: str) -> tuple[list[Path], list[str]]:
+    registry = read_project(root)
+    registry.check_names([name])
     job = registry.jobs[name]
     if dependants := [other.name for other in registry.jobs.values() if name in other.depends_on]:
         raise SettingsError(
@@ -66,10 +86,7 @@ def remove_job(root: Path, registry: Registry, name: str) -> tuple[list[Path], l
     shared = {script.path for other in others for script in other.scripts}
     files = [script.file for script in job.scripts if script.path not in shared]
     statements_to_type = drop_statements(job, others)
-    try:
-        replace_file(root / REGISTRY, without_job(_registry_text(root), name))
-    except OSError as error:
-        raise SettingsError(f"nothing was removed: {root / REGISTRY} cannot be written: {error.strerror}") from None
+    replace_file(root / REGISTRY, without_job(_registry_text(root), name))
     for place, file in enumerate(files):
         try:
             file.unlink(missing_ok=True)
@@ -80,6 +97,21 @@ def remove_job(root: Path, registry: Registry, name: str) -> tuple[list[Path], l
                 + left
             ) from None
     return files, statements_to_type
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Wait until no other `add` or `remove` changes the registry, then keep it from the others. Raises OSError.
+
+    The lock is on the file, and a change replaces the file: who gets the lock of an old one takes that of the new one.
+    """
+    path = root / REGISTRY
+    while True:
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                yield
+                return
 
 
 def _registry_text(root: Path) -> str:

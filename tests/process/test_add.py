@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lib.errors import SettingsError
 from lib.run.plan import read_project
-from lib.scaffold.project_files import remove_job
+from lib.scaffold.job_files import NewJob
+from lib.scaffold.project_files import add_job, remove_job
 from tests.support.checkout import Checkout, Morning
 
 TABLE = "in.c-erp.suppliers"
@@ -138,7 +141,7 @@ def test_a_file_that_cannot_be_deleted_is_named(checkout: Checkout, monkeypatch:
     with pytest.raises(
         SettingsError, match="job inventory_gold is gone from elt_jobs.json, but .*: Permission"
     ) as told:
-        remove_job(checkout.folder, registry, "inventory_gold")
+        remove_job(checkout.folder, "inventory_gold")
     assert all(str(script.file) in str(told.value) for script in registry.jobs["inventory_gold"].scripts)
 
 
@@ -240,3 +243,40 @@ def test_line_ends_of_the_registry_stay(shop: Morning) -> None:
     assert b"suppliers" in added and added.count(b"\n") == added.count(b"\r\n")
     assert shop.run("main.py", "remove", "suppliers", "--yes").returncode == 0
     assert registry.read_bytes() == before
+
+
+def test_a_removed_last_job_leaves_a_project_that_takes_a_new_one(shop: Morning) -> None:
+    shop.keboola.put_table("in.c-erp.log", columns=["a"], rows=[["1"]], primary_key=["a"])
+    (shop.folder / "elt_jobs.json").write_text("{}")
+    assert shop.run("main.py", "add", "in.c-erp.log").returncode == 0
+    assert shop.run("main.py", "remove", "log", "--yes").returncode == 0
+    for command in (["check"], ["run"]):
+        refused = shop.run("main.py", *command)
+        assert refused.returncode == 2
+        assert "elt_jobs.json:1: holds no job: to add one, type `python main.py add`\n" in refused.stdout
+    assert "suppliers" in shop.run("main.py", "add").stdout
+    added = shop.run("main.py", "add", TABLE)
+    assert added.returncode == 0, added.stdout
+    assert [*json.loads(files(shop)["elt_jobs.json"])] == ["suppliers"]
+
+
+def test_several_that_add_and_remove_at_once_lose_nothing(checkout: Checkout) -> None:
+    """Threads have files, and so locks, of their own, as processes have."""
+    (checkout.folder / "elt_jobs.json").write_text(json.dumps({name: job_of(name).entry for name in "abcd"}))
+    for name in "abcd":
+        (checkout.folder / "sql_scripts/bronze" / f"{name}.sql").write_text("SELECT 1;\n")
+    work = [partial(remove_job, checkout.folder, name) for name in "abcd"]
+    work += [partial(add_job, checkout.folder, job_of(f"new_{name}")) for name in "abcd"]
+    with ThreadPoolExecutor(len(work)) as pool:
+        for done in [pool.submit(each) for each in work]:
+            done.result()
+    assert {*json.loads(files(checkout)["elt_jobs.json"])} == {f"new_{name}" for name in "abcd"}
+
+
+def job_of(name: str) -> NewJob:
+    entry = {
+        "extract": {"keboola_table": f"in.c-x.{name}"},
+        "load": {"table": f"bronze.{name}"},
+        "transform": [f"bronze/{name}.sql"],
+    }
+    return NewJob(name, {f"bronze/{name}.sql": f"CREATE TABLE IF NOT EXISTS bronze.{name} (a text);\n"}, entry)
