@@ -14,7 +14,7 @@ from lib.errors import SettingsError
 from lib.extract.catalog import Catalog
 from lib.run.plan import make_catalog, read_project
 from lib.scaffold.job_files import Wish, new_job
-from lib.scaffold.project_files import add_job, remove_job
+from lib.scaffold.project_files import add_job, own_files, remove_job
 
 
 def add(settings: Settings, console: Console, given: argparse.Namespace) -> int:
@@ -59,8 +59,8 @@ def remove(settings: Settings, console: Console, name: str, *, is_sure: bool) ->
         if sys.stdin is None or not sys.stdin.isatty():
             raise SettingsError(f"nothing was removed: to take job {name} out without being asked, add --yes")
         console.text(f"takes job {name} and these files out of the project:")
-        for script in registry.jobs[name].scripts:
-            console.text(f"    sql_scripts/{script.path}")
+        for file in own_files(settings.root, registry, name):
+            console.text(f"    {file.relative_to(settings.root)}")
         try:
             answer = input("Remove them? [y/N] ")
         except EOFError:  # Ctrl-D

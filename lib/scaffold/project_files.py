@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib.config.files import replace_file
-from lib.config.jobs import Job, Script
+from lib.config.jobs import Job, Registry, Script
 from lib.errors import JobConfigError, SettingsError
 from lib.run.plan import read_project
 from lib.scaffold.job_files import NewJob
@@ -82,10 +82,8 @@ def _remove(root: Path, name: str) -> tuple[list[Path], list[str]]:
         raise SettingsError(
             f"nothing was removed: depends_on of {' and '.join(dependants)} names {name}; take it out there first"
         )
-    others = [other for other in registry.jobs.values() if other.name != name]
-    shared = {script.path for other in others for script in other.scripts}
-    files = [script.file for script in job.scripts if script.path not in shared]
-    statements_to_type = drop_statements(job, others)
+    files = own_files(root, registry, name)
+    statements_to_type = drop_statements(job, [other for other in registry.jobs.values() if other.name != name])
     replace_file(root / REGISTRY, without_job(_registry_text(root), name))
     for place, file in enumerate(files):
         try:
@@ -97,6 +95,16 @@ def _remove(root: Path, name: str) -> tuple[list[Path], list[str]]:
                 + left
             ) from None
     return files, statements_to_type
+
+
+def own_files(root: Path, registry: Registry, name: str) -> list[Path]:
+    """The scripts that only this job uses, a query of its source included."""
+    used = {job.name: [script.path for script in job.scripts] for job in registry.jobs.values()}
+    for job in registry.jobs.values():
+        if job.load and job.load.extract.query:
+            used[job.name].append(job.load.extract.table)
+    shared = {path for other, paths in used.items() if other != name for path in paths}
+    return [root / "sql_scripts" / path for path in used[name] if path not in shared]
 
 
 @contextmanager
@@ -120,7 +128,10 @@ def _registry_text(root: Path) -> str:
 
 
 def drop_statements(job: Job, others: list[Job]) -> list[str]:
-    """What drops the tables and views that only this job makes: views first, and each before what it reads."""
+    """What drops the tables and views that only this job makes: views first, and each before what it reads.
+
+    Last comes what takes its rows out of a shared table: without a run, that table may not be there.
+    """
     kept = {made for other in others for script in other.scripts for _, made in _made(script)}
     named = {f"{schema}.{name}" for other in others for script in other.scripts for schema, name in _named(script)}
     found: dict[str, tuple[str, Script]] = {}
@@ -128,14 +139,15 @@ def drop_statements(job: Job, others: list[Job]) -> list[str]:
         for kind, made in _made(script):
             found.setdefault(made, (kind, script))
     statements_to_type: list[str] = []
+    last: list[str] = []
     order = sorted(found, key=lambda made: (KINDS.index(found[made][0]), -list(found).index(made)))
     for made in order:
         kind = found[made][0]
         if made not in kept and made not in named:
             statements_to_type.append(f"DROP {kind.upper()} IF EXISTS {made};")
         elif made == "silver.rejected_values":
-            statements_to_type.append(f"DELETE FROM {made} WHERE table_name = 'silver.{job.name}';")
-    return statements_to_type
+            last.append(f"DELETE FROM {made} WHERE table_name = 'silver.{job.name}';")
+    return statements_to_type + last
 
 
 def _made(script: Script) -> Iterator[tuple[str, str]]:
