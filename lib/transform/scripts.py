@@ -18,6 +18,12 @@ from lib.transform.statements import Statement, statements
 
 #: how many different warnings of a script are reported
 MAX_WARNINGS = 5
+UNDEFINED_COLUMN = "42703"
+#: the usual cause, if a comment is about a column that the table lacks
+OLD_TABLE = (
+    "The table was there before, and CREATE TABLE IF NOT EXISTS changes no table that is there."
+    " `check --online` prints how it differs, and the statements that change it."
+)
 #: a result with exactly these columns comes from elt.publish_rows
 ROW_COUNTS = ["inserted", "updated", "deleted", "unchanged"]
 
@@ -76,4 +82,6 @@ def located(script: Script, statement: Statement) -> Iterator[None]:
     except psycopg2.Error as error:
         position = error.diag.statement_position
         line = statement.line + (statement.text.count("\n", 0, int(position) - 1) if position else 0)
-        raise translate(error, f"{script.path}:{line}", ScriptError) from error
+        is_old = error.pgcode == UNDEFINED_COLUMN and statement.words[:1] == ("comment",) and script.layer != "gold"
+        remedy = OLD_TABLE if is_old else ""
+        raise translate(error, f"{script.path}:{line}", ScriptError, remedy) from error
