@@ -208,6 +208,9 @@ def _add_scaffold(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add.add_argument(
         "--rename", metavar="OLD=NEW", action="append", default=[], help="call a column otherwise in silver"
     )
+    add.add_argument(
+        "--key", metavar="A,B", help="columns that identify a row (default: the primary key of the source table)"
+    )
     add.add_argument("--gold", action="store_true", help="also make a gold view of the silver table")
     add.add_argument("--bronze-only", action="store_true", help="make no silver table")
     remove = commands.add_parser(

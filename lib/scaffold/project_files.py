@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib.config.files import replace_file
-from lib.config.jobs import Job, Registry, Script
+from lib.config.jobs import LAYERS, Job, Registry, Script
 from lib.errors import JobConfigError, SettingsError
 from lib.run.plan import read_project
 from lib.scaffold.job_files import NewJob
@@ -37,8 +37,17 @@ def add_job(root: Path, job: NewJob) -> list[Path]:
 
 def _add(root: Path, job: NewJob) -> list[Path]:
     files = {root / "sql_scripts" / path: text for path, text in job.scripts.items()}
-    there = [f"job {job.name} in {REGISTRY}"] if job.name in read_project(root, may_be_empty=True).jobs else []
+    registry = read_project(root, may_be_empty=True)
+    there = [f"job {job.name} in {REGISTRY}"] if job.name in registry.jobs else []
     there += [str(file.relative_to(root)) for file in files if file.exists()]
+    relations = {f"{layer}.{job.name}" for layer in LAYERS if f"{layer}/{job.name}.sql" in job.scripts}
+    there += [
+        f"{relation} of sql_scripts/{script.path}"
+        for other in registry.jobs.values()
+        for script in other.transform
+        for relation in sorted(relations & {made for _, made in _made(script)})
+        if root / "sql_scripts" / script.path not in files
+    ]
     if there:
         raise SettingsError(f"nothing was written, because this is there already: {', '.join(there)}. Use --name")
     before = _registry_text(root)

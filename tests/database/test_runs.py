@@ -285,7 +285,10 @@ def test_a_view_that_was_dropped_or_replaced_by_hand_comes_back(project: Project
         project.database.sql(by_hand)
         assert project.run().exit_code == 0
         assert len(project.rows("gold.both")) == 10
-        assert "both: gold.both was dropped or changed since gold/both.sql made it, so it was made again." in project.output
+        assert (
+            "both: gold.both was dropped or changed since gold/both.sql made it, so it was made again."
+            in project.output
+        )
         project.run()
         assert "somebody" not in project.output
     project.script("gold/both.sql", project_gold("Other words."))

@@ -11,10 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from lib.cli.add import add
+from lib.cli.arguments import main_parser
+from lib.cli.console import Console
+from lib.config.secret_value import Secret
+from lib.config.settings import Settings
 from lib.errors import SettingsError
+from lib.extract.catalog import ColumnDetail, TableDetail
 from lib.run.plan import read_project
-from lib.scaffold.job_files import NewJob
+from lib.scaffold.job_files import NewJob, Wish, new_job
 from lib.scaffold.project_files import add_job, remove_job
+from sandbox.keboola_server import KeboolaServer
 from tests.support.checkout import Checkout, Morning
 
 TABLE = "in.c-erp.suppliers"
@@ -160,6 +167,36 @@ def test_a_table_without_a_key_gets_bronze_and_the_reason(shop: Morning) -> None
     assert shop.database.sql("SELECT * FROM bronze.log") == [("1", "2")]
 
 
+def test_a_key_for_a_table_without_one(shop: Morning) -> None:
+    shop.keboola.put_table(
+        "in.c-erp.log", columns=["Day", "b", "c"], rows=[["1", "2", "x"], ["1", "3", "y"], ["1", "3 ", "z"]]
+    )
+    added = shop.run("main.py", "add", "in.c-erp.log", "--key", "Day,b", "--rename", "Day=on_day")
+    assert added.returncode == 0 and "only bronze" not in added.stdout, added.stdout
+    assert shop.run("main.py", "run", "log").returncode == 0
+    assert shop.database.sql("SELECT on_day, b, c FROM silver.log ORDER BY b") == [("1", "2", "x"), ("1", "3", "z")]
+    assert shop.database.sql("SELECT column_name, value FROM silver.rejected_values") == [("*", "(1,3,y)")]
+    shop.keboola.put_table("in.c-erp.log2", columns=["a"], rows=[["1"]])
+    added = shop.run("main.py", "add", "in.c-erp.log2", "--gold", "--rename", "a=b")
+    assert "add it again with --key A,B\nwarning: --gold and --rename had no effect" in added.stdout
+
+
+def test_what_postgresql_could_never_hold_is_refused(shop: Morning) -> None:
+    names = tuple(f"c{number}" for number in range(1700))
+    columns = tuple(ColumnDetail(name) for name in names)
+    with pytest.raises(SettingsError, match="in.c-x.t has 1,700 columns; a job can load 1,598. Choose them with --co"):
+        new_job(TableDetail("in.c-x.t", columns, names[:1]), Wish("t"))
+    many = new_job(TableDetail("in.c-x.t", columns, names[:33]), Wish("t", names[:50]))
+    assert [*many.scripts] == ["bronze/t.sql"] and "primary key has 33 columns, and PostgreSQL takes 32" in many.notes[
+        0
+    ]
+    # at the limits it works
+    shop.keboola.put_table("in.c-x.wide", columns=names[:1598], rows=[["1"] * 1598], primary_key=names[:32])
+    assert shop.run("main.py", "add", "in.c-x.wide", "--gold").returncode == 0
+    done = shop.run("main.py", "run", "wide")
+    assert done.returncode == 0, done.stdout
+
+
 def test_hostile_names_and_a_wide_typed_table_are_loaded(shop: Morning) -> None:
     wide = ["id", *(f"c{number}" for number in range(299))]
     hints = {name: {"KBC.datatype.basetype": "INTEGER"} for name in wide}
@@ -220,6 +257,40 @@ def test_a_mistake_writes_nothing(shop: Morning, arguments: list[str], message: 
     refused = shop.run("main.py", "add", *arguments)
     assert refused.returncode in (1, 2) and message in refused.stdout, refused.stdout
     assert files(shop) == before
+
+
+#: options that do not fit the table or each other
+MISTAKES = [
+    (["--rename", "name=a", "--rename", "name=b"], "--rename gives 'name' two names, 'a' and 'b'"),
+    (["--columns", "Supplier ID", "--rename", "name=a"], "--rename names 'name', and --columns does not"),
+    (["--columns", "name", "--key", "Supplier ID"], "--key names 'Supplier ID', and --columns does not"),
+    (["--columns", "name,"], "--columns needs names with commas in between, such as a,b, not 'name,'"),
+    (["--key", ""], "--key needs names"),
+    (["--key", "nam"], "has no column 'nam'; did you mean 'name'?"),
+    (["--bronze-only", "--gold"], "--gold has no effect with --bronze-only"),
+    (["--bronze-only", "--rename", "name=a"], "--rename has no effect with --bronze-only"),
+    (["--name", ""], "'' is no name for a job: choose one with --name, [a-z]"),
+    (["in.c-erp.123"], "'123' is no name for a job: choose one with --name, [a-z]"),
+    (
+        [f"in.c-erp.{'x' * 51}"],
+        f"'{'x' * 51}' is no name for a job: choose one with --name, [a-z][a-z0-9_]*, at most 50",
+    ),
+    (["--name", "rejected_values"], "silver.rejected_values holds the values that jobs cannot read: use another"),
+    (["--name", "data_quality_issues"], "silver.data_quality_issues of sql_scripts/silver/data_quality_rules.sql. Use"),
+]
+
+
+def test_options_that_do_not_fit_are_refused(checkout: Checkout) -> None:
+    before = files(checkout)
+    with KeboolaServer(polls=0) as keboola:
+        for table in (TABLE, "in.c-erp.123", f"in.c-erp.{'x' * 51}"):
+            keboola.put_table(table, columns=COLUMNS, rows=ROWS, primary_key=["Supplier ID"])
+        settings = Settings(checkout.folder, keboola.url, keboola_token=Secret(keboola.token))
+        for typed, message in MISTAKES:
+            table = [] if typed[0].startswith("in.") else [TABLE]
+            with pytest.raises(SettingsError, match=re.escape(message)):
+                add(settings, Console(), main_parser().parse_args(["add", *table, *typed]))
+    assert files(checkout) == before
 
 
 def test_the_registry_keeps_its_order_and_formatting(shop: Morning) -> None:
