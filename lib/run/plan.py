@@ -177,7 +177,8 @@ def make_catalog(settings: Settings) -> Catalog:
     from lib.extract.keboola_catalog import KeboolaCatalog
 
     token = keboola_token(settings)
-    return KeboolaCatalog(KeboolaExtractor(require_keboola(settings), token, run_id="elt-add", parallel=1))
+    extractor = KeboolaExtractor(require_keboola(settings), token, run_id="elt-add", parallel=1, patient=False)
+    return KeboolaCatalog(extractor)
 
 
 def make_extractor(
