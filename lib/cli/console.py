@@ -241,7 +241,9 @@ class Console:
             if self._bars is not None and stream.isatty():
                 self._bars.console.print(shown, markup=False, highlight=False, emoji=False, soft_wrap=True)
             else:
-                print(shown, file=stream, flush=True)
+                # in one write: print() writes the line end apart, and another thread's line could come in between
+                stream.write(f"{shown}\n")
+                stream.flush()
         except OSError:
             _silence(stream)
 
