@@ -356,6 +356,15 @@ def test_remove_takes_the_query_of_a_source_unless_another_job_uses_it(checkout:
     assert not query.exists()
 
 
+def test_the_demo_adds_a_table_of_its_keboola(checkout: Checkout) -> None:
+    before = files(checkout)
+    added = checkout.run("main.py", "demo", "add", "in.c-erp.unit_costs", "--key", "sku")
+    assert added.returncode == 0 and "main.py demo run unit_costs\n" in added.stdout, added.stdout
+    assert "sql_scripts/silver/unit_costs.sql" in files(checkout)
+    assert checkout.run("main.py", "demo", "remove", "unit_costs", "--yes").returncode == 0
+    assert files(checkout) == before
+
+
 def job_of(name: str, extract: dict[str, str] | None = None) -> NewJob:
     entry = {
         "extract": extract or {"keboola_table": f"in.c-x.{name}"},
