@@ -181,7 +181,7 @@ def test_a_key_for_a_table_without_one(shop: Morning) -> None:
     assert "add it again with --key A,B\nwarning: --gold and --rename had no effect" in added.stdout
 
 
-def test_what_postgresql_could_never_hold_is_refused(shop: Morning) -> None:
+def test_what_postgresql_could_never_hold_is_refused() -> None:
     names = tuple(f"c{number}" for number in range(1700))
     columns = tuple(ColumnDetail(name) for name in names)
     with pytest.raises(SettingsError, match="in.c-x.t has 1,700 columns; a job can load 1,598. Choose them with --co"):
@@ -190,8 +190,12 @@ def test_what_postgresql_could_never_hold_is_refused(shop: Morning) -> None:
     assert [*many.scripts] == ["bronze/t.sql"] and "primary key has 33 columns, and PostgreSQL takes 32" in many.notes[
         0
     ]
-    # at the limits it works
-    shop.keboola.put_table("in.c-x.wide", columns=names[:1598], rows=[["1"] * 1598], primary_key=names[:32])
+
+
+@pytest.mark.long
+def test_at_the_limits_of_postgresql_it_works(shop: Morning) -> None:
+    names = [f"c{number}" for number in range(1598)]
+    shop.keboola.put_table("in.c-x.wide", columns=names, rows=[["1"] * 1598], primary_key=names[:32])
     assert shop.run("main.py", "add", "in.c-x.wide", "--gold").returncode == 0
     done = shop.run("main.py", "run", "wide")
     assert done.returncode == 0, done.stdout

@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_the_settings_that_it_prints_reach_it_until_ctrl_c_and_at_the_next_start
         port = free.getsockname()[1]
     for _ in range(2):
         with start(folder, "--port", port) as sandbox:
-            lines = [*iter(lambda out=sandbox.stdout: out.readline().rstrip(), "Ctrl-C ends it.")]
+            lines = [*takewhile(lambda line: line != "Ctrl-C ends it.", map(str.rstrip, sandbox.stdout))]
             sections = f"[keboola]\n{line_of(lines, 'url')}\n[postgres]\n{line_of(lines, 'embedded')}\n"
             settings = tomllib.loads(sections)
             exports = dict(shlex.split(line)[1].split("=", 1) for line in lines if line.startswith("    export "))
@@ -110,4 +111,7 @@ def test_what_is_no_folder_is_named(tmp_path: Path) -> None:
 def test_an_empty_folder_is_told(folder: Path) -> None:
     (folder / "in.c-shop.orders.csv").unlink()
     with start(folder, "--json") as sandbox:
-        assert sandbox.stderr.readline().startswith(f"warning: {folder} holds no table yet: put a file such as in.c-")
+        sandbox.stdout.readline()
+        sandbox.terminate()
+        _, errors = sandbox.communicate(timeout=10)
+    assert errors.startswith(f"warning: {folder} holds no table yet: put a file such as in.c-shop.orders.csv there\n")
