@@ -241,9 +241,8 @@ class Console:
             if self._bars is not None and stream.isatty():
                 self._bars.console.print(shown, markup=False, highlight=False, emoji=False, soft_wrap=True)
             else:
-                # in one write: print() writes the line end apart, and another thread's line could come in between
-                stream.write(f"{shown}\n")
-                stream.flush()
+                # print() writes its `end` apart, and another thread's line could come in between
+                print(f"{shown}\n", end="", file=stream, flush=True)
         except OSError:
             _silence(stream)
 
