@@ -59,9 +59,32 @@ WORDS = {
     "postgres_scanner": "postgres",
     "sqlite_scanner": "sqlite",
 }
-CSV_READERS = ("read_csv", "read_csv_auto")
-#: what read_csv would else do silently: take a quoted empty text for NULL, and guess that the file begins further down
-CSV_OPTIONS = {"allow_quoted_nulls": "false", "skip": "0"}
+#: for each reader what DuckDB would else guess from a sample of the rows, or from the names of folders. What the query
+#: names itself stays. `maximum_depth` 1 leaves each value of a JSON object as it stands in the file.
+NO_FOLDERS = {"hive_partitioning": "false"}
+CSV_OPTIONS = NO_FOLDERS | {
+    "allow_quoted_nulls": "false",
+    "comment": "''",
+    "delim": "','",
+    "escape": "'\"'",
+    "header": "true",
+    "quote": "'\"'",
+    "skip": "0",
+}
+JSON_OPTIONS = NO_FOLDERS | {
+    "map_inference_threshold": "-1",
+    "maximum_depth": "1",
+    "maximum_sample_files": "-1",
+    "sample_size": "-1",
+}
+XLSX_OPTIONS = {"header": "true", "stop_at_empty": "false"}
+#: what stands around read_json: each value as text, a text without its quotes, NULL for null
+JSON_TEXTS = "SELECT to_json(COLUMNS('(?s)(.*)')) ->> '$' AS '\\1' FROM {}"
+#: what stands around read_xlsx: no rows whose cells are all empty
+XLSX_ROWS = "SELECT * FROM {} WHERE concat(*COLUMNS(*)) <> ''"
+YES, NO = ("t", "true", "1"), ("f", "false", "0")
+#: options that leave out rows or change values, and what each must be
+LOSSY = {"ignore_errors": NO, "store_rejects": NO, "strict_mode": YES, "maximum_depth": ("1",)}
 #: table functions that read the files which their first argument names
 READERS = re.compile(r"read_(csv|json|ndjson)(_objects)?(_auto)?|read_(parquet|xlsx|text|blob)|parquet_scan")
 #: those that read nothing
@@ -83,7 +106,15 @@ _ATTACHED_FILE = re.compile(
     r"(attach\s+(?:or\s+replace\s+)?(?:database\s+)?(?:if\s+not\s+exists\s+)?'(?:sqlite:|duckdb:)?)([^/~:'][^:']*)'",
     re.IGNORECASE,
 )
-_CSV_FILE = re.compile(r".*\.(csv|tsv)(\.\w+)?", re.IGNORECASE)
+#: kinds of files, by the ends of their names
+_KINDS = {
+    "csv": re.compile(r".*\.(csv|tsv)(\.\w+)?", re.IGNORECASE),
+    "json": re.compile(r".*\.(json|jsonl|ndjson)(\.\w+)?", re.IGNORECASE),
+    "xlsx": re.compile(r".*\.xlsx", re.IGNORECASE),
+    "xls": re.compile(r".*\.(xls|xlsb|xlsm|ods)", re.IGNORECASE),
+}
+#: the name of a file in a folder such as cost=9, or in one that a pattern finds
+_IN_A_FOLDER_WITH_VALUES = re.compile(r".*[=*?[].*/.*", re.DOTALL)
 _PACKED_FAR_AWAY = re.compile(r"\w+://.*\.(gz|zst)", re.IGNORECASE)
 _LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
 _LACKS_EXTENSION = re.compile(
@@ -105,6 +136,8 @@ class Query:
     select: str
     #: the files that it reads from this machine, as patterns
     files: tuple[str, ...]
+    #: those of them that must begin with a header
+    headed: tuple[str, ...]
     #: whether these files are all that it reads
     reads_only_files: bool
 
@@ -143,7 +176,15 @@ def read_query(path: str, text: str) -> Query:
     tree = _SyntaxTree(path, select)
     if mistakes := mistakes + tree.mistakes:
         raise JobConfigError("\n".join(mistakes))
-    return Query(path, text, tuple(attach), tree.select, tuple(tree.files), tree.reads_only_files and not attach)
+    return Query(
+        path,
+        text,
+        tuple(attach),
+        tree.select,
+        tuple(tree.files),
+        tuple(tree.headed),
+        tree.reads_only_files and not attach,
+    )
 
 
 class _SyntaxTree:
@@ -153,9 +194,13 @@ class _SyntaxTree:
         self._path, self._bytes = path, select.encode()
         self.mistakes: list[str] = []
         self.files: list[str] = []
+        #: those that must begin with a header
+        self.headed: list[str] = []
         self.reads_only_files = True
+        #: where each word and sign begins, in bytes
+        self._tokens = [place for place, _ in duckdb.tokenize(select)]
         #: what is put into the text, and where, in bytes
-        self._insertions: list[tuple[int, bytes]] = []
+        self._insertions: list[tuple[int, str]] = []
         with duckdb.connect(config=LIMITS | OFFLINE) as connection:
             row = connection.execute("SELECT json_serialize_sql(?)", [select]).fetchone()
         tree = json.loads(row[0]) if row else {}
@@ -169,16 +214,16 @@ class _SyntaxTree:
             if node.get("type") == "BASE_TABLE":
                 self._read_table(node, named)
             elif node.get("type") == "TABLE_FUNCTION":
-                self._read_function(node["function"])
+                self._read_function(node)
             elif node.get("type") == "SHOW_REF":
                 self.reads_only_files = False
 
     @property
     def select(self) -> str:
-        """The SELECT, with CSV_OPTIONS in each read_csv that does not name them."""
+        """The SELECT, with the options of each reader that it does not name."""
         data = self._bytes
         for at, added in sorted(self._insertions, reverse=True):
-            data = data[:at] + added + data[at:]
+            data = data[:at] + added.encode() + data[at:]
         return data.decode()
 
     def _wrong(self, at: int, text: str) -> None:
@@ -186,20 +231,28 @@ class _SyntaxTree:
         self.mistakes.append(f"{self._path}:{line}: {text}")
 
     def _read_table(self, node: Mapping[str, Any], named: set[str]) -> None:
-        name, is_qualified = node["table_name"], bool(node["schema_name"] or node["catalog_name"])
+        name, at, is_qualified = node["table_name"], node["query_location"], node["schema_name"] or node["catalog_name"]
         if not is_qualified and name.lower() in named:
             return
         if is_qualified or "." not in name:
             self.reads_only_files = False
             return
-        if _CSV_FILE.fullmatch(name):
-            self._wrong(node["query_location"], _guesses(f"FROM '{name}'", name))
-        self._read_files([name], node["query_location"])
+        kind = next((kind for kind, names in _KINDS.items() if names.fullmatch(name)), None)
+        if kind == "xls":
+            self._wrong(at, f"DuckDB cannot read {_quoted(name)}: save it as .xlsx, or as .csv")
+        elif kind:
+            self._wrong(at, _guesses(f"FROM {_quoted(name)}", kind, name))
+        elif _IN_A_FOLDER_WITH_VALUES.fullmatch(name):
+            written = f"read_parquet({_quoted(name)})"
+            self._wrong(at, f"FROM {_quoted(name)} takes values from folders such as cost=9: write {written}")
+        self._read_files([name], at)
 
-    def _read_function(self, function: Mapping[str, Any]) -> None:
+    def _read_function(self, node: Mapping[str, Any]) -> None:
+        function = node["function"]
         name, at = function["function_name"].lower(), function["query_location"]
         options = {_option(child): child for child in function["children"]}
-        if not READERS.fullmatch(name):
+        found = READERS.fullmatch(name)
+        if not found:
             self.reads_only_files &= name in PURE
             return
         first = function["children"][:1]
@@ -207,15 +260,65 @@ class _SyntaxTree:
         if not first or first[0]["type"] != "VALUE_CONSTANT" and first[0].get("function_name") != "list_value":
             self._wrong(at, f"{name} needs its files as text in quotes, or as a list of such texts")
             return
-        if name in CSV_READERS:
-            constants = [*_constants(options["all_varchar"])] if "all_varchar" in options else []
-            if not any(str(value).lower() in ("t", "true", "1") for value, _ in constants):
-                self._wrong(at, _guesses(name, paths[0] if paths else ".."))
+        for option in options.keys() & LOSSY:
+            if _text(options[option]) not in LOSSY[option]:
+                self._wrong(at, f"{name} with {option} may lose rows or change values: leave {option} out")
+        if found[1] == "csv":
+            self._read_csv(node, options, paths)
+        elif found[4] == "xlsx":
+            self._read_xlsx(node, options, paths)
+        elif found[1] and not found[2]:
+            if "columns" in options:
+                self._pin(node, options, NO_FOLDERS)
             else:
-                place = self._bytes.lower().rindex(b"all_varchar", 0, constants[0][1])
-                added = "".join(f"{key} = {value}, " for key, value in CSV_OPTIONS.items() if key not in options)
-                self._insertions.append((place, added.encode()))
+                self._pin(node, options, JSON_OPTIONS, JSON_TEXTS)
+        elif found[4] not in ("text", "blob"):
+            self._pin(node, options, NO_FOLDERS)
         self._read_files(paths, at)
+
+    def _read_csv(self, node: Mapping[str, Any], options: Mapping[str, Any], paths: Sequence[str]) -> None:
+        name, at = node["function"]["function_name"], node["function"]["query_location"]
+        if _text(options.get("all_varchar")) not in YES:
+            self._wrong(at, _guesses(name, "csv", paths[0] if paths else ".."))
+        if "header" not in options and (
+            options.keys() & {"names", "column_names", "columns"} or node.get("column_name_alias")
+        ):
+            self._wrong(at, f"{name} with names of columns needs header = true if the file has such a line, else false")
+        pinned = dict(CSV_OPTIONS)
+        if "sep" in options:
+            del pinned["delim"]
+        if "quote" in options:
+            pinned["escape"] = _quoted(_text(options["quote"]))
+        self._pin(node, options, pinned)
+        if "skip" not in options and _text(options.get("header")) not in NO:
+            self.headed += [path for path in paths if "://" not in path]
+
+    def _read_xlsx(self, node: Mapping[str, Any], options: Mapping[str, Any], paths: Sequence[str]) -> None:
+        name, at = node["function"]["function_name"], node["function"]["query_location"]
+        if _text(options.get("all_varchar")) not in YES:
+            self._wrong(at, _guesses(name, "xlsx", paths[0] if paths else ".."))
+        if any(sign in path for path in paths for sign in "*?["):
+            self._wrong(at, f"{name} reads one file of those that match: name each, and write UNION ALL between them")
+        self._pin(node, options, XLSX_OPTIONS, XLSX_ROWS)
+
+    def _pin(
+        self, node: Mapping[str, Any], options: Mapping[str, Any], pinned: Mapping[str, str], around: str = "{}"
+    ) -> None:
+        """Add what the call of a reader does not name before its last parenthesis, and a query around it."""
+        at, depth, end = node["function"]["query_location"], 0, 0
+        for place in self._tokens:
+            sign = self._bytes[place : place + 1] if place > at else b""
+            depth += (sign == b"(") - (sign == b")")
+            if sign == b")" and not depth:
+                end = place
+                break
+        self._insertions.append(
+            (end, "".join(f", {key} = {value}" for key, value in pinned.items() if key not in options))
+        )
+        if around != "{}":
+            before, after = around.split("{}")
+            alias = "" if node["alias"] else f" AS {node['function']['function_name']}"
+            self._insertions += [(at, f"({before}"), (end + 1, f"{after}){alias}")]
 
     def _read_files(self, paths: Sequence[str], at: int) -> None:
         for path in paths:
@@ -258,12 +361,14 @@ class DuckdbExtractor:
         return session.result.result()
 
     def _look(self, query: Query, connection: duckdb.DuckDBPyConnection) -> SourceTable:
-        stats = [(file, os.stat(file)) for file in _files(connection, query)]
+        stats = [(file, os.stat(file)) for file in _files(connection, query.files)]
         stamps = [(file, stat.st_size, stat.st_mtime_ns, stat.st_ino) for file, stat in stats]
         version = hashlib.sha256(repr((query.text, stamps)).encode()).hexdigest()
         known = self._seen.get(query.path)
         if known is not None and known.version == version:
             return known
+        for file in _files(connection, query.headed):
+            _check_header(f"{query.path}: {file}", file)
         columns = connection.execute(f"DESCRIBE SELECT * FROM ({query.select}\n)").fetchall()
         newest = max((stat.st_mtime for _, stat in stats), default=None)
         self._seen[query.path] = SourceTable(
@@ -379,7 +484,7 @@ class _Rows:
         self._session.result.add_done_callback(lambda done: os.close(self._begin))
 
     def _write(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._extractor.check_packed(self._query, _files(connection, self._query))
+        self._extractor.check_packed(self._query, _files(connection, self._query.files))
         texts = ", ".join(f"{_name(column)}::VARCHAR" for column in self._columns)
         connection.execute(
             f"COPY (SELECT {texts} FROM ({self._query.select}\n)) TO '/dev/fd/{self._begin}'"
@@ -412,9 +517,25 @@ def _extensions() -> Iterator[tuple[str, Path]]:
         yield file.stem, file
 
 
-def _files(connection: duckdb.DuckDBPyConnection, query: Query) -> list[str]:
-    found = {row[0] for path in query.files for row in connection.execute("FROM glob(?)", [path]).fetchall()}
+def _files(connection: duckdb.DuckDBPyConnection, patterns: Sequence[str]) -> list[str]:
+    found = {row[0] for path in patterns for row in connection.execute("FROM glob(?)", [path]).fetchall()}
     return sorted(found)
+
+
+def _check_header(subject: str, file: str) -> None:
+    """Raises ExtractError if a CSV does not begin with its header. Below an empty line DuckDB would take it for a row,
+    too."""
+    with open(file, "rb") as opened:
+        is_packed = opened.read(2) == b"\x1f\x8b"
+    with (
+        gzip.open(file) if is_packed else open(file, "rb") as unpacked,
+        suppress(EOFError, gzip.BadGzipFile, zlib.error),
+    ):
+        start = unpacked.read(16).lstrip(b"\xef\xbb\xbf\xff\xfe")  # without byte order marks
+        if not start:
+            raise ExtractError(f"{subject}: is empty, without a header")
+        if start[:1] in b"\r\n":
+            raise ExtractError(f"{subject}:1: is an empty line: write skip = 1 if the header is line 2")
 
 
 def _nodes(value: object) -> Iterator[dict[str, Any]]:
@@ -438,8 +559,20 @@ def _option(child: Mapping[str, Any]) -> str:
     return str(child["alias"]).lower()
 
 
-def _guesses(what: str, file: str) -> str:
-    return f"{what} guesses types, 00123 becomes 123: write read_csv({_quoted(file)}, all_varchar = true)"
+def _text(option: Mapping[str, Any] | None) -> str:
+    """The constant that a named argument gives; true is t. Empty for anything else."""
+    value = option.get("right", option) if option else {}
+    value = value["child"] if value.get("type") == "OPERATOR_CAST" else value
+    return str(value["value"].get("value")) if value.get("type") == "VALUE_CONSTANT" else ""
+
+
+def _guesses(what: str, kind: str, file: str) -> str:
+    example, option = {
+        "csv": ("00123 becomes 123", ", all_varchar = true"),
+        "json": ("5.5 becomes 6", ""),
+        "xlsx": ("3 becomes 3.0, and a time may be cut", ", all_varchar = true"),
+    }[kind]
+    return f"{what} guesses types, {example}: write read_{kind}({_quoted(file)}{option})"
 
 
 def _words(path: str, error: duckdb.Error, line: int | None = None) -> str:

@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import date, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,6 +46,7 @@ class Folder:
 
     def put(self, name: str, content: bytes | str) -> Path:
         file = self.root / name
+        file.parent.mkdir(exist_ok=True)
         file.write_bytes(content.encode() if isinstance(content, str) else content)
         return file
 
@@ -89,6 +90,17 @@ REFUSED = {
     'WITH a AS (FROM "x.csv.gz")\nFROM a': f"{PATH}:1: FROM 'x.csv.gz' guesses",
     "FROM read_csv('a' || '.csv', all_varchar = true)": f"{PATH}:1: read_csv needs its files as text in quotes",
     "FROM\nread_csv('https://example.com/a.csv.gz', all_varchar = true)": f"{PATH}:2: a packed file must be on this",
+    "FROM read_csv('a.csv', all_varchar = not true)": f"{PATH}:1: read_csv guesses types",
+    "FROM read_csv('a.csv', all_varchar = true, names = ['a'])": f"{PATH}:1: read_csv with names of columns needs",
+    "FROM read_csv('a.csv', all_varchar = true) AS t (a)": f"{PATH}:1: read_csv with names of columns needs hea",
+    "FROM 'a.json'": f"{PATH}:1: FROM 'a.json' guesses types, 5.5 becomes 6: write read_json('a.json')",
+    "FROM\n'a.ndjson.gz'": f"{PATH}:2: FROM 'a.ndjson.gz' guesses types",
+    "FROM 'a.xlsx'": f"{PATH}:1: FROM 'a.xlsx' guesses types, 3 becomes 3.0, and a time may be cut: write",
+    "FROM read_xlsx('a.xlsx')": f"{PATH}:1: read_xlsx guesses types, 3 becomes 3.0, and a time may be cut: write",
+    "FROM read_xlsx('*.xlsx', all_varchar = true)": f"{PATH}:1: read_xlsx reads one file of those that match",
+    "FROM 'data/costs.xls'": f"{PATH}:1: DuckDB cannot read 'data/costs.xls': save it as .xlsx, or as .csv",
+    "FROM 'cost=9/a.parquet'": f"{PATH}:1: FROM 'cost=9/a.parquet' takes values from folders such as cost=9: write",
+    "FROM '**/a.parquet'": f"{PATH}:1: FROM '**/a.parquet' takes values from folders",
     "SELECT 1 AS a;\n\nSELECT 2 AS a": f"{PATH}:1: only ATTACH may stand before the query, which is one SELECT",
     "/* a\n */ SET threads = 9;\nSELECT 2 AS a": f"{PATH}:2: only ATTACH may stand before the query",
     "PIVOT t ON x USING sum(y)": f"{PATH}:1: only ATTACH may stand before the query",
@@ -112,6 +124,26 @@ def test_a_mistake_in_a_query_is_named_by_file_and_line(folder: Folder, query: s
     said = folder.refusal(query)
     assert said.startswith(REFUSED[query]) and "LINE" not in said and "hunter2" not in said
     assert not (folder.root / "no.db").exists()
+
+
+@pytest.mark.parametrize(
+    "reader, option",
+    [
+        ("read_csv('a.csv', all_varchar = true", "ignore_errors = true"),
+        ("read_csv_auto('a.csv', all_varchar = true", "strict_mode => false"),
+        ("read_csv('a.csv', all_varchar = true", "store_rejects = 1"),
+        ("read_json('a.json'", "ignore_errors = (1 = 1)"),
+        ("read_ndjson_objects('a.json'", "ignore_errors = true"),
+        ("read_json('a.json'", "maximum_depth = 2"),
+        ("read_xlsx('a.xlsx', all_varchar = true", "ignore_errors = 'true'"),
+    ],
+)
+def test_an_option_that_loses_rows_or_values_is_refused_by_name(reader: str, option: str) -> None:
+    name = option.split()[0]
+    with pytest.raises(JobConfigError, match=f"^{PATH}:2: read_.* with {name} may lose .* leave {name} out$"):
+        read_query(PATH, f"FROM\n{reader}, {option})")
+    if name != "maximum_depth":
+        read_query(PATH, f"FROM {reader}, {name} = {'true' if name == 'strict_mode' else 'false'})")
 
 
 @pytest.mark.parametrize(
@@ -174,12 +206,119 @@ def test_without_the_package_one_line_says_what_to_install(tmp_path: Path, monke
 def test_values_of_a_csv_arrive_as_text_and_an_empty_text_is_not_null(folder: Folder) -> None:
     assert folder.stream(CSV) == '00123,1.50\n"",2\n,3\n'
     assert folder.stream("FROM read_csv(['costs.csv'], ALL_VARCHAR => true)") == '00123,1.50\n"",2\n,3\n'
-    # a line with other columns is no reason to begin below it: DuckDB would return the last line alone
-    folder.put("lines.csv", "1,2\n" * 9 + "3,4,5\n")
-    assert len(folder.rows("FROM read_csv('lines.csv', all_varchar = true, header = false)")) == 10
     # whoever wants it otherwise says so
     both = "FROM read_csv('c*.csv', all_varchar = true, allow_quoted_nulls = true);\n-- end"
     assert folder.stream(both) == "00123,1.50\n,2\n,3\n"
+
+
+#: files, the options of read_csv, and the last lines that arrive
+AS_WRITTEN: dict[str, tuple[dict[str, str], str, list[str]]] = {
+    "a line with # is no comment": ({"a.csv": "sku,cost\n1,2\n#3,4\n"}, "", ["1,2", "#3,4"]),
+    "a quote below the first rows": ({"a.csv": "sku,cost\n" + "1,2\n" * 30_000 + '7,"a,""b"\n'}, "", ['7,"a,""b"']),
+    "another quote is a sign": ({"a.csv": "sku,cost\n1,'2'\n"}, "", ["1,'2'"]),
+    "unless it is named": ({"a.csv": "sku,cost\n1,'a,''b'\n"}, "quote = ''''", ['''1,"a,'b"''']),
+    "a folder is no value": ({"cost=9/a.csv": "sku,cost\n1,2\n"}, "", ["1,2"]),
+    "unless it shall be": ({"cost=9/a.csv": "sku,cost\n1,2\n"}, "hive_partitioning = true", ["1,9"]),
+    "quotes in the second file": ({"a.csv": "sku,cost\n1,2\n", "b.csv": '\ufeffsku,cost\nB,"2"\n'}, "", ["1,2", "B,2"]),
+    "a header like the rows": ({"a.csv": "sku,cost\nsku,cost\n"}, "", ["sku,cost"]),
+    "numbers as names": ({"a.csv": "1,2\n3,4\n"}, "", ["3,4"]),
+    "tabs": ({"a.csv": "sku\tcost, EUR\n1\t2,5\n"}, "sep = '\t'", ['1,"2,5"']),
+    "below a title": ({"a.csv": "Costs\n\nsku,cost\n1,2\n"}, "skip = 2", ["1,2"]),
+}
+
+
+@pytest.mark.parametrize("case", AS_WRITTEN)
+def test_nothing_about_a_csv_is_guessed(folder: Folder, case: str) -> None:
+    (folder.root / "costs.csv").unlink()
+    files, options, lines = AS_WRITTEN[case]
+    for name, content in files.items():
+        folder.put(name, content)
+    query = f"FROM read_csv('{'*/' * ('/' in [*files][0])}*.csv', all_varchar = true{', ' * bool(options)}{options})"
+    found = [next(csv.reader([line])) for line in lines]
+    assert folder.rows(query)[-len(found) :] == found
+    assert folder.rows(query.replace("FROM", "SELECT count(*) AS n FROM")) in ([[str(len(found))]], [["30001"]])
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a.csv": '1,"2\n'},
+        {"a.csv": "1,2\n" * 9 + "3,4,5\n"},
+        {"a.csv": "sku,cost\n1\n"},
+        {"a.csv": "sku;cost, EUR\n1;2,5\n"},
+        {"a.csv": "", "b.csv": "sku,cost\n1,2\n"},
+        {"a.csv": "sku,cost\n1,2\r\n3,4\n"},
+        {"a.csv": "\n\nsku,cost\n1,2\n"},
+        {"a.csv": "\ufeff\r\nsku,cost\r\n1,2\r\n"},
+    ],
+)
+def test_a_csv_that_is_not_what_it_should_be_is_refused(folder: Folder, files: dict[str, str]) -> None:
+    (folder.root / "costs.csv").unlink()
+    for name, content in files.items():
+        folder.put(name, content)
+    said = folder.refusal("SELECT sku, cost FROM read_csv('*.csv', all_varchar = true)")
+    assert said.startswith(PATH) and ("a.csv" in said or '"sku;cost"' in said), said
+
+
+def test_a_file_without_header_may_be_empty(folder: Folder) -> None:
+    folder.put("a.csv", "")
+    folder.put("b.csv", "1,2\n")
+    assert folder.stream("FROM read_csv(['b.csv', 'a.csv'], all_varchar = true, header = false)") == "1,2\n"
+
+
+def test_json_arrives_as_text_as_it_stands_in_the_file(folder: Folder) -> None:
+    late = '{"sku": "A", "cost": 5.5, "on": "2026-01-05T01:02:03Z", "new": [1, {"b": "c"}]}\n{"sku": null, "cost": "x"}'
+    folder.put("a.json", '{"sku": 1, "cost": 5, "on": "2026-01-05"}\n' * 30_000 + late)
+    expected = ["1,5,2026-01-05,", '''A,5.5,2026-01-05T01:02:03Z,"[1,{""b"":""c""}]"''', ",x,,"]
+    for reader in ("read_json", "read_json_auto", "read_ndjson", "read_ndjson_auto"):
+        assert folder.stream(f"FROM {reader}('a.json')").splitlines()[29_999:] == expected
+    assert folder.stream("SELECT t.cost FROM read_json('a.json') t WHERE sku > '1'") == "5.5\n"
+    assert folder.stream("SELECT read_json.cost FROM read_json('a.json' -- )\n) WHERE sku = 'A'") == "5.5\n"
+    typed = "SELECT cost + 1 AS cost FROM read_json('b.json', columns = {cost: 'DECIMAL(9, 2)'})"
+    folder.put(
+        "b.json", '[{"cost": 5.5, "id": 12345678901234567890123, "key": "550E8400-E29B-41D4-A716-446655440000"}]'
+    )
+    assert folder.stream(typed) == "6.50\n"
+    assert folder.stream("FROM read_json('b.json')") == (
+        "5.5,12345678901234567890123,550E8400-E29B-41D4-A716-446655440000\n"
+    )
+    # 32 files would be looked at
+    for number in range(34):
+        folder.put(f"many/{number:02}.json", f'{{"sku": "{number}", "cost": {number / 2 if number > 32 else 1}}}')
+    assert folder.stream("FROM read_json('many/*.json')").endswith("32,1\n33,16.5\n")
+    folder.put("cost=9/a.json", '[{"sku": "z", "cost": 5.5}]')
+    assert folder.stream("FROM read_json('*=*/a.json')") == "z,5.5\n"
+    assert folder.stream("SELECT json->>'cost' AS cost FROM read_json_objects('*=*/a.json')") == "5.5\n"
+    folder.put("wide.json", "\n".join(f'{{"k{number}": 1}}' for number in range(50)))  # few objects have each name
+    assert len(folder.rows("FROM read_json('wide.json')")[0]) == 50
+
+
+def test_excel_loses_no_row_and_no_time(folder: Folder) -> None:
+    book = openpyxl.Workbook()
+    for row in (
+        ("sku", "cost", "on"),
+        ("007", 3, datetime(2026, 1, 31)),
+        (None, None, None),
+        (12, 1.5, datetime(2026, 1, 31, 5, 6, 7)),
+        ("X", None, None),
+    ):
+        book.active.append(row)
+    book.active.cell(90, 1).number_format = "0.00"  # below the last row: no value
+    book.save(folder.root / "a.xlsx")
+    read = "read_xlsx('a.xlsx', all_varchar = true)"
+    assert folder.stream(f"FROM {read}") == "007,3,46053\n12,1.5,46053.21258101852\nX,,\n"
+    time = """TIMESTAMP '1899-12-30' + INTERVAL 1 SECOND * round("on"::DOUBLE * 86400)"""
+    rows = folder.rows(f'SELECT {time} AS "on" FROM {read} WHERE cost::DOUBLE > 1')
+    assert rows == [["2026-01-31 00:00:00"], ["2026-01-31 05:06:07"]]
+    assert folder.stream(f"SELECT a.sku FROM {read.replace(')', ', stop_at_empty = true)')} AS a") == "007\n"
+
+
+def test_a_folder_of_parquet_files_gives_no_values(folder: Folder) -> None:
+    (folder.root / "cost=9").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table({"sku": ["A"], "cost": [1.5]}), folder.root / "cost=9" / "a.parquet")
+    for reader in ("read_parquet('cost=9/a.parquet'", "parquet_scan(['*/*.parquet']"):
+        assert folder.stream(f"FROM {reader})") == "A,1.5\n"
+        assert folder.stream(f"FROM {reader}, hive_partitioning = true)") == "A,9\n"
 
 
 def test_what_arrives_depends_on_no_setting_of_this_machine(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,18 +336,11 @@ def test_a_csv_of_windows_1250_with_semicolons(folder: Folder) -> None:
         assert stream.read(1000).decode() == "Žluťoučký kůň,007\n"
 
 
-def test_parquet_excel_json_and_sqlite(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_and_sqlite(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")  # relative paths begin in the project, wherever it is started
     table = pyarrow.table({"sku": ["007", None, ""], "cost": [1.5, 2.0, None], "day": [date(2026, 1, 5)] * 3})
     pyarrow.parquet.write_table(table, folder.root / "costs.parquet")
     assert folder.stream("FROM 'costs.parquet'") == '007,1.5,2026-01-05\n,2.0,2026-01-05\n"",,2026-01-05\n'
-    book = openpyxl.Workbook()
-    for row in (("sku", "cost", "day"), ("007", 1.5, date(2026, 1, 5)), ("A", None, None)):
-        book.active.append(row)
-    book.save(folder.root / "costs.xlsx")
-    assert folder.rows("FROM read_xlsx('costs.xlsx')") == [["007", "1.5", "2026-01-05"], ["A", "", ""]]
-    folder.put("costs.json", '[{"sku": "007", "on": [1, 2]}, {"sku": "A"}]')
-    assert folder.rows("SELECT sku, unnest(\"on\") AS day FROM 'costs.json'") == [["007", "1"], ["007", "2"]]
     with sqlite3.connect(folder.root / "it's.db") as database:
         database.execute("CREATE TABLE costs (sku text, cost integer)")
         database.execute("INSERT INTO costs VALUES ('007', 5), ('', NULL)")
