@@ -85,6 +85,13 @@ XLSX_ROWS = "SELECT * FROM {} WHERE concat(*COLUMNS(*)) <> ''"
 YES, NO = ("t", "true", "1"), ("f", "false", "0")
 #: options that leave out rows or change values, and what each must be
 LOSSY = {"ignore_errors": NO, "store_rejects": NO, "strict_mode": YES, "maximum_depth": ("1",)}
+#: of an extension that is loaded: SQLite's values as they are stored, whatever type the column declares; numbers of
+#: MySQL's tinyint(1), not true for each but 0; a web server that does not answer is asked twice, for 30 s each
+EXTENSION_SETTINGS = {
+    "sqlite_scanner": "SET sqlite_all_varchar = true",
+    "mysql_scanner": "SET mysql_tinyint1_as_boolean = false",
+    "httpfs": "SET http_retries = 1",
+}
 #: table functions that read the files which their first argument names
 READERS = re.compile(r"read_(csv|json|ndjson)(_objects)?(_auto)?|read_(parquet|xlsx|text|blob)|parquet_scan")
 #: those that read nothing
@@ -399,6 +406,7 @@ class DuckdbExtractor:
         for name, file in _extensions():
             if WORDS.get(name, "") in query.text.lower():
                 connection.execute(f"LOAD {_quoted(str(file))}")
+                connection.execute(EXTENSION_SETTINGS.get(name, "SELECT 1"))
         return connection
 
     def attach(self, query: Query, connection: duckdb.DuckDBPyConnection) -> None:

@@ -349,6 +349,19 @@ def test_parquet_and_sqlite(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> 
     assert folder.stream(attached) == '007,5\n"",\n'
 
 
+def test_values_of_sqlite_arrive_as_they_are_stored_whatever_their_column_declares(folder: Folder) -> None:
+    with sqlite3.connect(folder.root / "a.db") as database:
+        database.execute("CREATE TABLE t (day date, at timestamp, n integer, x real, flag boolean, sku)")
+        database.execute("INSERT INTO t VALUES ('2026-01-01 05:06:07', '2026-01-01', 'abc', 1.5, 5, '007')")
+        database.execute("INSERT INTO t VALUES (20260101, 'soon', 9007199254740993, NULL, 'f', '')")
+    database.close()
+    expected = '2026-01-01 05:06:07,2026-01-01,abc,1.5,5,007\n20260101,soon,9007199254740993,,f,""\n'
+    attach = "ATTACH 'a.db' AS a (TYPE sqlite, READ_ONLY);\n"
+    for query in (f"{attach}FROM a.t", f"{attach}FROM sqlite_query('a', 'SELECT * FROM t')"):
+        assert folder.stream(query) == expected
+    assert "Cannot compare values of type VARCHAR" in folder.refusal(f"{attach}FROM a.t WHERE flag > 1")
+
+
 @pytest.fixture
 def web(folder: Folder) -> Iterator[str]:
     """The folder by HTTP, without ranges."""
