@@ -102,12 +102,25 @@ STOP_EVERY = 0.2
 END_EVERY = 0.05
 END_WITHIN = 2.0
 
+#: how a text begins: '..', $$..$$, E'..'
+_QUOTES = ("'", "$", "e'", "E'", "x'", "X'", "b'", "B'")
+_WORD = re.compile(
+    rb"""\$(\w*)\$.*?\$\1\$|e'(?:[^'\\]|\\.)*'|[xb]?'(?:[^']|'')*'|[\w\x80-\xff]+|"(?:[^"]|"")*"|.""",
+    re.DOTALL | re.IGNORECASE,
+)
 _SPACE = re.compile(r"(\s|--[^\n]*\n?|/\*.*?\*/)*", re.DOTALL)
+#: in a text of the query, whatever quotes it has: a password, and what a URL lets in with
 _SECRET = re.compile(
-    r"'[^'\n]*\bpass(word|wd)?\s*=|://[^/\s'@]*:[^/\s'@]*@|[?&](sig|x-(amz|goog)-signature|(access_)?token)=",
+    r"\bpass(word|wd)?\s*=|://[^/\s'@]*:[^/\s'@]*@"
+    r"|[?&](sig|x-(amz|goog)-signature|\w*token|\w*secret|pass(word|wd)|api_?key)=",
     re.IGNORECASE,
 )
-_READ_ONLY = re.compile(r"\bread_only\b", re.IGNORECASE)
+#: in a message: the name of a secret, and its value; and what stands before @ in a URL
+_TO_MASK = re.compile(
+    r"\b(\w*(?:pass(?:word|wd|phrase)?|pwd|token|secret\w*|api_?key|access_?key\w*)\s*=\s*)(?:'[^']*'?|[^\s'\"&;,)]+)"
+    r"|(://)[^/\s'@]*:[^/\s'@]*(?=@)",
+    re.IGNORECASE,
+)
 _SERVERS = re.compile("postgres|mysql|://", re.IGNORECASE)
 _ATTACHED_FILE = re.compile(
     r"(attach\s+(?:or\s+replace\s+)?(?:database\s+)?(?:if\s+not\s+exists\s+)?'(?:sqlite:|duckdb:)?)([^/~:'][^:']*)'",
@@ -127,7 +140,27 @@ _LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
 _LACKS_EXTENSION = re.compile(
     r"requires the extension (\w+)|in the (\w+) extension|(\w+)\.duckdb_extension\" not found"
 )
-_THE_ROW = re.compile(r"^Original Line:.*$", re.MULTILINE)
+#: the row of a CSV with a mistake, which may have several lines
+_THE_ROW = re.compile(
+    r"^Original Line:(.*?^(?=Expected Number|Value with|Invalid unicode|Error when|Maximum line|Possible )|.*)",
+    re.MULTILINE | re.DOTALL,
+)
+#: a file that read_csv names; DuckDB's text about the mistake; what to do. Its own advice would lose rows.
+_ADVICE = (
+    (
+        r"Error when sniffing file \"(?P<file>.*?)\"|^The CSV Parser state machine",
+        "this is no CSV as the query describes it",
+        "a row has too few or too many values, a quote is not closed, or lines end in different ways. Other signs than"
+        " delim = ',' and quote = '\"' must be named",
+    ),
+    (r"not utf-8 encoded", "", "write encoding = 'CP1250', or what it has"),
+    (
+        r"detected in value construction",
+        "",
+        "a BLOB of SQLite must be read as sqlite_query('erp', 'SELECT hex(..) ..')",
+    ),
+)
+_CSV_FILE = re.compile(r"^  file = (.*)$", re.MULTILINE)
 _URL_QUERY = re.compile(r"\?[^\s'\"]+=[^\s'\"]*")
 
 
@@ -151,11 +184,13 @@ class Query:
 
 def read_query(path: str, text: str) -> Query:
     """Raises JobConfigError with every mistake that can be seen without reading data, one per line."""
-    if found := _SECRET.search(text):
-        raise JobConfigError(
-            f"{path}:{_line_at(text, found.start())}: holds a secret: name a service of pg_service.conf"
-            " (ATTACH 'service=erp' AS erp (TYPE postgres, READ_ONLY)), and let the driver find its password"
-        )
+    for place, word in _words_of(text):
+        if word.startswith(_QUOTES) and (found := _SECRET.search(word)):
+            line = _line_at(text, place) + word.count("\n", 0, found.start())
+            raise JobConfigError(
+                f"{path}:{line}: holds a secret: name a service of pg_service.conf"
+                " (ATTACH 'service=erp' AS erp (TYPE postgres, READ_ONLY)), and let the driver find its password"
+            )
     # before another statement, DuckDB cuts the query at its semicolon, so it can be put into parentheses
     script = f"{text}\n;SELECT 1"
     try:
@@ -176,8 +211,8 @@ def read_query(path: str, text: str) -> Query:
         attach.append((line, part.query))
         if part.type != duckdb.StatementType.ATTACH:
             mistakes.append(f"{path}:{line}: only ATTACH may stand before the query, which is one SELECT")
-        elif not _READ_ONLY.search(part.query):
-            mistakes.append(f"{path}:{line}: a source is only read: write READ_ONLY, as in (TYPE sqlite, READ_ONLY)")
+        else:
+            mistakes += [f"{path}:{line}: {mistake}" for mistake in _mistakes_of_attach(part.query)]
         position += len(part.query)
     select = "\n" * script.count("\n", 0, position) + part.query
     tree = _SyntaxTree(path, select)
@@ -192,6 +227,15 @@ def read_query(path: str, text: str) -> Query:
         tuple(tree.headed),
         tree.reads_only_files and not attach,
     )
+
+
+def _mistakes_of_attach(statement: str) -> Iterator[str]:
+    words = [word.lower() for _, word in _words_of(statement)]
+    after = [words[place + 1 : place + 2] for place, word in enumerate(words) if word in ("read_only", '"read_only"')]
+    if not after or any(word not in ([","], [")"], ["true"]) for word in after):
+        yield "a source is only read: write READ_ONLY, as in (TYPE sqlite, READ_ONLY)"
+    if any(word.startswith(_QUOTES) and not word.startswith("'") for word in words):
+        yield "write what is attached in single quotes: '..'"
 
 
 class _SyntaxTree:
@@ -588,12 +632,33 @@ def _words(path: str, error: duckdb.Error, line: int | None = None) -> str:
     text = str(error)
     named = _LINE.search(text)
     place = f"{path}:{named[1]}" if named else f"{path}:{line}" if line else path
-    said = _THE_ROW.sub("", re.split(r"\n\s*\n|\nPossible fixes", text)[0])
-    said = _URL_QUERY.sub("?...", " ".join(said.split()))
     if lacking := _LACKS_EXTENSION.search(text):
-        name = next(filter(None, lacking.groups())).replace("_", "-")
-        return f"{place}: needs DuckDB's extension {name}: pip install duckdb-extension-{name}=={duckdb.__version__}"
-    return f"{place}: {said[:500]}"
+        return f"{place}: {_needs(next(filter(None, lacking.groups())))}"
+    advice = ""
+    text = _THE_ROW.sub("", text)
+    if of_file := _CSV_FILE.search(text):
+        place = f"{place}: {of_file[1]}"
+    said = re.split(r"\n\s*\n|\nPossible (?:fixes|Solution)", text)[0]
+    for pattern, instead, what_to_do in _ADVICE:
+        if found := re.search(pattern, text, re.MULTILINE):
+            advice = f": {what_to_do}"
+            place += f": {found['file']}" if found.groupdict().get("file") else ""
+            said = instead or said
+    said = _URL_QUERY.sub("?...", _TO_MASK.sub(r"\1\2...", " ".join(said.split())))
+    return f"{place}: {said[:500]}{advice}"
+
+
+def _needs(extension: str) -> str:
+    name = extension.replace("_", "-")
+    return f"needs DuckDB's extension {name}: pip install duckdb-extension-{name}=={duckdb.__version__}"
+
+
+def _words_of(text: str) -> Iterator[tuple[int, str]]:
+    """Place and text of each word, sign and text in quotes of a script; comments are left out."""
+    data = text.encode()
+    for place, _ in duckdb.tokenize(text):
+        if found := _WORD.match(data, place):
+            yield len(data[:place].decode()), found[0].decode()
 
 
 def _line_at(text: str, position: int) -> int:

@@ -106,6 +106,11 @@ REFUSED = {
     "PIVOT t ON x USING sum(y)": f"{PATH}:1: only ATTACH may stand before the query",
     "-- a\nDROP TABLE x": f"{PATH}:2: must be one SELECT",
     "ATTACH 'no.db' AS d (TYPE sqlite);\nFROM d.t": f"{PATH}:1: a source is only read: write READ_ONLY",
+    "ATTACH 'no.db' AS d (TYPE sqlite, READ_ONLY false);\nFROM d.t": f"{PATH}:1: a source is only read: write",
+    "ATTACH 'no.db' AS d (READ_ONLY, READ_ONLY 0, TYPE sqlite);\nFROM d.t": f"{PATH}:1: a source is only read: write",
+    "ATTACH 'no.db' AS d (TYPE sqlite /* READ_ONLY */);\nFROM d.t": f"{PATH}:1: a source is only read: write READ_ONLY",
+    "ATTACH 'read_only' AS d (TYPE sqlite);\nFROM d.t": f"{PATH}:1: a source is only read: write READ_ONLY",
+    "-- a\nATTACH $$no.db$$ AS d (READ_ONLY);\nFROM d.t": f"{PATH}:2: write what is attached in single quotes: '..'",
     "-- nothing\n": f"{PATH}:1: holds no query",
     "SELECT\nFROM WHERE": f"{PATH}:2: Parser Error: syntax error at or near",
     "SELECT 1\nFROM read_parquet('no/*.parquet')": f'{PATH}:2: IO Error: No files found that match the pattern "no/',
@@ -113,7 +118,7 @@ REFUSED = {
     "SELECT *\nFROM read_nothing('x')": f"{PATH}:2: Catalog Error: Table Function with name read_nothing does not",
     "SELECT st_point(1, 2) AS p FROM st_read('x')": f"{PATH}: needs DuckDB's extension spatial: pip install duckdb-ext",
     "-- a\nATTACH 'host=127.0.0.1 port=1' AS d (TYPE postgres, READ_ONLY);\nFROM d.t": f"{PATH}:2: IO Error: Unable to",
-    "FROM read_csv('bad.csv', all_varchar = true, header = true)": f"{PATH}: Invalid Input Error: CSV Error on Line:",
+    "FROM read_csv('bad.csv', all_varchar = true, header = true)": f"{PATH}: /",
     f"SELECT\nsku::integer AS sku {CSV}": f"{PATH}:2: Conversion Error: Could not convert string '' to INT32",
 }
 
@@ -154,12 +159,43 @@ def test_an_option_that_loses_rows_or_values_is_refused_by_name(reader: str, opt
         "ATTACH 'postgres://elt:hunter2@db/erp' AS erp (READ_ONLY); FROM erp.t",
         "FROM 'https://elt:hunter2@127.0.0.1:1/a.parquet'",
         "SELECT 1 FROMM 'https://127.0.0.1:1/a.parquet?a=b&sig=hunter2'",
+        "FROM read_json('https://127.0.0.1:1/a.json?apikey=hunter2')",
+        "FROM read_json('https://127.0.0.1:1/a.json?a=b&client_secret=hunter2')",
+        "ATTACH $$host=db password=hunter2$$ AS erp (TYPE postgres, READ_ONLY); FROM erp.t",
+        "ATTACH $a$host=db password=hunter2$a$ AS erp (TYPE postgres, READ_ONLY); FROM erp.t",
+        "ATTACH E'host=db password=hunter2' AS erp (TYPE postgres, READ_ONLY); FROM erp.t",
+        "FROM postgres_scan('user=u password = hunter2', 'public', 't')",
+        "ATTACH 'host=db user=elt'' password=hunter2' AS erp (TYPE postgres, READ_ONLY); FROM erp.t",
     ],
 )
-def test_a_secret_in_a_query_is_refused_and_not_repeated(query: str) -> None:
-    with pytest.raises(JobConfigError, match=f"{PATH}:2: holds a secret: .*service=erp") as caught:
-        read_query(PATH, f"-- costs\n{query}")
-    assert "hunter2" not in str(caught.value)
+@pytest.mark.parametrize("space", [" ", "\n"])
+def test_a_secret_in_a_query_is_refused_and_not_repeated(query: str, space: str) -> None:
+    lines = query.partition("hunter2")[0].count(" ") - 1 if space == "\n" and "=hunter2" in query else None
+    with pytest.raises(JobConfigError, match=f"{PATH}:\\d+: holds a secret: .*service=erp") as caught:
+        read_query(PATH, f"-- costs: password = 'ž'\n{query.replace(' ', space)}")
+    said = str(caught.value)
+    assert "hunter2" not in said and (lines is None or "db" not in query or said.startswith(f"{PATH}:{lines + 3}:"))
+
+
+def test_what_is_no_text_may_be_called_password() -> None:
+    read_query(
+        PATH, "SELECT password=hash AS ok -- password=x\nFROM 'users.parquet' WHERE name <> 'pass' /* 'password=' */"
+    )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'Unable to connect at "host=db user=u password=hunter2": refused',
+        "Unable to connect at \"host=db password = 'hunter2 hunter2' user=u\": refused",
+        "parameters: PASSWD=hunter2 user=u",
+        "cannot open mysql://u:hunter2@db/x, nor https://db/a?x=hunter2",
+        "secret=hunter2, api_key=hunter2; PGPASSWORD=hunter2 access_token = hunter2",
+    ],
+)
+def test_no_message_of_duckdb_shows_a_password(said: str) -> None:
+    message = lib.extract.duckdb._words(PATH, lib.extract.duckdb.duckdb.IOException(f"IO Error: {said}"), 3)
+    assert message.startswith(f"{PATH}:3: IO Error: ") and "hunter2" not in message and "..." in message
 
 
 def test_all_queries_are_checked_before_a_run_and_all_mistakes_are_told(tmp_path: Path) -> None:
@@ -268,10 +304,11 @@ def test_a_file_without_header_may_be_empty(folder: Folder) -> None:
 
 def test_json_arrives_as_text_as_it_stands_in_the_file(folder: Folder) -> None:
     late = '{"sku": "A", "cost": 5.5, "on": "2026-01-05T01:02:03Z", "new": [1, {"b": "c"}]}\n{"sku": null, "cost": "x"}'
-    folder.put("a.json", '{"sku": 1, "cost": 5, "on": "2026-01-05"}\n' * 30_000 + late)
-    expected = ["1,5,2026-01-05,", '''A,5.5,2026-01-05T01:02:03Z,"[1,{""b"":""c""}]"''', ",x,,"]
-    for reader in ("read_json", "read_json_auto", "read_ndjson", "read_ndjson_auto"):
-        assert folder.stream(f"FROM {reader}('a.json')").splitlines()[29_999:] == expected
+    folder.put("a.json", '{"sku": 1, "cost": 5, "on": "2026-01-05"}\n' * 20_500 + late)
+    expected = """A,5.5,2026-01-05T01:02:03Z,"[1,{""b"":""c""}]"\n,x,,\n"""
+    for reader in ("read_json", "read_ndjson_auto"):
+        assert folder.stream(f"FROM {reader}('a.json') LIMIT 1") == "1,5,2026-01-05,\n"
+        assert folder.stream(f"FROM {reader}('a.json') WHERE cost <> '5'") == expected
     assert folder.stream("SELECT t.cost FROM read_json('a.json') t WHERE sku > '1'") == "5.5\n"
     assert folder.stream("SELECT read_json.cost FROM read_json('a.json' -- )\n) WHERE sku = 'A'") == "5.5\n"
     typed = "SELECT cost + 1 AS cost FROM read_json('b.json', columns = {cost: 'DECIMAL(9, 2)'})"
