@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from lib.cli.arguments import main_parser, split_psql
-from lib.cli.command_line import guarded, run_command
+from lib.cli.command_line import guarded, leave, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,4 +33,4 @@ def _run(given: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

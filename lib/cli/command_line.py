@@ -7,11 +7,14 @@ missing package or an old Python is also reported as one line and not as a trace
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from lib.cli.arguments import run_parser
 from lib.cli.run import run_jobs
@@ -54,6 +57,20 @@ def guarded(work: Callable[[], int]) -> int:
         # the reader has closed the pipe; redirect stdout, so that flushing its buffer at exit does not raise again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End the process with this exit code.
+
+    A thread that was left behind may be inside DuckDB or libpq. If Python ended around it, it would abort the process.
+    """
+    if all(thread is threading.main_thread() or not thread.daemon for thread in threading.enumerate()):
+        sys.exit(exit_code)
+    atexit._run_exitfuncs()  # temporary folders are removed
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(exit_code)
 
 
 def fail(message: str, exit_code: int) -> int:

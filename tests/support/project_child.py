@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from pathlib import Path
 import lib.extract.keboola
 import lib.run.runner  # noqa: F401
 from lib.cli.arguments import run_parser
-from lib.cli.command_line import guarded
+from lib.cli.command_line import guarded, leave
 from lib.cli.run import run_jobs
 from lib.config.secret_value import Secret
 from lib.config.settings import Postgres, Settings
@@ -32,4 +31,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
