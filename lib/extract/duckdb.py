@@ -59,6 +59,17 @@ WORDS = {
     "postgres_scanner": "postgres",
     "sqlite_scanner": "sqlite",
 }
+#: the extension of each function whose name begins so, of TYPE sqlite in ATTACH too, and of a URL
+EXTENSIONS = {
+    "read_xlsx": "excel",
+    "sqlite_": "sqlite_scanner",
+    "postgres_": "postgres_scanner",
+    "mysql_": "mysql_scanner",
+    "http://": "httpfs",
+    "https://": "httpfs",
+}
+#: encodings that need no extension
+ENCODINGS = ("utf-8", "utf-16", "latin-1")
 #: for each reader what DuckDB would else guess from a sample of the rows, or from the names of folders. What the query
 #: names itself stays. `maximum_depth` 1 leaves each value of a JSON object as it stands in the file.
 NO_FOLDERS = {"hive_partitioning": "false"}
@@ -154,6 +165,7 @@ _ADVICE = (
         " delim = ',' and quote = '\"' must be named",
     ),
     (r"not utf-8 encoded", "", "write encoding = 'CP1250', or what it has"),
+    (r"Timeout was reached", "", "the server did not answer within 30 s, nor at the second try"),
     (
         r"detected in value construction",
         "",
@@ -234,6 +246,9 @@ def _mistakes_of_attach(statement: str) -> Iterator[str]:
     after = [words[place + 1 : place + 2] for place, word in enumerate(words) if word in ("read_only", '"read_only"')]
     if not after or any(word not in ([","], [")"], ["true"]) for word in after):
         yield "a source is only read: write READ_ONLY, as in (TYPE sqlite, READ_ONLY)"
+    for place, word in enumerate(words):
+        if word == "type" and (missing := _missing(f"{words[place + 1].removesuffix('_scanner')}_")):
+            yield missing
     if any(word.startswith(_QUOTES) and not word.startswith("'") for word in words):
         yield "write what is attached in single quotes: '..'"
 
@@ -302,8 +317,9 @@ class _SyntaxTree:
         function = node["function"]
         name, at = function["function_name"].lower(), function["query_location"]
         options = {_option(child): child for child in function["children"]}
-        found = READERS.fullmatch(name)
-        if not found:
+        if missing := _missing(name):
+            self._wrong(at, missing)
+        if not READERS.fullmatch(name):
             self.reads_only_files &= name in PURE
             return
         first = function["children"][:1]
@@ -311,19 +327,15 @@ class _SyntaxTree:
         if not first or first[0]["type"] != "VALUE_CONSTANT" and first[0].get("function_name") != "list_value":
             self._wrong(at, f"{name} needs its files as text in quotes, or as a list of such texts")
             return
-        for option in options.keys() & LOSSY:
-            if _text(options[option]) not in LOSSY[option]:
-                self._wrong(at, f"{name} with {option} may lose rows or change values: leave {option} out")
-        if found[1] == "csv":
+        for option in (option for option in LOSSY if option in options and _text(options[option]) not in LOSSY[option]):
+            self._wrong(at, f"{name} with {option} may lose rows or change values: leave {option} out")
+        if "csv" in name:
             self._read_csv(node, options, paths)
-        elif found[4] == "xlsx":
+        elif "xlsx" in name:
             self._read_xlsx(node, options, paths)
-        elif found[1] and not found[2]:
-            if "columns" in options:
-                self._pin(node, options, NO_FOLDERS)
-            else:
-                self._pin(node, options, JSON_OPTIONS, JSON_TEXTS)
-        elif found[4] not in ("text", "blob"):
+        elif "json" in name and "objects" not in name and "columns" not in options:
+            self._pin(node, options, JSON_OPTIONS, JSON_TEXTS)
+        elif "text" not in name and "blob" not in name:
             self._pin(node, options, NO_FOLDERS)
         self._read_files(paths, at)
 
@@ -335,6 +347,8 @@ class _SyntaxTree:
             options.keys() & {"names", "column_names", "columns"} or node.get("column_name_alias")
         ):
             self._wrong(at, f"{name} with names of columns needs header = true if the file has such a line, else false")
+        if _text(options.get("encoding")).lower() not in ("", *ENCODINGS) and "encodings" not in dict(_extensions()):
+            self._wrong(at, _needs("encodings"))
         pinned = dict(CSV_OPTIONS)
         if "sep" in options:
             del pinned["delim"]
@@ -373,6 +387,8 @@ class _SyntaxTree:
 
     def _read_files(self, paths: Sequence[str], at: int) -> None:
         for path in paths:
+            if missing := _missing(path):
+                self._wrong(at, missing)
             if _PACKED_FAR_AWAY.match(path):
                 self._wrong(at, "a packed file must be on this machine: DuckDB does not notice if its end is missing")
             if "://" in path:
@@ -632,8 +648,10 @@ def _words(path: str, error: duckdb.Error, line: int | None = None) -> str:
     text = str(error)
     named = _LINE.search(text)
     place = f"{path}:{named[1]}" if named else f"{path}:{line}" if line else path
-    if lacking := _LACKS_EXTENSION.search(text):
-        return f"{place}: {_needs(next(filter(None, lacking.groups())))}"
+    lacking = _LACKS_EXTENSION.search(text)
+    extension = next(filter(None, lacking.groups())) if lacking else ""
+    if extension and extension not in dict(_extensions()):
+        return f"{place}: {_needs(extension)}"
     advice = ""
     text = _THE_ROW.sub("", text)
     if of_file := _CSV_FILE.search(text):
@@ -646,6 +664,12 @@ def _words(path: str, error: duckdb.Error, line: int | None = None) -> str:
             said = instead or said
     said = _URL_QUERY.sub("?...", _TO_MASK.sub(r"\1\2...", " ".join(said.split())))
     return f"{place}: {said[:500]}{advice}"
+
+
+def _missing(name: str) -> str:
+    """What to install for this function, type or URL; empty if nothing."""
+    needed = next((needed for start, needed in EXTENSIONS.items() if name.lower().startswith(start)), None)
+    return _needs(needed) if needed and needed not in dict(_extensions()) else ""
 
 
 def _needs(extension: str) -> str:

@@ -198,6 +198,29 @@ def test_no_message_of_duckdb_shows_a_password(said: str) -> None:
     assert message.startswith(f"{PATH}:3: IO Error: ") and "hunter2" not in message and "..." in message
 
 
+@pytest.mark.parametrize(
+    "query, extension",
+    [
+        ("FROM\nread_xlsx('a.xlsx', all_varchar = true)", "excel"),
+        ("FROM\nread_csv('a.csv', all_varchar = true, encoding = 'CP1250')", "encodings"),
+        ("FROM\n'https://example.com/a.parquet'", "httpfs"),
+        ("\nATTACH 'a.db' AS a (READ_ONLY, TYPE sqlite); FROM a.t", "sqlite-scanner"),
+        ("\nATTACH 'service=erp' AS erp (TYPE postgres, READ_ONLY); FROM erp.t", "postgres-scanner"),
+        ("SELECT (\nSELECT max(i) FROM mysql_query('a', 'SELECT 1 AS i')) AS i", "mysql-scanner"),
+    ],
+)
+def test_an_extension_that_is_not_installed_is_named_before_a_run(
+    monkeypatch: pytest.MonkeyPatch, query: str, extension: str
+) -> None:
+    read_query(PATH, query)
+    monkeypatch.setattr(lib.extract.duckdb, "_extensions", lambda: iter(()))
+    with pytest.raises(
+        JobConfigError, match=f"^{PATH}:2: needs DuckDB's .* pip install duckdb-extension-{extension}=="
+    ):
+        read_query(PATH, query)
+    read_query(PATH, "FROM read_csv('a.csv', all_varchar = true, encoding = 'utf-16')")
+
+
 def test_all_queries_are_checked_before_a_run_and_all_mistakes_are_told(tmp_path: Path) -> None:
     loads = [Load(name, Extract("duckdb", f"extract/{name}.sql", f"FROM '{name}.csv'"), "bronze.a") for name in "ab"]
     with pytest.raises(JobConfigError) as caught:
@@ -294,6 +317,29 @@ def test_a_csv_that_is_not_what_it_should_be_is_refused(folder: Folder, files: d
         folder.put(name, content)
     said = folder.refusal("SELECT sku, cost FROM read_csv('*.csv', all_varchar = true)")
     assert said.startswith(PATH) and ("a.csv" in said or '"sku;cost"' in said), said
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (
+            '1,"2\n',
+            "a.csv: this is no CSV as the query describes it: a row has too few or too many values, a quote is not",
+        ),
+        (
+            "sku,cost\n" + "1,2\n" * 30_000 + '3,"hunter2\n4,hunter2\n',
+            "a.csv: Invalid Input Error: CSV Error on Line: 30002",
+        ),
+        ("sku,cost\n" + "1,2\n" * 30_000 + "3,4\r\n5,6\n", "CSV"),
+        ("sku,cost\n1,Žluť\n".encode("cp1250"), "This file is not utf-8 encoded.: write encoding = 'CP1250'"),
+    ],
+)
+def test_a_message_about_a_csv_names_the_file_and_what_to_write(
+    folder: Folder, content: bytes | str, said: str
+) -> None:
+    folder.put("a.csv", content)
+    message = folder.refusal("SELECT sku FROM read_csv('a.csv', all_varchar = true)")
+    assert said in message and "hunter2" not in message and "ignore_errors" not in message and len(message) < 500
 
 
 def test_a_file_without_header_may_be_empty(folder: Folder) -> None:
