@@ -93,6 +93,12 @@ XLSX_OPTIONS = {"header": "true", "stop_at_empty": "false"}
 JSON_TEXTS = "SELECT to_json(COLUMNS('(?s)(.*)')) ->> '$' AS '\\1' FROM {}"
 #: what stands around read_xlsx: no rows whose cells are all empty
 XLSX_ROWS = "SELECT * FROM {} WHERE concat(*COLUMNS(*)) <> ''"
+#: columns of PostgreSQL that DuckDB would read as DOUBLE, though they are exact
+NUMBERS = """
+    SELECT n.nspname::text, c.relname::text, a.attname::text
+    FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE a.atttypid = 'numeric'::regtype AND (a.atttypmod = -1 OR (a.atttypmod - 4) >> 16 > 38)
+"""
 YES, NO = ("t", "true", "1"), ("f", "false", "0")
 #: options that leave out rows or change values, and what each must be
 LOSSY = {"ignore_errors": NO, "store_rejects": NO, "strict_mode": YES, "maximum_depth": ("1",)}
@@ -190,6 +196,8 @@ class Query:
     files: tuple[str, ...]
     #: those of them that must begin with a header
     headed: tuple[str, ...]
+    #: names of the tables that it reads
+    tables: tuple[str, ...]
     #: whether these files are all that it reads
     reads_only_files: bool
 
@@ -237,6 +245,7 @@ def read_query(path: str, text: str) -> Query:
         tree.select,
         tuple(tree.files),
         tuple(tree.headed),
+        tuple(tree.tables),
         tree.reads_only_files and not attach,
     )
 
@@ -262,6 +271,7 @@ class _SyntaxTree:
         self.files: list[str] = []
         #: those that must begin with a header
         self.headed: list[str] = []
+        self.tables: list[str] = []
         self.reads_only_files = True
         #: where each word and sign begins, in bytes
         self._tokens = [place for place, _ in duckdb.tokenize(select)]
@@ -301,6 +311,7 @@ class _SyntaxTree:
         if not is_qualified and name.lower() in named:
             return
         if is_qualified or "." not in name:
+            self.tables.append(name)
             self.reads_only_files = False
             return
         kind = next((kind for kind, names in _KINDS.items() if names.fullmatch(name)), None)
@@ -437,6 +448,7 @@ class DuckdbExtractor:
         for file in _files(connection, query.headed):
             _check_header(f"{query.path}: {file}", file)
         columns = connection.execute(f"DESCRIBE SELECT * FROM ({query.select}\n)").fetchall()
+        _check_numbers(connection, query, {column[0] for column in columns if column[1] == "DOUBLE"})
         newest = max((stat.st_mtime for _, stat in stats), default=None)
         self._seen[query.path] = SourceTable(
             id=query.path,
@@ -588,6 +600,23 @@ def _extensions() -> Iterator[tuple[str, Path]]:
 def _files(connection: duckdb.DuckDBPyConnection, patterns: Sequence[str]) -> list[str]:
     found = {row[0] for path in patterns for row in connection.execute("FROM glob(?)", [path]).fetchall()}
     return sorted(found)
+
+
+def _check_numbers(connection: duckdb.DuckDBPyConnection, query: Query, inexact: set[str]) -> None:
+    """Raises ExtractError for a column of PostgreSQL that is numeric without a precision, or with more than 38 digits:
+    DuckDB takes its values for inexact numbers, and NaN for 0."""
+    if not (query.attach and inexact):
+        return
+    attached = connection.execute("SELECT database_name FROM duckdb_databases() WHERE type = 'postgres'").fetchall()
+    for (name,) in attached:
+        found = connection.execute("FROM postgres_query(?, ?)", [name, NUMBERS]).fetchall()
+        for schema, table, column in found:
+            if table in query.tables and column in inexact:
+                written = f"SELECT {column}::text AS {column}, .. FROM {schema}.{table}"
+                raise ExtractError(
+                    f"{query.path}: {schema}.{table}.{column} is numeric without a precision, which DuckDB would round:"
+                    f" write FROM postgres_query('{name}', '{written}')"
+                )
 
 
 def _check_header(subject: str, file: str) -> None:
