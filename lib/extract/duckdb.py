@@ -354,10 +354,7 @@ class _SyntaxTree:
         name, at = node["function"]["function_name"], node["function"]["query_location"]
         if _text(options.get("all_varchar")) not in YES:
             self._wrong(at, _guesses(name, "csv", paths[0] if paths else ".."))
-        if "header" not in options and (
-            options.keys() & {"names", "column_names", "columns"} or node.get("column_name_alias")
-        ):
-            self._wrong(at, f"{name} with names of columns needs header = true if the file has such a line, else false")
+        self._check_header(node, options)
         if _text(options.get("encoding")).lower() not in ("", *ENCODINGS) and "encodings" not in dict(_extensions()):
             self._wrong(at, _needs("encodings"))
         pinned = dict(CSV_OPTIONS)
@@ -373,9 +370,17 @@ class _SyntaxTree:
         name, at = node["function"]["function_name"], node["function"]["query_location"]
         if _text(options.get("all_varchar")) not in YES:
             self._wrong(at, _guesses(name, "xlsx", paths[0] if paths else ".."))
+        self._check_header(node, options)
         if any(sign in path for path in paths for sign in "*?["):
             self._wrong(at, f"{name} reads one file of those that match: name each, and write UNION ALL between them")
         self._pin(node, options, XLSX_OPTIONS, XLSX_ROWS)
+
+    def _check_header(self, node: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        """With names of its own, a query would load a file without a header, and not miss its first row."""
+        name, at = node["function"]["function_name"], node["function"]["query_location"]
+        has_names = options.keys() & {"names", "column_names", "columns"} or node.get("column_name_alias")
+        if has_names and "header" not in options:
+            self._wrong(at, f"{name} with names of columns needs header = true if the file has such a line, else false")
 
     def _pin(
         self, node: Mapping[str, Any], options: Mapping[str, Any], pinned: Mapping[str, str], around: str = "{}"

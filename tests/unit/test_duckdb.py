@@ -93,6 +93,7 @@ REFUSED = {
     "FROM read_csv('a.csv', all_varchar = not true)": f"{PATH}:1: read_csv guesses types",
     "FROM read_csv('a.csv', all_varchar = true, names = ['a'])": f"{PATH}:1: read_csv with names of columns needs",
     "FROM read_csv('a.csv', all_varchar = true) AS t (a)": f"{PATH}:1: read_csv with names of columns needs hea",
+    "FROM read_xlsx('a.xlsx', all_varchar = true) t(a)": f"{PATH}:1: read_xlsx with names of columns needs",
     "FROM 'a.json'": f"{PATH}:1: FROM 'a.json' guesses types, 5.5 becomes 6: write read_json('a.json')",
     "FROM\n'a.ndjson.gz'": f"{PATH}:2: FROM 'a.ndjson.gz' guesses types",
     "FROM 'a.xlsx'": f"{PATH}:1: FROM 'a.xlsx' guesses types, 3 becomes 3.0, and a time may be cut: write",
