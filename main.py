@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from lib.cli.arguments import main_parser, split_psql
-from lib.cli.command_line import guarded, run_command
+from lib.cli.command_line import guarded, leave, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,4 +32,4 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

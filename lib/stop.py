@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: the work runs in a thread; the main thread waits for them and cancels statements.
+"""Ctrl-C, SIGTERM and SIGHUP: the work runs in a thread, and so does what cancels its statements.
 
 Python cannot run a signal handler while the main thread is inside the driver's execute or COPY. Therefore the main
 thread never calls the driver.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -18,6 +19,8 @@ Result = TypeVar("Result")
 
 #: seconds between two cancel requests; they are repeated because one that arrives between two statements has no effect
 CANCEL_EVERY = 0.2
+#: seconds within which a further signal is the same stop: a terminal and the program that started this one both send it
+SAME_STOP = 0.3
 
 
 class StopSignal:
@@ -27,6 +30,9 @@ class StopSignal:
         self._requested = threading.Event()
         self._signal: int = signal.SIGINT
         self._watched: list[Callable[[], None]] = []
+        self._first_signal: float | None = None
+        #: whether a second signal asked not to wait for the work
+        self.at_once = False
 
     @property
     def requested(self) -> bool:
@@ -35,6 +41,16 @@ class StopSignal:
     def request(self, signal_number: int = signal.SIGINT) -> None:
         self._signal = signal_number
         self._requested.set()
+
+    def on_signal(self, number: int, _frame: object) -> None:
+        """Handles SIGINT, SIGTERM and SIGHUP; a third signal kills the process."""
+        now = time.monotonic()
+        if self._first_signal is None:
+            self._first_signal = now
+            self.request(number)
+        elif now - self._first_signal > SAME_STOP:
+            signal.signal(number, signal.SIG_DFL)
+            self.at_once = True
 
     def raise_if_requested(self) -> None:
         """Raises Cancelled once a stop was requested."""
@@ -106,22 +122,20 @@ def start_thread(work: Callable[[], Result], name: str) -> Future[Result]:
 
 
 def run_stoppable(work: Callable[[], Result], stop: StopSignal) -> Result:
-    """Run work in a thread and request a stop on SIGINT, SIGTERM or SIGHUP. A second signal ends the process at once.
+    """Run work in a thread and request a stop on SIGINT, SIGTERM or SIGHUP.
 
-    A SIGHUP that was ignored at the start (by nohup) stays ignored. Raises what work raises. Outside the main thread,
-    which receives no signals, it only calls work.
+    A SIGHUP that was ignored at the start (by nohup) stays ignored. Raises what work raises; at a second signal
+    Cancelled at once, while work may still run. A third one kills the process. Outside the main thread, which receives
+    no signals, it only calls work.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
 
-    def on_signal(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        stop.request(number)
-
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, on_signal) for number in numbers}
+    before = {number: signal.signal(number, stop.on_signal) for number in numbers}
+    cancelling: Future[None] | None = None
     try:
         future = start_thread(work, "run")
         while True:
@@ -130,8 +144,10 @@ def run_stoppable(work: Callable[[], Result], stop: StopSignal) -> Result:
             except TimeoutError:
                 if future.done():
                     return future.result()
-                if stop.requested:
-                    stop.interrupt()
+                if stop.at_once:
+                    stop.raise_if_requested()
+                if stop.requested and (cancelling is None or cancelling.done()):
+                    cancelling = start_thread(stop.interrupt, "cancel")
     except EltError as error:
         raise stop.cause_of(error) from error
     finally:

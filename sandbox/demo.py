@@ -1,4 +1,6 @@
-"""The demo: its own PostgreSQL, a local Keboola, and the project's jobs. It writes only below .elt/demo/.
+"""The demo: its own PostgreSQL, a local Keboola, and the project's jobs.
+
+It writes only below .elt/demo/, but for `demo add` and `demo remove`: the scripts and jobs are those of the project.
 
 Trends and forecasts need a history. Therefore the demo first runs the daily load for each of the 29 days before today
 that is not loaded yet, then for today. The story of the sample products (sandbox/inventory.py) ends today. If the demo
@@ -73,7 +75,7 @@ def run_demo(given: argparse.Namespace) -> int:
         keboola_token=TOKEN,
     )
     console = Console()
-    if given.demo_command in (None, "run", "check", "fail"):
+    if given.demo_command in (None, "run", "check", "add", "fail"):
         return _with_keboola(settings, given, console)
     return run_command(given.demo_command, given, settings)
 
@@ -104,7 +106,7 @@ def _with_keboola(settings: Settings, given: argparse.Namespace, console: Consol
         os.environ.update(keboola.store_environment)
         settings = replace(settings, keboola_url=keboola.url)
         keboola.put(today)
-        if given.demo_command in ("run", "check"):
+        if given.demo_command in ("run", "check", "add"):
             return run_command(given.demo_command, given, settings)
         if given.demo_command == "fail":
             return _fail(settings, keboola, today, console)

@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -15,6 +16,7 @@ from sandbox.messages import Request, Response
 
 #: docs/keboola.md 2.1
 _TABLE = re.compile(r"(in|out)\.[\w-]+\.[\w-]+", re.ASCII)
+_ASKED = re.compile(r"/v2/storage/tables/([^/]+)")
 _COLUMN = re.compile(r"[A-Za-z0-9-][\w-]{0,63}", re.ASCII)
 
 
@@ -22,45 +24,68 @@ class FolderKeboola(KeboolaServer):
     """Serves a folder. Before each request of the API it reads the files that came or changed.
 
     say: called with one line about a table that came, changed or went.
-    complain: called with one line that says what is wrong with a file. The other files are served.
+    complain: called with one line that says what is wrong with a file, or why something in the folder is no table. The
+        others are served; requests for a table whose file is wrong get that line as the answer.
+    port: as for KeboolaServer. Raises OSError if it cannot listen there.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None], complain: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, say: Callable[[str], None], complain: Callable[[str], None], port: int = 0
+    ) -> None:
         self._source, self._say, self._complain = folder, say, complain
-        #: of each file: its size, the time of its last change, and its inode
-        self._seen: dict[str, tuple[int, int, int]] = {}
+        #: of each file: its size, the time of its last change, and its inode; None if it is no file
+        self._seen: dict[str, tuple[int, int, int] | None] = {}
+        #: by table: what is wrong with its file
+        self._wrong: dict[str, str] = {}
         self._reading = threading.Lock()
-        super().__init__(polls=0)
+        super().__init__(polls=0, port=port)
         self.refresh()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no table is served."""
+        return not self._api.tables
 
     def refresh(self) -> None:
         """Read what changed in the folder since the last call."""
         with self._reading:
             before, self._seen = self._seen, {}
-            for path in sorted(self._source.glob("[!.]*.csv*")):
-                if path.is_file():
-                    status = path.stat()
-                    self._seen[path.name] = (status.st_size, status.st_mtime_ns, status.st_ino)
-                    if self._seen[path.name] != before.get(path.name):
-                        self._read(path, status.st_mtime)
+            for path in sorted(self._source.glob("[!.]*")):
+                self._seen[path.name] = _state(path)
+                if path.name not in before or self._seen[path.name] != before[path.name]:
+                    self._read(path)
             for name in before.keys() - self._seen.keys():
-                self.delete_table(name.removesuffix(".csv"))
-                self._say(f"{name} is gone")
+                table = name.removesuffix(".csv")
+                self._wrong.pop(table, None)
+                if table in self._api.tables:
+                    self.delete_table(table)
+                    self._say(f"{name} is gone")
 
     def _answer(self, request: Request) -> Response:
         if request.path.startswith("/v2/storage"):
             self.refresh()
-        return super()._answer(request)
+        response = super()._answer(request)
+        asked = _ASKED.match(request.path)
+        if asked and asked[1] in self._wrong and response.status != 401:
+            return self._api.refuse(400, "storage.sandbox.file", self._wrong[asked[1]])
+        return response
 
-    def _read(self, path: Path, changed: float) -> None:
+    def _read(self, path: Path) -> None:
         table = path.name.removesuffix(".csv")
+        self._wrong.pop(table, None)
         try:
+            state = self._seen[path.name]
+            if state is None:
+                kind = "is a folder" if path.is_dir() else "is a link that leads nowhere" if path.is_symlink() else ""
+                raise ValueError(f": {kind or 'is no file'}: only files in {self._source} itself are served")
             if not path.name.endswith(".csv") or not _TABLE.fullmatch(table):
                 raise ValueError(": the name must be that of a table and .csv, such as in.c-shop.orders.csv")
-            columns = self._put(table, path, changed)
+            columns = self._put(table, path, state[1] / 1e9)
         except (ValueError, OSError) as error:
             why = f": cannot be read: {error.strerror}" if isinstance(error, OSError) else error
-            self._complain(f"{path.name}{why}" + ("; served as it was before" if table in self._api.tables else ""))
+            if _TABLE.fullmatch(table):
+                self._wrong[table] = f"{path.name}{why}"
+            self._complain(f"{path.name}{why}" + ("; no longer served" if table in self._api.tables else ""))
         else:
             self._say(f"{table}: {self.row_count(table):,} rows, {columns} columns")
 
@@ -79,6 +104,14 @@ class FolderKeboola(KeboolaServer):
         return len(columns)
 
 
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_size, status.st_mtime_ns, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
 def _rows(path: Path) -> Generator[list[str]]:
     lines = _lines(path)
     next(lines)
@@ -89,16 +122,23 @@ def _lines(path: Path) -> Generator[list[str]]:
     """The header, then each row. Raises ValueError whose text continues the file's name: `:7: what is wrong`."""
     with path.open("rb") as file:
         reader = csv.reader((_text(number, line) for number, line in enumerate(file, 1)), strict=True)
+        began = 1
         try:
             header = next(reader, [])
             _check_header(header)
             yield header
+            began = reader.line_num + 1
             for row in reader:
                 if len(row) not in (0, len(header)):
                     raise ValueError(f":{reader.line_num}: {len(row)} values, but the header names {len(header)}")
                 if row:  # an empty line is no row
                     yield row
+                began = reader.line_num + 1
         except csv.Error as error:
+            if "end of data" in str(error):
+                raise ValueError(f":{began}: in the row that begins here, a quote is never closed") from None
+            if "new-line" in str(error):
+                raise ValueError(f":{began}: a line ends with CR alone: save the file with LF or CR LF") from None
             raise ValueError(f":{reader.line_num}: is no CSV: {error}") from None
 
 

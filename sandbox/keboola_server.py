@@ -1,4 +1,4 @@
-"""A local Keboola: Storage API and object store on one free loopback port, exact enough for Keboola's own client.
+"""A local Keboola: Storage API and object store on one loopback port, exact enough for Keboola's own client.
 
     with KeboolaServer(slices=4) as keboola:
         keboola.put_table("in.c-shop.orders", columns=["id", "total"], rows=[("1", "9.90")])
@@ -75,6 +75,9 @@ class KeboolaServer:
     - `token_buckets`: the buckets that the token may read, by default all.
     - `key_prefix`: the beginning of every object's key; may contain blanks, plus signs, `=` and non-ASCII characters.
     - `clock`: returns epoch seconds.
+    - `port`: where it listens; 0: any free port.
+
+    Raises OSError if it cannot listen there.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class KeboolaServer:
         token_buckets: tuple[str, ...] | None = None,
         key_prefix: str = "exp-2",
         clock: Clock = time.time,
+        port: int = 0,
     ) -> None:
         if quoting not in QUOTINGS:
             raise ValueError(f"quoting is one of {', '.join(QUOTINGS)}, not {quoting}")
@@ -99,8 +103,8 @@ class KeboolaServer:
         self.requests: list[LoggedRequest] = []
         self.faults = Faults()
         self._clock = clock
+        self._http = _HttpServer(("127.0.0.1", port), self._answer, self.faults.stall)
         self._folder = Path(tempfile.mkdtemp(prefix="keboola-sandbox-"))
-        self._http = _HttpServer(("127.0.0.1", 0), self._answer, self.faults.stall)
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         self._encoding = Encoding(self._folder, slices, quoting, sliced, gzip_members)
         self._store = ObjectStore()

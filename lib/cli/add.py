@@ -14,12 +14,12 @@ from lib.errors import SettingsError
 from lib.extract.catalog import Catalog
 from lib.run.plan import make_catalog, read_project
 from lib.scaffold.job_files import Wish, new_job
-from lib.scaffold.project_files import add_job, remove_job
+from lib.scaffold.project_files import add_job, own_files, remove_job
 
 
 def add(settings: Settings, console: Console, given: argparse.Namespace) -> int:
     """Write a job for a source table; without a table, list those that no job loads. Returns 0. Raises EltError."""
-    registry = read_project(settings.root)
+    registry = read_project(settings.root, may_be_empty=True)
     if given.table is not None and not KEBOOLA_TABLE.fullmatch(given.table):
         what_there_is = how_to_type("add", settings)
         raise SettingsError(f"a table is like in.c-bucket.table, not {given.table!r}; to list them: {what_there_is}")
@@ -27,18 +27,10 @@ def add(settings: Settings, console: Console, given: argparse.Namespace) -> int:
     if given.table is None:
         loaded = {job.load.extract.table for job in registry.jobs.values() if job.load}
         return _list(catalog, loaded, settings, console)
-    wish = Wish(
-        given.name or _name_of(given.table),
-        tuple(filter(None, (given.columns or "").split(","))),
-        dict(_pair(text) for text in given.rename),
-        given.gold,
-        given.bronze_only,
-    )
-    if not JOB_NAME.fullmatch(wish.name) or len(wish.name) > JOB_NAME_BYTES:
-        raise SettingsError(f"{wish.name!r} is no name for a job: write --name as [a-z][a-z0-9_]*")
+    wish = _wish(given)
     detail = catalog.detail(given.table)
     job = new_job(detail, wish)
-    files = add_job(settings.root, registry, job)
+    files = add_job(settings.root, job)
     rows = "" if detail.rows is None else f", {detail.rows:,} rows"
     console.text(f"{detail.id}: {len(detail.columns)} columns{rows}")
     for note in job.notes:
@@ -59,8 +51,8 @@ def remove(settings: Settings, console: Console, name: str, *, is_sure: bool) ->
         if sys.stdin is None or not sys.stdin.isatty():
             raise SettingsError(f"nothing was removed: to take job {name} out without being asked, add --yes")
         console.text(f"takes job {name} and these files out of the project:")
-        for script in registry.jobs[name].scripts:
-            console.text(f"    sql_scripts/{script.path}")
+        for file in own_files(settings.root, registry, name):
+            console.text(f"    {file.relative_to(settings.root)}")
         try:
             answer = input("Remove them? [y/N] ")
         except EOFError:  # Ctrl-D
@@ -69,7 +61,7 @@ def remove(settings: Settings, console: Console, name: str, *, is_sure: bool) ->
         if answer.strip().lower() not in ("y", "yes"):
             console.text("nothing was removed")
             return 0
-    files, statements = remove_job(settings.root, registry, name)
+    files, statements = remove_job(settings.root, name)
     console.text("removed:")
     for file in files:
         console.text(f"    {file.relative_to(settings.root)}")
@@ -92,9 +84,36 @@ def _list(catalog: Catalog, loaded: set[str], settings: Settings, console: Conso
     return 0
 
 
+def _wish(given: argparse.Namespace) -> Wish:
+    """What was typed. Raises SettingsError for options that do not fit together, and for a name that is none."""
+    name = _name_of(given.table) if given.name is None else given.name
+    if not JOB_NAME.fullmatch(name) or len(name) > JOB_NAME_BYTES:
+        raise SettingsError(
+            f"{name!r} is no name for a job: choose one with --name, [a-z][a-z0-9_]*, at most {JOB_NAME_BYTES} letters"
+        )
+    about_silver = [option for option in ("gold", "rename", "key") if getattr(given, option)]
+    if given.bronze_only and about_silver:
+        raise SettingsError(f"--{about_silver[0]} has no effect with --bronze-only: leave one of them out")
+    renamed: dict[str, str] = {}
+    for old, new in map(_pair, given.rename):
+        if renamed.setdefault(old, new) != new:
+            raise SettingsError(f"--rename gives {old!r} two names, {renamed[old]!r} and {new!r}")
+    columns, key = _names("--columns", given.columns), _names("--key", given.key)
+    return Wish(name, columns, renamed, key, given.gold, given.bronze_only)
+
+
+def _names(option: str, text: str | None) -> tuple[str, ...]:
+    """Names of columns; none if the option is not given."""
+    names = () if text is None else tuple(text.split(","))
+    if "" in names:
+        raise SettingsError(f"{option} needs names with commas in between, such as a,b, not {text!r}")
+    return names
+
+
 def _name_of(table: str) -> str:
-    """A name for the job: the last part of the table's id, as a job may be called."""
-    return re.sub(r"^[^a-z]+", "", re.sub(r"[^a-z0-9_]", "_", table.rpartition(".")[2].lower()))[:JOB_NAME_BYTES]
+    """A name for the job: the last part of the table's id, made fit for a job; unchanged if nothing of it fits."""
+    last = table.rpartition(".")[2]
+    return re.sub(r"^[^a-z]+", "", re.sub(r"[^a-z0-9_]", "_", last.lower())) or last
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -121,7 +121,8 @@ def main_parser() -> argparse.ArgumentParser:
         help="see it work: a local Keboola, a local PostgreSQL, 30 mornings",
         description="Start a separate PostgreSQL and a local Keboola with sample data, load the 29 days before today,"
         " then today, and print answers from gold. Your settings, PG* and KEBOOLA_* variables are not used or changed;"
-        " everything is below .elt/demo/. With a command: run that command against the demo.",
+        " everything is below .elt/demo/. With a command: run that command against the demo; `add` and `remove` change"
+        " the scripts and jobs of this project.",
         epilog="examples:\n  python main.py demo\n  python main.py demo psql\n  python main.py demo fail\n"
         "  python main.py demo stop",
         formatter_class=HelpFormatter,
@@ -137,7 +138,8 @@ def main_parser() -> argparse.ArgumentParser:
         epilog="example: python main.py demo fail",
     )
     _add_credentials(commands)
-    _add_scaffold(commands)
+    _add_scaffold(commands, "main.py")
+    _add_scaffold(within_demo, "main.py demo")
     return whole
 
 
@@ -201,13 +203,14 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser],
     )
 
 
-def _add_scaffold(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_scaffold(commands: argparse._SubParsersAction[argparse.ArgumentParser], prog: str) -> None:
     add = commands.add_parser(
         "add",
         help="write the scripts and the registry entry of a source table",
         description="Ask the source for a table's columns, types, key and descriptions, and write its scripts and its"
         " entry in elt_jobs.json. Nothing is overwritten. Without a table: list those that no job loads.",
-        epilog="examples:\n  python main.py add\n  python main.py add in.c-erp.suppliers --gold",
+        epilog=f"examples:\n  python {prog} add\n  python {prog} add "
+        + ("in.c-erp.unit_costs --key sku" if "demo" in prog else "in.c-erp.suppliers --gold"),
         formatter_class=HelpFormatter,
     )
     add.add_argument("table", nargs="?", metavar="TABLE", help="id of the source table, such as in.c-erp.suppliers")
@@ -216,6 +219,9 @@ def _add_scaffold(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add.add_argument(
         "--rename", metavar="OLD=NEW", action="append", default=[], help="call a column otherwise in silver"
     )
+    add.add_argument(
+        "--key", metavar="A,B", help="columns that identify a row (default: the primary key of the source table)"
+    )
     add.add_argument("--gold", action="store_true", help="also make a gold view of the silver table")
     add.add_argument("--bronze-only", action="store_true", help="make no silver table")
     remove = commands.add_parser(
@@ -223,7 +229,7 @@ def _add_scaffold(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         help="take a job and its scripts out of the project",
         description="Take a job and the scripts that only it uses out of the project, and print the statements that"
         " drop its tables. The database is not changed.",
-        epilog="example: python main.py remove suppliers",
+        epilog=f"example: python {prog} remove suppliers",
     )
     remove.add_argument("job", metavar="JOB", help="name of the job in elt_jobs.json")
     remove.add_argument("--yes", action="store_true", help="do not ask")

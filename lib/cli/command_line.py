@@ -7,10 +7,14 @@ missing package or an old Python is also reported as one line and not as a trace
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
 from lib.cli.arguments import run_parser
 from lib.cli.run import run_jobs
@@ -22,19 +26,13 @@ if TYPE_CHECKING:
 OLDEST_PYTHON = (3, 11)
 
 
-def guarded(work: Callable[[], int]) -> int:
+def guarded(work: Callable[..., int], parse: Callable[[], argparse.Namespace] | None = None) -> int:
     """Run a command and return its exit code. An EltError is printed as one message on stderr.
 
+    parse: reads the command line, which is what work gets.
     A closed pipe (`| head`) ends the command without a message. Closed streams change no exit code.
     """
     open_closed_streams()
-    try:
-        return _guarded(work)
-    finally:
-        flush_streams()
-
-
-def _guarded(work: Callable[[], int]) -> int:
     if sys.platform == "win32":
         return fail(
             "Windows itself is not supported. In WSL it works: type `wsl --install`, then the same command there.", 2
@@ -45,7 +43,7 @@ def _guarded(work: Callable[[], int]) -> int:
     from lib.errors import EltError, limit_reached
 
     try:
-        return work()
+        return work(parse()) if parse else work()
     except EltError as error:
         return fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
@@ -66,6 +64,22 @@ def _guarded(work: Callable[[], int]) -> int:
         return 0
     except KeyboardInterrupt:
         return fail("stopped by Ctrl-C", 130)
+    finally:
+        flush_streams()
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End the process with this exit code.
+
+    A thread that was left behind may be inside DuckDB or libpq. If Python ended around it, it would abort the process.
+    """
+    if all(thread is threading.main_thread() or not thread.daemon for thread in threading.enumerate()):
+        sys.exit(exit_code)
+    atexit._run_exitfuncs()  # temporary folders are removed
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(exit_code)
 
 
 def fail(message: str, exit_code: int) -> int:
@@ -81,7 +95,7 @@ def run_job(jobs: Sequence[str], arguments: Sequence[str] | None = None) -> int:
 
     arguments: the command line's, by default sys.argv. Job names in it replace `jobs`.
     """
-    return guarded(lambda: run_jobs(run_parser(jobs).parse_args(arguments), jobs))
+    return guarded(partial(run_jobs, jobs=jobs), partial(run_parser(jobs).parse_args, arguments))
 
 
 def run_command(name: str | None, given: argparse.Namespace, settings: Settings) -> int:

@@ -254,7 +254,8 @@ class Console:
             if self._bars is not None and stream.isatty():
                 self._bars.console.print(shown, markup=False, highlight=False, emoji=False, soft_wrap=True)
             else:
-                print(shown, file=stream, flush=True)
+                # print() writes its `end` apart, and another thread's line could come in between
+                print(f"{shown}\n", end="", file=stream, flush=True)
         except OSError:
             silence(stream)
 

@@ -35,14 +35,16 @@ JOB_NAME = re.compile(r"[a-z][a-z0-9_]*")
 KEBOOLA_TABLE = re.compile(r"(in|out|sys)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
-def read_registry(path: Path, scripts: Path) -> Registry:
-    """Read elt_jobs.json and every script that it names below `scripts`.
+def read_registry(path: Path, scripts: Path, *, may_be_empty: bool = False) -> Registry:
+    """Read elt_jobs.json and every script that it names below `scripts`. may_be_empty: it need not hold a job.
 
     Raises JobConfigError: with line and column if the file is not JSON, otherwise with every mistake, one per line.
     """
     document = _document(path)
     reader = _RegistryReader(ScriptFolder(scripts))
     jobs = reader.jobs(document)
+    if not jobs and not may_be_empty:
+        reader.wrong(document.line, "holds no job: to add one, type `python main.py add`")
     if reader.mistakes:
         lines = sorted(dict.fromkeys(reader.mistakes), key=lambda mistake: mistake[0])
         raise JobConfigError("\n".join(f"{path.name}:{line}: {text}" for line, text in lines))
@@ -94,8 +96,6 @@ class _RegistryReader:
                 self.wrong(node.line, f"a job's name must be [a-z][a-z0-9_]* and at most {JOB_NAME_BYTES} bytes")
             jobs[name] = self.job(name, node, nodes)
         self.job_name = ""
-        if not nodes:
-            self.wrong(document.line, "holds no job")
         for cycle in cycles(jobs):
             self.wrong(nodes[cycle[0]].line, f"depends_on has a cycle: {' -> '.join(cycle)}")
         return jobs

@@ -352,7 +352,10 @@ def _syntax_message(message: str, text: str) -> str:
     if re.search(_SECRET, key, re.IGNORECASE):
         return f"{FILE_NAME}:{line}: [{section}] {key} {_unknown_key(section, key)}"
     hint = ""
-    if not re.match("Invalid value|Invalid date|Expected newline", message):
+    twice = re.match(r"Cannot declare \('([\w-]+)',\) twice", message)
+    if twice and (first := _places(text).get((twice[1], ""))):
+        hint = f". Put its keys below the [{twice[1]}] of line {first}, and delete this one"
+    elif not re.match("Invalid value|Invalid date|Expected newline", message):
         pass
     elif key in _SECTIONS.get(section, {}) and key not in _EXAMPLES:
         hint = f". It must be {'true or false' if key == 'embedded' else 'a whole number'} without quotes"

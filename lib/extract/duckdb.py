@@ -59,9 +59,56 @@ WORDS = {
     "postgres_scanner": "postgres",
     "sqlite_scanner": "sqlite",
 }
-CSV_READERS = ("read_csv", "read_csv_auto")
-#: what read_csv would else do silently: take a quoted empty text for NULL, and guess that the file begins further down
-CSV_OPTIONS = {"allow_quoted_nulls": "false", "skip": "0"}
+#: the extension of each function whose name begins so, of TYPE sqlite in ATTACH too, and of a URL
+EXTENSIONS = {
+    "read_xlsx": "excel",
+    "sqlite_": "sqlite_scanner",
+    "postgres_": "postgres_scanner",
+    "mysql_": "mysql_scanner",
+    "http://": "httpfs",
+    "https://": "httpfs",
+}
+#: encodings that need no extension
+ENCODINGS = ("utf-8", "utf-16", "latin-1")
+#: for each reader what DuckDB would else guess from a sample of the rows, or from the names of folders. What the query
+#: names itself stays. `maximum_depth` 1 leaves each value of a JSON object as it stands in the file.
+NO_FOLDERS = {"hive_partitioning": "false"}
+CSV_OPTIONS = NO_FOLDERS | {
+    "allow_quoted_nulls": "false",
+    "comment": "''",
+    "delim": "','",
+    "escape": "'\"'",
+    "header": "true",
+    "quote": "'\"'",
+    "skip": "0",
+}
+JSON_OPTIONS = NO_FOLDERS | {
+    "map_inference_threshold": "-1",
+    "maximum_depth": "1",
+    "maximum_sample_files": "-1",
+    "sample_size": "-1",
+}
+XLSX_OPTIONS = {"header": "true", "stop_at_empty": "false"}
+#: what stands around read_json: each value as text, a text without its quotes, NULL for null
+JSON_TEXTS = "SELECT to_json(COLUMNS('(?s)(.*)')) ->> '$' AS '\\1' FROM {}"
+#: what stands around read_xlsx: no rows whose cells are all empty
+XLSX_ROWS = "SELECT * FROM {} WHERE concat(*COLUMNS(*)) <> ''"
+#: columns of PostgreSQL that DuckDB would read as DOUBLE, though they are exact
+NUMBERS = """
+    SELECT n.nspname::text, c.relname::text, a.attname::text
+    FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE a.atttypid = 'numeric'::regtype AND (a.atttypmod = -1 OR (a.atttypmod - 4) >> 16 > 38)
+"""
+YES, NO = ("t", "true", "1"), ("f", "false", "0")
+#: options that leave out rows or change values, and what each must be
+LOSSY = {"ignore_errors": NO, "store_rejects": NO, "strict_mode": YES, "maximum_depth": ("1",)}
+#: of an extension that is loaded: SQLite's values as they are stored, whatever type the column declares; numbers of
+#: MySQL's tinyint(1), not true for each but 0; a web server that does not answer is asked twice, for 30 s each
+EXTENSION_SETTINGS = {
+    "sqlite_scanner": "SET sqlite_all_varchar = true",
+    "mysql_scanner": "SET mysql_tinyint1_as_boolean = false",
+    "httpfs": "SET http_retries = 1",
+}
 #: table functions that read the files which their first argument names
 READERS = re.compile(r"read_(csv|json|ndjson)(_objects)?(_auto)?|read_(parquet|xlsx|text|blob)|parquet_scan")
 #: those that read nothing
@@ -72,18 +119,39 @@ STOP_EVERY = 0.2
 END_EVERY = 0.05
 END_WITHIN = 2.0
 
+#: how a text begins: '..', $$..$$, E'..'
+_QUOTES = ("'", "$", "e'", "E'", "x'", "X'", "b'", "B'")
+_WORD = re.compile(
+    rb"""\$(\w*)\$.*?\$\1\$|e'(?:[^'\\]|\\.)*'|[xb]?'(?:[^']|'')*'|[\w\x80-\xff]+|"(?:[^"]|"")*"|.""",
+    re.DOTALL | re.IGNORECASE,
+)
 _SPACE = re.compile(r"(\s|--[^\n]*\n?|/\*.*?\*/)*", re.DOTALL)
+#: in a text of the query, whatever quotes it has: a password, and what a URL lets in with
 _SECRET = re.compile(
-    r"'[^'\n]*\bpass(word|wd)?\s*=|://[^/\s'@]*:[^/\s'@]*@|[?&](sig|x-(amz|goog)-signature|(access_)?token)=",
+    r"\bpass(word|wd)?\s*=|://[^/\s'@]*:[^/\s'@]*@"
+    r"|[?&](sig|x-(amz|goog)-signature|\w*token|\w*secret|pass(word|wd)|api_?key)=",
     re.IGNORECASE,
 )
-_READ_ONLY = re.compile(r"\bread_only\b", re.IGNORECASE)
+#: in a message: the name of a secret, and its value; and what stands before @ in a URL
+_TO_MASK = re.compile(
+    r"\b(\w*(?:pass(?:word|wd|phrase)?|pwd|token|secret\w*|api_?key|access_?key\w*)\s*=\s*)(?:'[^']*'?|[^\s'\"&;,)]+)"
+    r"|(://)[^/\s'@]*:[^/\s'@]*(?=@)",
+    re.IGNORECASE,
+)
 _SERVERS = re.compile("postgres|mysql|://", re.IGNORECASE)
 _ATTACHED_FILE = re.compile(
     r"(attach\s+(?:or\s+replace\s+)?(?:database\s+)?(?:if\s+not\s+exists\s+)?'(?:sqlite:|duckdb:)?)([^/~:'][^:']*)'",
     re.IGNORECASE,
 )
-_CSV_FILE = re.compile(r".*\.(csv|tsv)(\.\w+)?", re.IGNORECASE)
+#: kinds of files, by the ends of their names
+_KINDS = {
+    "csv": re.compile(r".*\.(csv|tsv)(\.\w+)?", re.IGNORECASE),
+    "json": re.compile(r".*\.(json|jsonl|ndjson)(\.\w+)?", re.IGNORECASE),
+    "xlsx": re.compile(r".*\.xlsx", re.IGNORECASE),
+    "xls": re.compile(r".*\.(xls|xlsb|xlsm|ods)", re.IGNORECASE),
+}
+#: the name of a file in a folder such as cost=9, or in one that a pattern finds
+_IN_A_FOLDER_WITH_VALUES = re.compile(r".*[=*?[].*/.*", re.DOTALL)
 _PACKED_FAR_AWAY = re.compile(r"\w+://.*\.(gz|zst)", re.IGNORECASE)
 _LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
 _LACKS_EXTENSION = re.compile(
@@ -95,7 +163,28 @@ _CHANGING = re.compile(
     r"|\w*random\w*|setseed|\w*uuid\w*|\w*sample|nextval|getenv|getvariable)\b",
     re.IGNORECASE,
 )
-_THE_ROW = re.compile(r"^Original Line:.*$", re.MULTILINE)
+#: the row of a CSV with a mistake, which may have several lines
+_THE_ROW = re.compile(
+    r"^Original Line:(.*?^(?=Expected Number|Value with|Invalid unicode|Error when|Maximum line|Possible )|.*)",
+    re.MULTILINE | re.DOTALL,
+)
+#: a file that read_csv names; DuckDB's text about the mistake; what to do. Its own advice would lose rows.
+_ADVICE = (
+    (
+        r"Error when sniffing file \"(?P<file>.*?)\"|^The CSV Parser state machine",
+        "this is no CSV as the query describes it",
+        "a row has too few or too many values, a quote is not closed, or lines end in different ways. Other signs than"
+        " delim = ',' and quote = '\"' must be named",
+    ),
+    (r"not utf-8 encoded", "", "write encoding = 'CP1250', or what it has"),
+    (r"Timeout was reached", "", "the server did not answer within 30 s, nor at the second try"),
+    (
+        r"detected in value construction",
+        "",
+        "a BLOB of SQLite must be read as sqlite_query('erp', 'SELECT hex(..) ..')",
+    ),
+)
+_CSV_FILE = re.compile(r"^  file = (.*)$", re.MULTILINE)
 _URL_QUERY = re.compile(r"\?[^\s'\"]+=[^\s'\"]*")
 
 
@@ -111,17 +200,23 @@ class Query:
     select: str
     #: the files that it reads from this machine, as patterns
     files: tuple[str, ...]
+    #: those of them that must begin with a header
+    headed: tuple[str, ...]
+    #: names of the tables that it reads
+    tables: tuple[str, ...]
     #: whether these files are all that it reads
     reads_only_files: bool
 
 
 def read_query(path: str, text: str) -> Query:
     """Raises JobConfigError with every mistake that can be seen without reading data, one per line."""
-    if found := _SECRET.search(text):
-        raise JobConfigError(
-            f"{path}:{_line_at(text, found.start())}: holds a secret: name a service of pg_service.conf"
-            " (ATTACH 'service=erp' AS erp (TYPE postgres, READ_ONLY)), and let the driver find its password"
-        )
+    for place, word in _words_of(text):
+        if word.startswith(_QUOTES) and (found := _SECRET.search(word)):
+            line = _line_at(text, place) + word.count("\n", 0, found.start())
+            raise JobConfigError(
+                f"{path}:{line}: holds a secret: name a service of pg_service.conf"
+                " (ATTACH 'service=erp' AS erp (TYPE postgres, READ_ONLY)), and let the driver find its password"
+            )
     # before another statement, DuckDB cuts the query at its semicolon, so it can be put into parentheses
     script = f"{text}\n;SELECT 1"
     try:
@@ -142,14 +237,35 @@ def read_query(path: str, text: str) -> Query:
         attach.append((line, part.query))
         if part.type != duckdb.StatementType.ATTACH:
             mistakes.append(f"{path}:{line}: only ATTACH may stand before the query, which is one SELECT")
-        elif not _READ_ONLY.search(part.query):
-            mistakes.append(f"{path}:{line}: a source is only read: write READ_ONLY, as in (TYPE sqlite, READ_ONLY)")
+        else:
+            mistakes += [f"{path}:{line}: {mistake}" for mistake in _mistakes_of_attach(part.query)]
         position += len(part.query)
     select = "\n" * script.count("\n", 0, position) + part.query
     tree = _SyntaxTree(path, select)
     if mistakes := mistakes + tree.mistakes:
         raise JobConfigError("\n".join(mistakes))
-    return Query(path, text, tuple(attach), tree.select, tuple(tree.files), tree.reads_only_files and not attach)
+    return Query(
+        path,
+        text,
+        tuple(attach),
+        tree.select,
+        tuple(tree.files),
+        tuple(tree.headed),
+        tuple(tree.tables),
+        tree.reads_only_files and not attach,
+    )
+
+
+def _mistakes_of_attach(statement: str) -> Iterator[str]:
+    words = [word.lower() for _, word in _words_of(statement)]
+    after = [words[place + 1 : place + 2] for place, word in enumerate(words) if word in ("read_only", '"read_only"')]
+    if not after or any(word not in ([","], [")"], ["true"]) for word in after):
+        yield "a source is only read: write READ_ONLY, as in (TYPE sqlite, READ_ONLY)"
+    for place, word in enumerate(words):
+        if word == "type" and (missing := _missing(f"{words[place + 1].removesuffix('_scanner')}_")):
+            yield missing
+    if any(word.startswith(_QUOTES) and not word.startswith("'") for word in words):
+        yield "write what is attached in single quotes: '..'"
 
 
 class _SyntaxTree:
@@ -159,9 +275,14 @@ class _SyntaxTree:
         self._path, self._bytes = path, select.encode()
         self.mistakes: list[str] = []
         self.files: list[str] = []
+        #: those that must begin with a header
+        self.headed: list[str] = []
+        self.tables: list[str] = []
         self.reads_only_files = True
+        #: where each word and sign begins, in bytes
+        self._tokens = [place for place, _ in duckdb.tokenize(select)]
         #: what is put into the text, and where, in bytes
-        self._insertions: list[tuple[int, bytes]] = []
+        self._insertions: list[tuple[int, str]] = []
         with duckdb.connect(config=LIMITS | OFFLINE) as connection:
             row = connection.execute("SELECT json_serialize_sql(?)", [select]).fetchone()
         tree = json.loads(row[0]) if row else {}
@@ -175,16 +296,16 @@ class _SyntaxTree:
             if node.get("type") == "BASE_TABLE":
                 self._read_table(node, named)
             elif node.get("type") == "TABLE_FUNCTION":
-                self._read_function(node["function"])
+                self._read_function(node)
             elif node.get("type") == "SHOW_REF":
                 self.reads_only_files = False
 
     @property
     def select(self) -> str:
-        """The SELECT, with CSV_OPTIONS in each read_csv that does not name them."""
+        """The SELECT, with the options of each reader that it does not name."""
         data = self._bytes
         for at, added in sorted(self._insertions, reverse=True):
-            data = data[:at] + added + data[at:]
+            data = data[:at] + added.encode() + data[at:]
         return data.decode()
 
     def _wrong(self, at: int, text: str) -> None:
@@ -192,19 +313,29 @@ class _SyntaxTree:
         self.mistakes.append(f"{self._path}:{line}: {text}")
 
     def _read_table(self, node: Mapping[str, Any], named: set[str]) -> None:
-        name, is_qualified = node["table_name"], bool(node["schema_name"] or node["catalog_name"])
+        name, at, is_qualified = node["table_name"], node["query_location"], node["schema_name"] or node["catalog_name"]
         if not is_qualified and name.lower() in named:
             return
         if is_qualified or "." not in name:
+            self.tables.append(name)
             self.reads_only_files = False
             return
-        if _CSV_FILE.fullmatch(name):
-            self._wrong(node["query_location"], _guesses(f"FROM '{name}'", name))
-        self._read_files([name], node["query_location"])
+        kind = next((kind for kind, names in _KINDS.items() if names.fullmatch(name)), None)
+        if kind == "xls":
+            self._wrong(at, f"DuckDB cannot read {_quoted(name)}: save it as .xlsx, or as .csv")
+        elif kind:
+            self._wrong(at, _guesses(f"FROM {_quoted(name)}", kind, name))
+        elif _IN_A_FOLDER_WITH_VALUES.fullmatch(name):
+            written = f"read_parquet({_quoted(name)})"
+            self._wrong(at, f"FROM {_quoted(name)} takes values from folders such as cost=9: write {written}")
+        self._read_files([name], at)
 
-    def _read_function(self, function: Mapping[str, Any]) -> None:
+    def _read_function(self, node: Mapping[str, Any]) -> None:
+        function = node["function"]
         name, at = function["function_name"].lower(), function["query_location"]
         options = {_option(child): child for child in function["children"]}
+        if missing := _missing(name):
+            self._wrong(at, missing)
         if not READERS.fullmatch(name):
             self.reads_only_files &= name in PURE
             return
@@ -213,18 +344,73 @@ class _SyntaxTree:
         if not first or first[0]["type"] != "VALUE_CONSTANT" and first[0].get("function_name") != "list_value":
             self._wrong(at, f"{name} needs its files as text in quotes, or as a list of such texts")
             return
-        if name in CSV_READERS:
-            constants = [*_constants(options["all_varchar"])] if "all_varchar" in options else []
-            if not any(str(value).lower() in ("t", "true", "1") for value, _ in constants):
-                self._wrong(at, _guesses(name, paths[0] if paths else ".."))
-            else:
-                place = self._bytes.lower().rindex(b"all_varchar", 0, constants[0][1])
-                added = "".join(f"{key} = {value}, " for key, value in CSV_OPTIONS.items() if key not in options)
-                self._insertions.append((place, added.encode()))
+        for option in (option for option in LOSSY if option in options and _text(options[option]) not in LOSSY[option]):
+            self._wrong(at, f"{name} with {option} may lose rows or change values: leave {option} out")
+        if "csv" in name:
+            self._read_csv(node, options, paths)
+        elif "xlsx" in name:
+            self._read_xlsx(node, options, paths)
+        elif "json" in name and "objects" not in name and "columns" not in options:
+            self._pin(node, options, JSON_OPTIONS, JSON_TEXTS)
+        elif "text" not in name and "blob" not in name:
+            self._pin(node, options, NO_FOLDERS)
         self._read_files(paths, at)
+
+    def _read_csv(self, node: Mapping[str, Any], options: Mapping[str, Any], paths: Sequence[str]) -> None:
+        name, at = node["function"]["function_name"], node["function"]["query_location"]
+        if _text(options.get("all_varchar")) not in YES:
+            self._wrong(at, _guesses(name, "csv", paths[0] if paths else ".."))
+        self._check_header(node, options)
+        if _text(options.get("encoding")).lower() not in ("", *ENCODINGS) and "encodings" not in dict(_extensions()):
+            self._wrong(at, _needs("encodings"))
+        pinned = dict(CSV_OPTIONS)
+        if "sep" in options:
+            del pinned["delim"]
+        if "quote" in options:
+            pinned["escape"] = _quoted(_text(options["quote"]))
+        self._pin(node, options, pinned)
+        if "skip" not in options and _text(options.get("header")) not in NO:
+            self.headed += [path for path in paths if "://" not in path]
+
+    def _read_xlsx(self, node: Mapping[str, Any], options: Mapping[str, Any], paths: Sequence[str]) -> None:
+        name, at = node["function"]["function_name"], node["function"]["query_location"]
+        if _text(options.get("all_varchar")) not in YES:
+            self._wrong(at, _guesses(name, "xlsx", paths[0] if paths else ".."))
+        self._check_header(node, options)
+        if any(sign in path for path in paths for sign in "*?["):
+            self._wrong(at, f"{name} reads one file of those that match: name each, and write UNION ALL between them")
+        self._pin(node, options, XLSX_OPTIONS, XLSX_ROWS)
+
+    def _check_header(self, node: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        """With names of its own, a query would load a file without a header, and not miss its first row."""
+        name, at = node["function"]["function_name"], node["function"]["query_location"]
+        has_names = options.keys() & {"names", "column_names", "columns"} or node.get("column_name_alias")
+        if has_names and "header" not in options:
+            self._wrong(at, f"{name} with names of columns needs header = true if the file has such a line, else false")
+
+    def _pin(
+        self, node: Mapping[str, Any], options: Mapping[str, Any], pinned: Mapping[str, str], around: str = "{}"
+    ) -> None:
+        """Add what the call of a reader does not name before its last parenthesis, and a query around it."""
+        at, depth, end = node["function"]["query_location"], 0, 0
+        for place in self._tokens:
+            sign = self._bytes[place : place + 1] if place > at else b""
+            depth += (sign == b"(") - (sign == b")")
+            if sign == b")" and not depth:
+                end = place
+                break
+        self._insertions.append(
+            (end, "".join(f", {key} = {value}" for key, value in pinned.items() if key not in options))
+        )
+        if around != "{}":
+            before, after = around.split("{}")
+            alias = "" if node["alias"] else f" AS {node['function']['function_name']}"
+            self._insertions += [(at, f"({before}"), (end + 1, f"{after}){alias}")]
 
     def _read_files(self, paths: Sequence[str], at: int) -> None:
         for path in paths:
+            if missing := _missing(path):
+                self._wrong(at, missing)
             if _PACKED_FAR_AWAY.match(path):
                 self._wrong(at, "a packed file must be on this machine: DuckDB does not notice if its end is missing")
             if "://" in path:
@@ -267,13 +453,16 @@ class DuckdbExtractor:
         return session.result.result()
 
     def _look(self, query: Query, connection: duckdb.DuckDBPyConnection) -> SourceTable:
-        stats = [(file, os.stat(file)) for file in _files(connection, query)]
+        stats = [(file, os.stat(file)) for file in _files(connection, query.files)]
         stamps = [(file, stat.st_size, stat.st_mtime_ns, stat.st_ino) for file, stat in stats]
         version = hashlib.sha256(repr((query.text, stamps)).encode()).hexdigest()
         known = self._seen.get(query.path)
         if known is not None and known.version == version:
             return known
+        for file in _files(connection, query.headed):
+            _check_header(f"{query.path}: {file}", file)
         columns = connection.execute(f"DESCRIBE SELECT * FROM ({query.select}\n)").fetchall()
+        _check_numbers(connection, query, {column[0] for column in columns if column[1] == "DOUBLE"})
         newest = max((stat.st_mtime for _, stat in stats), default=None)
         self._seen[query.path] = SourceTable(
             id=query.path,
@@ -304,6 +493,7 @@ class DuckdbExtractor:
         for name, file in _extensions():
             if WORDS.get(name, "") in query.text.lower():
                 connection.execute(f"LOAD {_quoted(str(file))}")
+                connection.execute(EXTENSION_SETTINGS.get(name, "SELECT 1"))
         return connection
 
     def attach(self, query: Query, connection: duckdb.DuckDBPyConnection) -> None:
@@ -389,7 +579,7 @@ class _Rows:
         self._session.result.add_done_callback(lambda done: os.close(self._begin))
 
     def _write(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._extractor.check_packed(self._query, _files(connection, self._query))
+        self._extractor.check_packed(self._query, _files(connection, self._query.files))
         texts = ", ".join(f"{_name(column)}::VARCHAR" for column in self._columns)
         connection.execute(
             f"COPY (SELECT {texts} FROM ({self._query.select}\n)) TO '/dev/fd/{self._begin}'"
@@ -423,9 +613,42 @@ def _extensions() -> Iterator[tuple[str, Path]]:
         yield file.stem, file
 
 
-def _files(connection: duckdb.DuckDBPyConnection, query: Query) -> list[str]:
-    found = {row[0] for path in query.files for row in connection.execute("FROM glob(?)", [path]).fetchall()}
+def _files(connection: duckdb.DuckDBPyConnection, patterns: Sequence[str]) -> list[str]:
+    found = {row[0] for path in patterns for row in connection.execute("FROM glob(?)", [path]).fetchall()}
     return sorted(found)
+
+
+def _check_numbers(connection: duckdb.DuckDBPyConnection, query: Query, inexact: set[str]) -> None:
+    """Raises ExtractError for a column of PostgreSQL that is numeric without a precision, or with more than 38 digits:
+    DuckDB takes its values for inexact numbers, and NaN for 0."""
+    if not (query.attach and inexact):
+        return
+    attached = connection.execute("SELECT database_name FROM duckdb_databases() WHERE type = 'postgres'").fetchall()
+    for (name,) in attached:
+        found = connection.execute("FROM postgres_query(?, ?)", [name, NUMBERS]).fetchall()
+        for schema, table, column in found:
+            if table in query.tables and column in inexact:
+                written = f"SELECT {column}::text AS {column}, .. FROM {schema}.{table}"
+                raise ExtractError(
+                    f"{query.path}: {schema}.{table}.{column} is numeric without a precision, which DuckDB would round:"
+                    f" write FROM postgres_query('{name}', '{written}')"
+                )
+
+
+def _check_header(subject: str, file: str) -> None:
+    """Raises ExtractError if a CSV does not begin with its header. Below an empty line DuckDB would take it for a row,
+    too."""
+    with open(file, "rb") as opened:
+        is_packed = opened.read(2) == b"\x1f\x8b"
+    with (
+        gzip.open(file) if is_packed else open(file, "rb") as unpacked,
+        suppress(EOFError, gzip.BadGzipFile, zlib.error),
+    ):
+        start = unpacked.read(16).lstrip(b"\xef\xbb\xbf\xff\xfe")  # without byte order marks
+        if not start:
+            raise ExtractError(f"{subject}: is empty, without a header")
+        if start[:1] in b"\r\n":
+            raise ExtractError(f"{subject}:1: is an empty line: write skip = 1 if the header is line 2")
 
 
 def _nodes(value: object) -> Iterator[dict[str, Any]]:
@@ -449,8 +672,20 @@ def _option(child: Mapping[str, Any]) -> str:
     return str(child["alias"]).lower()
 
 
-def _guesses(what: str, file: str) -> str:
-    return f"{what} guesses types, 00123 becomes 123: write read_csv({_quoted(file)}, all_varchar = true)"
+def _text(option: Mapping[str, Any] | None) -> str:
+    """The constant that a named argument gives; true is t. Empty for anything else."""
+    value = option.get("right", option) if option else {}
+    value = value["child"] if value.get("type") == "OPERATOR_CAST" else value
+    return str(value["value"].get("value")) if value.get("type") == "VALUE_CONSTANT" else ""
+
+
+def _guesses(what: str, kind: str, file: str) -> str:
+    example, option = {
+        "csv": ("00123 becomes 123", ", all_varchar = true"),
+        "json": ("5.5 becomes 6", ""),
+        "xlsx": ("3 becomes 3.0, and a time may be cut", ", all_varchar = true"),
+    }[kind]
+    return f"{what} guesses types, {example}: write read_{kind}({_quoted(file)}{option})"
 
 
 def _words(path: str, error: duckdb.Error, line: int | None = None) -> str:
@@ -458,12 +693,41 @@ def _words(path: str, error: duckdb.Error, line: int | None = None) -> str:
     text = str(error)
     named = _LINE.search(text)
     place = f"{path}:{named[1]}" if named else f"{path}:{line}" if line else path
-    said = _THE_ROW.sub("", re.split(r"\n\s*\n|\nPossible fixes", text)[0])
-    said = _URL_QUERY.sub("?...", " ".join(said.split()))
-    if lacking := _LACKS_EXTENSION.search(text):
-        name = next(filter(None, lacking.groups())).replace("_", "-")
-        return f"{place}: needs DuckDB's extension {name}: pip install duckdb-extension-{name}=={duckdb.__version__}"
-    return f"{place}: {said[:500]}"
+    lacking = _LACKS_EXTENSION.search(text)
+    extension = next(filter(None, lacking.groups())) if lacking else ""
+    if extension and extension not in dict(_extensions()):
+        return f"{place}: {_needs(extension)}"
+    advice = ""
+    text = _THE_ROW.sub("", text)
+    if of_file := _CSV_FILE.search(text):
+        place = f"{place}: {of_file[1]}"
+    said = re.split(r"\n\s*\n|\nPossible (?:fixes|Solution)", text)[0]
+    for pattern, instead, what_to_do in _ADVICE:
+        if found := re.search(pattern, text, re.MULTILINE):
+            advice = f": {what_to_do}"
+            place += f": {found['file']}" if found.groupdict().get("file") else ""
+            said = instead or said
+    said = _URL_QUERY.sub("?...", _TO_MASK.sub(r"\1\2...", " ".join(said.split())))
+    return f"{place}: {said[:500]}{advice}"
+
+
+def _missing(name: str) -> str:
+    """What to install for this function, type or URL; empty if nothing."""
+    needed = next((needed for start, needed in EXTENSIONS.items() if name.lower().startswith(start)), None)
+    return _needs(needed) if needed and needed not in dict(_extensions()) else ""
+
+
+def _needs(extension: str) -> str:
+    name = extension.replace("_", "-")
+    return f"needs DuckDB's extension {name}: pip install duckdb-extension-{name}=={duckdb.__version__}"
+
+
+def _words_of(text: str) -> Iterator[tuple[int, str]]:
+    """Place and text of each word, sign and text in quotes of a script; comments are left out."""
+    data = text.encode()
+    for place, _ in duckdb.tokenize(text):
+        if found := _WORD.match(data, place):
+            yield len(data[:place].decode()), found[0].decode()
 
 
 def _line_at(text: str, position: int) -> int:

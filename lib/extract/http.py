@@ -40,6 +40,8 @@ TRANSIENT_STATUSES = frozenset({408, 409, 423, 429, 500, 502, 503, 504})
 TIMEOUT = (10.0, 60.0)
 #: the most tries of one request, and the seconds after which it is not tried again
 RETRY_TRIES = 6
+#: the most tries while a person waits for the answer: about 3 s if nobody listens there
+FEW_TRIES = 3
 RETRY_SECONDS = 900.0
 #: seconds before the second try; doubles up to the highest
 FIRST_DELAY = 1.0
@@ -124,7 +126,10 @@ class Call:
 
 
 class Http:
-    """Sends calls. May be used from several threads."""
+    """Sends calls. May be used from several threads.
+
+    patient False: a person waits and no rows are loaded, so few tries and no word about loaded rows.
+    """
 
     def __init__(
         self,
@@ -137,8 +142,9 @@ class Http:
         secret: str,
         timeout: tuple[float, float] = TIMEOUT,
         limits: Limits = Limits(),
+        patient: bool = True,
     ) -> None:
-        self.pause, self.clock, self.now, self.report = pause, clock, now, report
+        self.pause, self.clock, self.now, self.report, self.patient = pause, clock, now, report, patient
         self._secret, self._timeout, self._limits = secret, timeout, limits
         # urllib3's pools are thread-safe, a requests.Session is not. So all calls share one pool, and each has its own
         # session. As a side effect, no cookie is sent with a later call.
@@ -325,7 +331,7 @@ class Retries:
     """Counts the failed tries of one task and pauses between them, within the limits above."""
 
     def __init__(self, http: Http, subject: str, tries: int = RETRY_TRIES) -> None:
-        self._http, self._subject, self._tries = http, subject, tries
+        self._http, self._subject, self._tries = http, subject, tries if http.patient else min(tries, FEW_TRIES)
         self._began = http.clock()
         self.reset()
 
@@ -338,7 +344,8 @@ class Retries:
         if failure.maintenance is not None and failure.maintenance > self._http.now():
             self._wait_out(failure, failure.maintenance)
             return
-        todo = f"\n    {failure.remedy} The rows loaded before stay." if failure.remedy else ""
+        stay = " The rows loaded before stay." if self._http.patient else ""
+        todo = f"\n    {failure.remedy}{stay}" if failure.remedy else ""
         if not failure.retry:
             raise ExtractError(f"{self._subject}: {failure.why}{todo}")
         if self._failed == 0:
@@ -394,9 +401,14 @@ def _proxy_variable() -> str:
     return next((name for name in _PROXY_VARIABLES if os.environ.get(name)), "the system")
 
 
+def is_here(url: str) -> bool:
+    """Whether a URL is one of this machine itself."""
+    return bool(_LOOPBACK.fullmatch(urlsplit(url).hostname or ""))
+
+
 def _proxy_words(url: str) -> str:
     """Which way requests to this URL take; empty for this machine itself."""
-    if _LOOPBACK.fullmatch(urlsplit(url).hostname or ""):
+    if is_here(url):
         return ""
     if requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)):
         return f" Requests to it go through the proxy that {_proxy_variable()} names."

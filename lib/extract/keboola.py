@@ -21,7 +21,7 @@ import requests
 
 from lib.errors import CredentialError, ExtractError
 from lib.extract import Export, ExportGone, Slice, SourceTable
-from lib.extract.http import RETRY_TRIES, TIMEOUT, Call, Http, handle_of, json_of, parse_moment, parsed
+from lib.extract.http import RETRY_TRIES, TIMEOUT, Call, Http, handle_of, is_here, json_of, parse_moment, parsed
 from lib.extract.object_stores import Location, locate
 from lib.extract.object_stream import open_object
 
@@ -71,6 +71,7 @@ class KeboolaExtractor:
     report: prints one line for the user.
     deadline: seconds that one export may take.
     timeout: seconds to connect, and seconds without data on a connection.
+    patient: see `Http`.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class KeboolaExtractor:
         report: Callable[[str], None] = lambda line: None,
         deadline: float = DEADLINE,
         timeout: tuple[float, float] = TIMEOUT,
+        patient: bool = True,
     ) -> None:
+        self.is_local = is_here(url)
         self._api = url.rstrip("/") + "/v2/storage/"
         self._host = urlsplit(url).netloc.rpartition("@")[2]
         self._token, self._run_id = token, run_id
@@ -100,6 +103,7 @@ class KeboolaExtractor:
             connections=parallel + 1,
             secret=token.reveal(),
             timeout=timeout,
+            patient=patient,
         )
 
     @property
@@ -240,6 +244,8 @@ class KeboolaExtractor:
         self, path: str, subject: str, method: str = "GET", body: object = None, tries: int = RETRY_TRIES
     ) -> requests.Response:
         remedy = f"The host is that of [keboola] url in elt_settings.toml: is it right, and is {self._host} up?"
+        if self.is_local:
+            remedy += " A local Keboola runs until its Ctrl-C, and must be at that url again."
         return self.http.send(
             Call(subject, self._api + path, method, self.headers, body=body, tries=tries, remedy=remedy)
         )
@@ -344,7 +350,8 @@ class ExportedFile:
     def _fetch(self) -> None:
         asked_at = self._http.now()
         self._detail = self._extractor.file(self._id, self._subject)
-        self._location = locate(self._detail, asked_at, self._extractor.environ, self._subject)
+        environ, is_local = self._extractor.environ, self._extractor.is_local
+        self._location = locate(self._detail, asked_at, environ, self._subject, is_local=is_local)
 
 
 def _scheme_of(url: str) -> str:

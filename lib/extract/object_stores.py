@@ -20,6 +20,8 @@ from lib.extract.http import Auth, Call, no_auth, parse_time
 #: credentials are replaced after this part of their lifetime: 45 minutes of Google's hour (docs/keboola.md 6.1)
 RENEW_AT = 0.75
 AZURE = ".blob.core.windows.net"
+#: by provider: the environment variables that name another endpoint
+ENDPOINTS = {"aws": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gcp": ("STORAGE_EMULATOR_HOST",)}
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,25 @@ class Location:
         return key
 
 
-def locate(detail: Mapping[str, object], now: float, environ: Mapping[str, str], subject: str) -> Location:
+def locate(
+    detail: Mapping[str, object], now: float, environ: Mapping[str, str], subject: str, *, is_local: bool = False
+) -> Location:
     """The location in a file detail that was requested with federationToken.
 
     `now` is the time of the request, in epoch seconds. `environ` may set another endpoint with the clouds' usual
-    variables: AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL), STORAGE_EMULATOR_HOST. Azure's endpoint is in the SAS string.
-    Raises ExtractError, about `subject`, for an unknown provider or an incomplete detail.
+    variables, ENDPOINTS. Azure's endpoint is in the SAS string. is_local: Keboola is on this machine, and so are its
+    files: without such a variable, the real cloud would be asked for them.
+    Raises ExtractError, about `subject`, for that, an unknown provider or an incomplete detail.
     """
     providers = {"aws": _amazon, "azure": _azure, "gcp": _google}
     provider = str(detail.get("provider"))
     if provider not in providers:
         raise ExtractError(f"{subject}: the file is stored at {provider!r}; only {', '.join(providers)} are known")
+    if is_local and provider in ENDPOINTS and not _endpoint(provider, environ):
+        raise ExtractError(
+            f"{subject}: this Keboola is on this machine, but {ENDPOINTS[provider][0]} does not say where its files"
+            " are. In each shell, type the `export` lines that the local Keboola printed"
+        )
     try:
         return providers[provider](detail, now, environ)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
@@ -75,11 +85,15 @@ def locate(detail: Mapping[str, object], now: float, environ: Mapping[str, str],
     raise ExtractError(reason)
 
 
+def _endpoint(provider: str, environ: Mapping[str, str]) -> str | None:
+    return next((environ[name] for name in ENDPOINTS[provider] if environ.get(name)), None)
+
+
 def _google(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -> Location:
     bucket, prefix = _texts(detail["gcsPath"], "bucket", "key")
     credentials = detail["gcsCredentials"]
     (token,) = _texts(credentials, "access_token")
-    endpoint = environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com"
+    endpoint = _endpoint("gcp", environ) or "https://storage.googleapis.com"
     endpoint = (endpoint if "://" in endpoint else f"http://{endpoint}").rstrip("/")
 
     def url(key: str, generation: str | None) -> str:
@@ -101,7 +115,7 @@ def _amazon(detail: Mapping[str, Any], now: float, environ: Mapping[str, str]) -
     credentials = detail["credentials"]
     key_id, secret, session = _texts(credentials, "AccessKeyId", "SecretAccessKey", "SessionToken")
     (region,) = _texts(detail, "region")
-    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
+    endpoint = _endpoint("aws", environ)
     if endpoint:
         base = f"{endpoint.rstrip('/')}/{bucket}"
     elif "." in bucket:

@@ -107,7 +107,10 @@ RELATIONS = """
             ''
         ),
         ARRAY(
-            SELECT ARRAY[attname, format_type(atttypid, atttypmod), coalesce(col_description(attrelid, attnum), '')]
+            -- without ::text all three would be of type name, which cuts after 63 bytes
+            SELECT ARRAY[
+                attname::text, format_type(atttypid, atttypmod), coalesce(col_description(attrelid, attnum), '')
+            ]
             FROM pg_attribute
             WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
             ORDER BY attnum

@@ -55,7 +55,9 @@ def record_definition(connection: Connection, run_id: int, script: Script) -> li
     )
     if not unchanged:
         return []
+    if script.layer == "bronze":  # a table that is there is left as it is
+        return [f"{script.relation} was dropped since {script.path} made it, so it was made again."]
     return [
-        f"{script.relation} was not as {script.path} makes it, so it was made again."
+        f"{script.relation} was dropped or changed since {script.path} made it, so it was made again."
         " If somebody changed it by hand, write the change into the script."
     ]

@@ -65,12 +65,12 @@ class Plan:
         return [group for group in loads if group]
 
 
-def read_project(root: Path) -> Registry:
-    """Read the registry of a project and check all its scripts.
+def read_project(root: Path, *, may_be_empty: bool = False) -> Registry:
+    """Read the registry of a project and check all its scripts. may_be_empty: the registry need not hold a job.
 
     Raises JobConfigError with every mistake of the registry, or if it has none, with every mistake of the scripts.
     """
-    registry = read_registry(root / "elt_jobs.json", root / "sql_scripts")
+    registry = read_registry(root / "elt_jobs.json", root / "sql_scripts", may_be_empty=may_be_empty)
     scripts = {script.path: script for job in registry.jobs.values() for script in job.scripts}
     mistakes = [text for script in scripts.values() for text in refusals(script)] + missing_dependencies(registry)
     if mistakes:
@@ -180,7 +180,8 @@ def make_catalog(settings: Settings) -> Catalog:
     from lib.extract.keboola_catalog import KeboolaCatalog
 
     token = keboola_token(settings)
-    return KeboolaCatalog(KeboolaExtractor(require_keboola(settings), token, run_id="elt-add", parallel=1))
+    extractor = KeboolaExtractor(require_keboola(settings), token, run_id="elt-add", parallel=1, patient=False)
+    return KeboolaCatalog(extractor)
 
 
 def make_extractor(

@@ -212,7 +212,18 @@ class Publisher:
         with self._savepoint():
             self._counter.new()
             for job in group:
-                self._load_and_refine(job)
+                staged = self.staged.get(job.name)
+                with self._job(job):
+                    self._lock_targets(job, loads=staged is not None)
+                if staged:
+                    self._define([job], "bronze")
+                with self._job(job):
+                    if job.load and staged:
+                        self._load(job.load, staged)
+                    for script in job.of_layer("silver"):
+                        self._start(script.path)
+                        self._keep_silver(job, script, run_script(self.connection, script))
+                    execute(self.connection, "DISCARD TEMP")
             self._define(group, "gold")
             for job in group:
                 with self._job(job):
@@ -262,22 +273,6 @@ class Publisher:
         record = self._records[job.name]
         seconds = (record.publish_seconds or 0.0) + time.monotonic() - began
         self._records[job.name] = replace(record, publish_seconds=seconds)
-
-    def _load_and_refine(self, job: Job) -> None:
-        """Run the job's bronze definition, load and silver scripts."""
-        staged = self.staged.get(job.name)
-        with self._job(job):
-            self._lock_targets(job, loads=staged is not None)
-        if staged:
-            self._define([job], "bronze")
-        with self._job(job):
-            if job.load and staged:
-                self._load(job.load, staged)
-            for script in job.of_layer("silver"):
-                self._start(script.path)
-                result = run_script(self.connection, script)
-                self._keep_silver(job, script, result)
-            execute(self.connection, "DISCARD TEMP")
 
     def _run_checks(self, job: Job) -> None:
         for check in job.checks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lib.config.spelling import did_you_mean
 from lib.errors import SettingsError
@@ -23,6 +23,9 @@ _WORDS = """
     unique user using variadic verbose when where window with
 """
 RESERVED = frozenset(_WORDS.split())
+#: PostgreSQL: "Limits". Silver's script adds two columns to those of the source.
+MOST_COLUMNS = 1600 - 2
+MOST_KEYS = 32
 #: for each type of a source: the type in silver, and the expression that reads a text
 READERS = {
     "text": ("text", "elt.to_text({})"),
@@ -48,6 +51,8 @@ class Wish:
     columns: tuple[str, ...] = ()
     #: column in silver, by column of the source
     rename: Mapping[str, str] = field(default_factory=dict)
+    #: columns of the source that identify a row; empty: its primary key
+    key: tuple[str, ...] = ()
     gold: bool = False
     bronze_only: bool = False
 
@@ -84,16 +89,23 @@ class _Column:
 
 def new_job(table: TableDetail, wish: Wish) -> NewJob:
     """The files of a job that loads this table. Raises SettingsError if the wish does not fit the table."""
+    table = replace(table, primary_key=wish.key or table.primary_key)
     columns, notes = _columns(table, wish)
     scripts = {f"bronze/{wish.name}.sql": _bronze(table, wish, columns)}
     checks: list[object] = []
     why = _why_no_silver(table, columns)
     if why and not wish.bronze_only:
+        unused = [option for option, given in (("--gold", wish.gold), ("--rename", wish.rename)) if given]
         notes.append(
             f"only bronze is made, because {why}. Write sql_scripts/silver/{wish.name}.sql with a primary key that"
-            ' identifies a row: docs/operations.md, "Write scripts"'
+            ' identifies a row: docs/operations.md, "Write scripts". Or, if some columns identify a row, remove the job'
+            " and add it again with --key A,B"
         )
+        if unused:
+            notes.append(f"{' and '.join(unused)} had no effect: there is no silver table")
     elif not wish.bronze_only:
+        if wish.name == "rejected_values":
+            raise SettingsError("silver.rejected_values holds the values that jobs cannot read: use another --name")
         check = f"checks/{wish.name}_values_were_read.sql"
         scripts[f"silver/{wish.name}.sql"] = _silver(table, wish, columns)
         if wish.gold:
@@ -110,10 +122,7 @@ def new_job(table: TableDetail, wish: Wish) -> NewJob:
 
 def _columns(table: TableDetail, wish: Wish) -> tuple[list[_Column], list[str]]:
     """The columns to load, in the source's order, and notes about those that are left out."""
-    known = [column.name for column in table.columns]
-    for name in (*wish.columns, *wish.rename):
-        if name not in known:
-            raise SettingsError(f"{table.id} has no column {name!r}{did_you_mean(name, known)}")
+    _check_options(table, wish)
     notes: list[str] = []
     landed: dict[str, list[ColumnDetail]] = {}
     for column in table.columns:
@@ -132,8 +141,22 @@ def _columns(table: TableDetail, wish: Wish) -> tuple[list[_Column], list[str]]:
             columns.append(_Column(source, bronze, silver, source.name in table.primary_key))
     if not columns:
         raise SettingsError(f"{table.id} has no column that can be loaded")
+    if len(columns) > MOST_COLUMNS:
+        raise SettingsError(
+            f"{table.id} has {len(columns):,} columns; a job can load {MOST_COLUMNS:,}. Choose them with --columns"
+        )
     _check_names(wish, [column.silver for column in columns])
     return columns, notes
+
+
+def _check_options(table: TableDetail, wish: Wish) -> None:
+    known = [column.name for column in table.columns]
+    for option, names in (("--columns", wish.columns), ("--rename", wish.rename), ("--key", wish.key)):
+        for name in names:
+            if name not in known:
+                raise SettingsError(f"{table.id} has no column {name!r}{did_you_mean(name, known)}")
+            if wish.columns and name not in wish.columns:
+                raise SettingsError(f"{option} names {name!r}, and --columns does not")
 
 
 def _check_names(wish: Wish, names: Sequence[str]) -> None:
@@ -151,6 +174,8 @@ def _why_no_silver(table: TableDetail, columns: Sequence[_Column]) -> str:
         name for name in table.primary_key if name not in [each.source.name for each in columns if each.is_key]
     ]:
         return f"column {lost[0]!r} of its primary key is left out"
+    if len(table.primary_key) > MOST_KEYS:
+        return f"its primary key has {len(table.primary_key)} columns, and PostgreSQL takes {MOST_KEYS}"
     return ""
 
 

@@ -20,6 +20,12 @@ from lib.transform.statements import Statement, statements
 
 #: how many different warnings of a script are reported
 MAX_WARNINGS = 5
+UNDEFINED_COLUMN = "42703"
+#: the usual cause, if a comment is about a column that the table lacks
+OLD_TABLE = (
+    "The table was there before, and CREATE TABLE IF NOT EXISTS changes no table that is there."
+    " `check --online` prints how it differs, and the statements that change it."
+)
 #: a result with exactly these columns comes from elt.publish_rows
 ROW_COUNTS = ["inserted", "updated", "deleted", "unchanged"]
 #: what stands before a statement of which only the first rows are fetched; the server counts the others
@@ -116,4 +122,6 @@ def located(script: Script, statement: Statement, before: int = 0) -> Iterator[N
     except psycopg2.Error as error:
         position = int(error.diag.statement_position or 1) - 1 - before
         line = statement.line + statement.text.count("\n", 0, max(0, position))
-        raise translate(error, f"{script.path}:{line}", ScriptError) from error
+        is_old = error.pgcode == UNDEFINED_COLUMN and statement.words[:1] == ("comment",) and script.layer != "gold"
+        remedy = OLD_TABLE if is_old else ""
+        raise translate(error, f"{script.path}:{line}", ScriptError, remedy) from error

@@ -16,6 +16,8 @@ import pytest
 from lib.cli.check import check
 from lib.cli.console import Console
 from lib.config.settings import Postgres
+from lib.errors import ExtractError
+from lib.extract.duckdb import DuckdbExtractor
 from lib.load.guards import Accepted
 from lib.stop import StopSignal
 from sandbox.faults import Fault
@@ -170,6 +172,29 @@ def test_a_group_of_keboola_and_a_database_loads_as_a_whole_only(
     assert monday.run("a").exit_code == 1 and refused in monday.output  # also where nothing changed
     ((source,),) = monday.database.sql("SELECT source FROM elt.runs ORDER BY run_id DESC LIMIT 1")
     assert source.startswith("Keboola project ") and " and DuckDB " in source
+
+
+def test_a_number_of_postgresql_is_not_rounded(
+    monday: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = tmp_path / "services.conf"
+    services.write_text("[erp]\n" + "".join(f"{key}={value}\n" for key, value in monday.database.connect_args.items()))
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    attach = "ATTACH 'service=erp' AS erp (TYPE postgres, READ_ONLY);\n"
+    written = "FROM postgres_query('erp', 'SELECT a::text AS a, .. FROM public.costs')"
+    monday.database.sql("CREATE TABLE public.costs (a numeric, b numeric(50, 6), c numeric(38, 6), d float8)")
+    monday.database.sql("INSERT INTO public.costs VALUES ('NaN', 12345678901234567890.123456, 1.5, 0.1)")
+
+    def columns(query: str) -> tuple[str, ...]:
+        extractor = DuckdbExtractor(tmp_path, {"extract/c.sql": attach + query}, pause=lambda seconds: None)
+        return extractor.table("extract/c.sql").columns
+
+    for query in ("FROM erp.costs", "SELECT c, a FROM erp.public.costs", "SELECT b FROM erp.costs"):
+        with pytest.raises(ExtractError, match="^extract/c.sql: public.costs.[ab] is numeric without a prec") as caught:
+            columns(query)
+    assert str(caught.value).endswith(written.replace("a::text AS a", "b::text AS b"))
+    assert columns("SELECT c, d FROM erp.costs") == ("c", "d")
+    assert columns(written.replace(", ..", ", b::text AS b")) == ("a", "b")
 
 
 def test_a_job_of_duckdb_alone_needs_no_keboola(monday: Project) -> None:

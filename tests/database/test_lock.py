@@ -215,6 +215,8 @@ class ReadersGoOn(StopSignal):
         self.pauses: list[float] = []
 
     def pause(self, seconds: float) -> None:
+        if not seconds:
+            return  # only asks whether to stop
         self.pauses.append(seconds)
         assert sql(self.reader, "SET lock_timeout = '2s'; SELECT a FROM gold.both")
         if len(self.pauses) == 3:

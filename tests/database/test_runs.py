@@ -286,12 +286,35 @@ def test_a_view_that_was_dropped_or_replaced_by_hand_comes_back(project: Project
         project.database.sql(by_hand)
         assert project.run().exit_code == 0
         assert len(project.rows("gold.both")) == 10
-        assert "both: gold.both was not as gold/both.sql makes it, so it was made again." in project.output
+        assert (
+            "both: gold.both was dropped or changed since gold/both.sql made it, so it was made again."
+            in project.output
+        )
         project.run()
         assert "somebody" not in project.output
     project.script("gold/both.sql", project_gold("Other words."))
     project.run()
     assert "somebody" not in project.output
+
+
+def test_a_table_that_was_dropped_is_made_again_and_nobody_is_suspected(project: Project) -> None:
+    project.put_day("monday")
+    project.run()
+    project.database.sql("DROP TABLE bronze.a CASCADE")
+    project.run()
+    assert "a: bronze.a was dropped since bronze/a.sql made it, so it was made again.\n" in project.output
+
+
+@pytest.mark.parametrize("layer", ["bronze", "silver"])
+def test_a_table_that_was_there_with_other_columns_is_told_with_what_to_do(project: Project, layer: str) -> None:
+    project.put_day("monday")
+    project.run()
+    file = project.root / f"sql_scripts/{layer}/a.sql"
+    extra = f"COMMENT ON COLUMN {layer}.a.more IS 'New in the CREATE TABLE above.';"
+    project.script(f"{layer}/a.sql", f"{file.read_text()};\n{extra}\n")
+    assert project.run().exit_code == 1
+    assert f'column "more" of relation "{layer}.a" does not exist\n' in project.output
+    assert "CREATE TABLE IF NOT EXISTS changes no table that is there. `check --online` prints" in project.output
 
 
 def test_a_definition_of_a_group_that_was_held_back_is_applied_by_the_next_run(project: Project) -> None:

@@ -112,7 +112,9 @@ def test_a_box_of_the_graph_opens_the_description_of_its_table(page: Page) -> No
     assert page.locator(".arrow.on").count() > 3
     page.keyboard.press("Enter")
     page.wait_for_function("document.getElementById('table-silver.products').open")
-    assert description.get_by_text("Stock keeping unit (SKU), without the blanks around it.").first.is_visible()
+    assert description.get_by_text(
+        "Stock keeping unit (SKU), without the invisible characters around it."
+    ).first.is_visible()
 
 
 def test_the_page_says_how_old_it_is(page: Page) -> None:

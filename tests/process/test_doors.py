@@ -183,4 +183,4 @@ def test_at_most_twelve_functions_lead_from_the_daily_load_to_the_driver(morning
     assert len(found) > 5, counted.stdout
     for path, number, functions in found:
         assert int(number) <= 12, f"{path}: {functions}"
-        assert functions.startswith("<module> run_job ") and functions.endswith(" run_script")
+        assert functions.startswith("<module> run_job ") and functions.endswith(" run_script run_statement")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,7 @@ from lib.postgres.connection import Database, execute, query
 from lib.stop import StopSignal
 from sandbox.faults import Fault
 from sandbox.keboola_server import KeboolaServer
+from tests.support import ROOT
 from tests.support.colleague import somebody_holding
 from tests.support.project import Calendar, Project, assert_it_is_still_monday, newest_run
 from tests.support.project_process import PATIENCE, ProjectProcess, await_no_locks, await_rows
@@ -226,11 +230,66 @@ def test_a_second_signal_ends_a_run_whose_server_does_not_answer(monday: Project
             process.send(signal.SIGINT)
             process.run_on(0.5)
             assert process.is_running
-            assert_it_ends_at_once(process, signal.SIGINT, -signal.SIGINT)
+            assert_it_ends_at_once(process, signal.SIGINT, 130)
+            assert process.lines[-1] == "error: stopped by Ctrl-C"
         finally:
             os.kill(backend, signal.SIGCONT)
         await_no_locks(monday)
     assert_it_is_still_monday(monday)
+
+
+@pytest.mark.parametrize("pauses", [(), (0.03, 0.03), (0.5,)], ids=["once", "sent by two", "again"])
+def test_each_stop_of_a_query_in_duckdb_has_its_exit_code(
+    monday: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: tuple[float, ...]
+) -> None:
+    """`again`: the database that DuckDB asks does not answer, so the run cannot end at the first signal."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monday.registry["c"]["extract"] = {"duckdb": "extract/c.sql"}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        attach = f"ATTACH 'host=127.0.0.1 port={silent.getsockname()[1]} sslmode=disable' AS erp"
+        endless = "SELECT count(*) AS id, 1 AS v FROM range(10000000000) AS a, range(1000000) AS b"
+        again = pauses == (0.5,)
+        monday.script("extract/c.sql", f"{attach} (TYPE postgres, READ_ONLY);\nFROM erp.t" if again else endless)
+        with ProjectProcess(monday, "c") as process:
+            if again:
+                connection, _ = silent.accept()
+            else:
+                await_rows(monday, "SELECT FROM pg_stat_activity WHERE query LIKE 'COPY %' AND state = 'active'")
+            for pause in pauses:
+                process.send(signal.SIGINT)
+                process.run_on(pause)
+            assert_it_ends_at_once(process, signal.SIGINT, 130)
+            if again:
+                connection.close()
+    assert not [*tmp_path.glob("elt-duckdb-*")]
+    if again:
+        assert process.lines[-1] == "error: stopped by Ctrl-C"
+    else:
+        assert process.lines[-1].startswith("run: stopped by Ctrl-C"), process.output
+        assert newest_run(monday) == ("cancelled", "stopped by Ctrl-C")
+    assert_it_is_still_monday(monday)
+
+
+def test_a_thread_that_is_left_in_duckdb_does_not_abort_the_process() -> None:
+    busy = """
+import threading, time
+import duckdb
+from lib.cli.command_line import leave
+
+def work():
+    connection = duckdb.connect()
+    while True:
+        connection.execute("SELECT 1")
+
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.1)
+print("said", end="")
+leave(130)
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", busy], cwd=ROOT, capture_output=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (130, b"said", b"")
 
 
 # ---- locks of other people ------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import lib.extract.keboola
 import lib.run.runner  # noqa: F401
 from lib.cli.arguments import run_parser
-from lib.cli.command_line import guarded
+from lib.cli.command_line import guarded, leave
 from lib.cli.run import run_jobs
 from lib.config.secret_value import Secret
 from lib.config.settings import Postgres, Settings
@@ -49,4 +48,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

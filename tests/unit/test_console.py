@@ -228,3 +228,14 @@ def test_a_character_that_the_stream_lacks_is_shown_escaped(encoding: str, shown
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     Console(out=stream).text("größe 😀 \udcff")
     assert stream.buffer.getvalue().decode(encoding).startswith(shown)
+
+
+def test_each_line_is_one_write_so_those_of_several_threads_stay_apart() -> None:
+    class Writes(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    written: list[str] = []
+    Console(out=Writes()).text("a\nb")
+    assert [text for text in written if text] == ["a\nb\n"]

@@ -11,6 +11,7 @@ import pytest
 from kbcstorage.client import Client
 
 from lib.errors import CredentialError, ExtractError
+from lib.extract.keboola_catalog import KeboolaCatalog
 from sandbox.keboola_server import KeboolaServer
 from tests.support.clouds import CLOUDS
 from tests.support.extraction import COLUMNS, ROWS, TABLE, Plain, Time, export, extractor_of, rows_of, told
@@ -147,7 +148,22 @@ def test_a_dead_host_is_named_with_the_place_that_names_it(keboola: KeboolaServe
         extractor_of(keboola, time, url="http://127.0.0.1:1").describe()
     assert "no answer from 127.0.0.1:1: connection refused" in str(caught.value)
     assert "The host is that of [keboola] url in elt_settings.toml: is it right" in str(caught.value)
-    assert str(caught.value).endswith("The rows loaded before stay.")
+    assert str(caught.value).endswith("must be at that url again. The rows loaded before stay.")
+
+
+def test_who_waits_for_an_answer_is_told_within_seconds(keboola: KeboolaServer, time: Time) -> None:
+    with pytest.raises(ExtractError, match="connection refused; gave up after 3 tries in [234] s") as caught:
+        KeboolaCatalog(extractor_of(keboola, time, url="http://127.0.0.1:1", patient=False)).detail(TABLE)
+    assert "is 127.0.0.1:1 up?" in str(caught.value) and "rows" not in str(caught.value)
+
+
+@pytest.mark.parametrize("provider", ["gcp", "aws"])
+def test_without_the_variables_of_a_local_keboola_the_real_cloud_is_not_asked(provider: str, time: Time) -> None:
+    with KeboolaServer(polls=0, store=CLOUDS[provider]) as keboola:
+        keboola.put_table(TABLE, columns=COLUMNS, rows=ROWS)
+        (variable,) = keboola.store_environment
+        with pytest.raises(ExtractError, match=f"but {variable} does not say where .* type the `export` lines"):
+            export(extractor_of(keboola, time, environ={}))
 
 
 def test_a_misspelt_table_suggests_the_near_one(keboola: KeboolaServer, time: Time) -> None:

@@ -105,13 +105,18 @@ def test_a_table_is_as_old_as_its_file_so_another_start_changes_nothing(folder: 
         (FILE, b'id,note\n1,"a\nb"\n2,\xff\n', ":4: is not UTF-8 text"),
         (FILE, b'id,note\n1,"a\nb"\n2\n', ":4: 1 values, but the header names 2"),
         (FILE, b"id,note\n1,2,3\n", ":2: 3 values, but the header names 2"),
-        (FILE, b'id,note\n1,"a\n', ":2: is no CSV: unexpected end of data"),
+        (FILE, b'id,note\n1,"a\n', ":2: in the row that begins here, a quote is never closed"),
+        (FILE, b'id,note\n1,"a\nb"\n2,"a\n3,b\n', ":4: in the row that begins here, a quote is never closed"),
+        (FILE, b"id,note\r1,a\r2,b\r", ":1: a line ends with CR alone: save the file with LF or CR LF"),
         (FILE, b'id,note\n1,"a"b\n', ":2: is no CSV: "),
         ("orders.csv", b"id\n", ": the name must be that of a table and .csv, such as in.c-shop.orders.csv"),
         ("in.shop.sub.orders.csv", b"id\n", ": the name must be"),
         ("in.c-shop.or ders.csv", b"id\n", ": the name must be"),
         (f"{FILE}.gz", b"id\n", ": the name must be"),
         ("in.c-shop.csvx", b"id\n", ": the name must be"),
+        ("in.c-shop.orders.CSV", b"id\n", ": the name must be"),
+        ("in.c-shop.orders.tsv", b"id\n", ": the name must be"),
+        ("notes.txt", b"", ": the name must be"),
     ],
 )
 def test_a_bad_file_is_named_once_and_the_others_are_served(
@@ -122,21 +127,34 @@ def test_a_bad_file_is_named_once_and_the_others_are_served(
     assert rows_of(export(folder.extractor, "in.c-shop.good")) == [("1",)]
 
 
-def test_a_file_that_became_bad_is_served_as_it_was(folder: Folder) -> None:
+def test_a_file_that_became_bad_fails_whoever_asks_for_it(folder: Folder) -> None:
     folder.write(FILE, b"id,note\n1,a\n")
     whole = folder.extractor.table(TABLE)
-    assert folder.complaint(FILE, b"id,note\n1\n").endswith("; served as it was before")
-    # of one column: these rows were not read yet
-    assert rows_of(folder.extractor.finish(folder.extractor.start(whole, ["note"]))) == [("a",)]
+    started = folder.extractor.start(whole, ["note"])
+    assert folder.complaint(FILE, b"id,note\n1\n").endswith("; no longer served")
+    for ask in (lambda: folder.extractor.table(TABLE), lambda: folder.extractor.start(whole, ["note"])):
+        with pytest.raises(ExtractError, match=f"{FILE}:2: 1 values, but the header names 2"):
+            ask()
+    assert rows_of(folder.extractor.finish(started)) == [("a",)], "an export keeps the rows it began with"
     folder.write(FILE, b"id,note\n2,b\n")
     assert folder.rows() == [("2", "b")]
+    assert folder.extractor.table(TABLE).version != whole.version
 
 
-def test_what_is_no_file_of_a_table_is_no_concern(folder: Folder) -> None:
-    (folder.path / "in.c-shop.folder.csv").mkdir()
+def test_what_is_no_file_is_named_once(folder: Folder) -> None:
+    (folder.path / "in.c-shop").mkdir()
     folder.write(".in.c-shop.orders.csv.swp", b"")
-    folder.write("notes.txt", b"")
     os.mkfifo(folder.path / "in.c-shop.pipe.csv")
     (folder.path / FILE).symlink_to("nowhere")
     folder.extractor.describe()
-    assert (folder.lines, folder.wrong) == ([], [])
+    (folder.path / "in.c-shop/more").mkdir()
+    folder.extractor.describe()
+    assert [line.partition(": only files in ")[0] for line in folder.wrong] == [
+        "in.c-shop: is a folder",
+        f"{FILE}: is a link that leads nowhere",
+        "in.c-shop.pipe.csv: is no file",
+    ]
+    assert folder.lines == [] and folder.keboola.is_empty
+    (folder.path / FILE).unlink()
+    folder.write(FILE, b"id\n1\n")
+    assert folder.rows() == [("1",)]

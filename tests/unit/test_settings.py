@@ -239,6 +239,12 @@ def test_a_commented_line_is_not_where_the_mistake_is(tmp_path: Path) -> None:
         (b"[postgres\n", "elt_settings.toml:1: not valid TOML"),
         (b"[postgres]\nport = 1\nport = 2\n", "elt_settings.toml:3: not valid TOML: Cannot overwrite a value"),
         (b'[postgres]\nhost = "db', "elt_settings.toml:2: not valid TOML"),
+        (
+            b"#\n[keboola]\n[run]\n[keboola]\n",
+            "toml:4: not valid TOML: Cannot declare ('keboola',) twice at column 9. Put its keys below the [keboola] of"
+            " line 2, and delete this one",
+        ),
+        (b"keboola.url = 'https://x'\n[keboola]\n", "toml:2: not valid TOML"),
         ("[postgres]".encode("utf-16"), "is not UTF-8 text: save it as UTF-8"),
         (b"[postgres]\nhost = 'sta\xedek'", "is not UTF-8 text: save it as UTF-8"),
     ],
