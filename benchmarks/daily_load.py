@@ -9,6 +9,8 @@ over HTTP from the sandbox, which runs in a separate process.
 Plain: the same rows from local, unpacked CSV files. psql -f runs TRUNCATE + \\copy, then TRUNCATE + INSERT of the same
 silver tables (inventory_plain.sql). Then psql -f runs the same checks; they are timed separately.
 
+WAL is measured from the start to the exit, VACUUM included, on both sides.
+
 Both use one server with the settings of lib/postgres/embedded/server.py, each with its own database. 1 % of the
 products change from day to day. Rows come in random order, as Keboola delivers them. Which way runs first changes every
 day. At the end the silver tables of both must hold the same rows.
@@ -116,6 +118,21 @@ class Bench:
         for script in layer("gold"):  # the checks read these views
             self.plain_side.sql((SCRIPTS / script).read_text(encoding="utf-8"))
 
+    def wal(self) -> float:
+        """MB of WAL that the server has written so far."""
+        ((position,),) = self.plain_side.sql("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
+        return float(position) / 1e6
+
+    def replaced(self) -> float:
+        """MB of WAL that it takes to DELETE and INSERT all rows of the bronze table."""
+        table = "bronze.products_inventory_locations"
+        self.plain_side.sql(f"CREATE UNLOGGED TABLE copied AS TABLE {table}")
+        before = self.wal()
+        self.plain_side.sql(f"DELETE FROM {table}; INSERT INTO {table} TABLE copied")
+        written = self.wal() - before
+        self.plain_side.sql("DROP TABLE copied")
+        return written
+
     @property
     def day(self) -> date:
         return FIRST_DAY + timedelta(days=self.number)
@@ -135,7 +152,7 @@ class Bench:
         """Run one daily load in a separate process. Returns the seconds to COMMIT, to exit and of each phase, and its
         peak memory in MB."""
         (self.project / "elt_jobs.json").write_text(json.dumps(jobs))
-        logged = self.server.log.stat().st_size
+        logged, wal = self.server.log.stat().st_size, self.wal()
         began = time.time()
         exited, usage = self.load()
         with open(self.server.log, encoding="utf-8") as log:
@@ -152,6 +169,7 @@ class Bench:
             "stage": float(stage or 0),  # nothing where no source changed
             "publish": float(publish),
             "MB": peak,
+            "WAL": self.wal() - wal,
         }
 
     def load(self) -> tuple[float, resource.struct_rusage]:
@@ -186,9 +204,11 @@ class Bench:
                 products_columns=", ".join(PRODUCT_COLUMNS).lower(),
             )
         )
+        wal = self.wal()
         seconds = self.plain_side.psql(self.day, [script, *files])
+        wal = self.wal() - wal
         checks = self.plain_side.psql(self.day, [SCRIPTS / check for check in CHECKS]) if files else 0.0
-        return {"load": seconds, "load and checks": seconds + checks}
+        return {"load": seconds, "load and checks": seconds + checks, "WAL": wal}
 
     def compare(self) -> None:
         """Ends the benchmark if the silver tables of both ways differ."""
@@ -223,13 +243,13 @@ class Pairs:
             self.report(f"{name}, to {end}", key, limit)
             self.report("    with the checks in psql too", key, None, "load and checks")
 
-    def report(self, work: str, key: str, limit: float | None, plain_key: str = "load") -> None:
+    def report(self, work: str, key: str, limit: float | None, plain_key: str = "load", unit: str = "s ") -> None:
         ours, plain = [each[key] for each in self.ours], [each[plain_key] for each in self.plain]
         ratios = [a / b for a, b in zip(ours, plain, strict=True)]
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         said = "" if limit is None else f"at most {limit:.2f}: {'kept' if median(ratios) <= limit else 'MISSED'}"
         print(
-            f"{work:<52} {median(ours):>7.2f} s {median(plain):>7.2f} s {median(ratios):>6.2f} ({spread:<12})"
+            f"{work:<52} {median(ours):>7.2f} {unit} {median(plain):>6.2f} {unit} {median(ratios):>5.2f} ({spread:<12})"
             f"  {said}",
             flush=True,
         )
@@ -245,12 +265,18 @@ def compare_ways(bench: Bench, count: int) -> list[Seconds]:
     landing.report("stage", "stage", 1.0)
     landing.report("stage and publish to bronze, to COMMIT", "commit", 2.0)
     landing.report("stage and publish to bronze, to exit", "exit", 2.0)
+    ours, all_rows = median(each["WAL"] for each in landing.ours), bench.replaced()
+    print(
+        f"    WAL, against DELETE and INSERT of all rows         {ours:>9.2f} MB {all_rows:>6.2f} MB"
+        f" {ours / all_rows:>5.2f}                 at most 0.03: {'kept' if ours <= 0.03 * all_rows else 'MISSED'}"
+    )
     bench.empty()
     for _ in range(count + 1):
         ordinary.add(bench, JOBS, COPY_PRODUCTS + COPY_STOCK, PLAIN)
     bench.compare()
     ordinary.forget_first()
-    ordinary.report_day("an ordinary day", 0.9)
+    ordinary.report_day("an ordinary day", 0.8)
+    ordinary.report("an ordinary day, WAL", "WAL", 0.1, "WAL", "MB")
     print("    of it")
     for phase in ("stage", "publish"):
         print(f"    {phase:<56} {median(each[phase] for each in ordinary.ours):>6.2f} s")
