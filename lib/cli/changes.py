@@ -100,7 +100,8 @@ def _named_values(row: RowChange) -> list[str]:
 
 def _packed(first: str, parts: Sequence[str], width: int, *, indent: int, most: int = 1000) -> list[str]:
     """Lines with as many of the parts as fit, and `...` if the parts need more than `most` lines."""
-    lines, line = [], first
+    lines: list[str] = []
+    line = first
     for number, part in enumerate(parts):
         text = part + ("," if number < len(parts) - 1 else "")
         if cell_len(line) + cell_len(text) > width and line not in (first, " " * indent):

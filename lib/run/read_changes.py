@@ -1,7 +1,7 @@
 """Reads what a run changed, for people and programs: the counts of each table, and its first rows before and after.
 
-lib/elt_schema/row_changes.sql records it. A role sees the rows of tables that it may read; it needs no other rights than
-those in docs/operations.md, "What a run changed".
+lib/elt_schema/row_changes.sql records it. A role sees the rows of tables that it may read; it needs no rights but those
+in docs/operations.md, "What a run changed".
 """
 
 from __future__ import annotations
@@ -109,13 +109,17 @@ ROWS = """
     )
 """
 COUNTED = f"SELECT operation, pg_catalog.count(*) {ROWS} GROUP BY operation"
-#: a bronze row that went stands before the one that came in its place, if their shortest column names hold the same
 FIRST = f"""
     SELECT operation, key::text, before::text, after::text
     {ROWS}
-    ORDER BY coalesce(key, after, before), operation
+    ORDER BY
+        ARRAY(SELECT coalesce(key, after, before) -> name FROM pg_catalog.unnest(%(order)s::text[]) AS name),
+        operation,
+        coalesce(after, before)
     LIMIT %(limit)s
 """
+#: Bronze rows are in the order of so many columns. Then the row that came in place of another often follows it.
+ORDERED_BY = 3
 
 
 def read_changes(
@@ -138,7 +142,8 @@ def read_changes(
         table = TableChanges(
             relation, inserted, updated, deleted, others, is_kept, is_first, tuple(views), may_read=may_read
         )
-        asked = {"run_id": run_id, "relation": relation, "key": key, "limit": limit}
+        order = key_columns or columns[:ORDERED_BY]
+        asked = {"run_id": run_id, "relation": relation, "key": key, "limit": limit, "order": order}
         if is_kept and may_read:
             if key is not None:
                 counts = dict(query(connection, COUNTED, asked))
@@ -146,21 +151,15 @@ def read_changes(
                 if not table.total:
                     continue
             if limit:
-                rows = query(connection, FIRST, asked)
-                table = replace(table, rows=tuple(_row(*each, key_columns or (), columns) for each in rows))
+                rows = tuple(
+                    RowChange(
+                        operation, _parsed(its_key, key_columns or ()), *(_parsed(each, columns) for each in sides)
+                    )
+                    for operation, its_key, *sides in query(connection, FIRST, asked)
+                )
+                table = replace(table, rows=rows)
         found.append(table)
     return found
-
-
-def _row(
-    operation: str,
-    key: str | None,
-    before: str | None,
-    after: str | None,
-    key_columns: Iterable[str],
-    columns: Iterable[str],
-) -> RowChange:
-    return RowChange(operation, _parsed(key, key_columns), _parsed(before, columns), _parsed(after, columns))
 
 
 def _parsed(text: str | None, columns: Iterable[str]) -> Mapping[str, object] | None:
