@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from lib.cli.arguments import how_to_type
@@ -60,13 +60,13 @@ REMEDIES = {
 
 
 @contextmanager
-def reading(subject: str) -> Iterator[None]:
+def reading(subject: str, remedies: Mapping[str, str] = REMEDIES) -> Iterator[None]:
     """Raise an error of the driver as ours, with what to do if something is missing or may not be read."""
     try:
         with translated(subject):
             yield
     except DatabaseError as error:
-        remedy = REMEDIES.get(getattr(error.__cause__, "pgcode", None) or "")
+        remedy = remedies.get(getattr(error.__cause__, "pgcode", None) or "")
         if remedy is None:
             raise
         raise DatabaseError(f"{error}\n    {remedy}") from error
