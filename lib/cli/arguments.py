@@ -176,9 +176,9 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser],
     preview = commands.add_parser(
         "preview",
         help="show what a run would change, and change nothing",
-        description="Do all that `run` does and roll it back. Shows the rows that would change in bronze, silver and each"
-        " gold view, columns that would come or go, definitions that would be applied, and checks that would fail or"
-        " warn. Readers do not notice; a run that begins meanwhile ends the preview. It does not wait for a flow.",
+        description="Do all that `run` does and roll it back. Shows the rows that would change in bronze, silver and"
+        " each gold view, columns that would come or go, definitions that would be applied, and checks that would fail"
+        " or warn. Readers do not notice; a run that begins meanwhile ends the preview. It does not wait for a flow.",
         epilog=f"examples:\n  python {prog} preview\n  python {prog} preview products --limit 20\n\n"
         "exit codes: as `run` would end; 75 another run is at work, or ended this preview",
         formatter_class=HelpFormatter,

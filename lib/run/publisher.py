@@ -65,6 +65,10 @@ class Published:
     moved: tuple[tuple[str, str, str], ...] = ()
 
 
+class AgainOnCopies(EltError):
+    """A preview begins its publish again, because it would have locked readers out: now on copies of tables."""
+
+
 class _JobFailed(Exception):
     """Says which job of a group failed. Never leaves this module: `publish` catches it after the group's rollback."""
 
@@ -124,7 +128,8 @@ class Publisher:
         """Publish every group that has no job in `earlier`, in one transaction. `in_the_way` says who holds a lock.
 
         Raises LockTimeout, so that the caller can repeat the whole publish; on the last try only the group that met the
-        lock fails instead. Raises DatabaseError if the run lock is no longer ours.
+        lock fails instead. Raises AgainOnCopies, so that the caller repeats it at once. Raises DatabaseError if the run
+        lock is no longer ours.
         """
         failed: dict[str, EltError] = dict(earlier)
         records: list[JobRecord] = []
@@ -140,6 +145,8 @@ class Publisher:
                         continue
                     except _JobFailed as failure:
                         error = failure.error
+                        if self.preview and self.preview.needs_copies(error):
+                            raise AgainOnCopies from failure
                         if isinstance(error, LockTimeout):
                             error = LockTimeout("; ".join(filter(None, (str(error), in_the_way()))))
                             if not last_try:
@@ -226,7 +233,8 @@ class Publisher:
         self._locks = LockWatch(self.connection)
         self._counter = RowCounter(self.connection)
         if self.preview:
-            self.preview.begin(self.connection, self.session.run_id, self._start)
+            self.preview.begin(self.connection, self.session.run_id, self._named, self._gold, self._start)
+            self._reset()
 
     # ---- one group --------------------------------------------------------------------------------------------------
 
@@ -367,7 +375,7 @@ class Publisher:
 
     def _to_apply(self, scripts: Sequence[Script]) -> list[Script]:
         if self.preview and scripts and scripts[0].layer == "gold":
-            return self.preview.gold_to_apply(self.connection, scripts, self._gold)
+            return self.preview.gold_to_apply(self.connection, scripts)
         return definitions.not_applied(self.connection, scripts)
 
     def _apply(self, script: Script) -> tuple[ScriptResult, list[str]]:

@@ -47,7 +47,7 @@ from lib.run.history import JobRecord, failure_records
 from lib.run.listener import RunListener
 from lib.run.plan import Plan, check_unselected_loads, make_extractor, make_flow_query, prepare_sources
 from lib.run.preview import Preview
-from lib.run.publisher import Published, Publisher
+from lib.run.publisher import AgainOnCopies, Published, Publisher
 from lib.run.reader_waits import ReaderWait
 from lib.run.session import LockRetry, Session
 from lib.run.table_states import move_states
@@ -355,6 +355,8 @@ class Run:
                             self.plan.groups, failed, blockers.in_the_way, last_try=not pauses
                         )
                         break
+                    except AgainOnCopies:
+                        self.listener.line("a script locks readers of a table out: again, on a copy of the table")
                     except LockTimeout as error:
                         if not pauses:
                             raise

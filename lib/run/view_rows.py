@@ -80,6 +80,8 @@ class ViewRows:
     compare_all: bool
     #: called with the name of each view before it is read; may raise to stop
     on_view: Callable[[str], None]
+    #: rows of each view that are read
+    limit: int
     _before: dict[str, _Version] = field(default_factory=dict)
 
     def remember(self) -> None:
@@ -186,12 +188,15 @@ class ViewRows:
                 " coalesce(-sum(n) FILTER (WHERE n < 0), 0)::bigint FROM pg_temp._elt_views",
             )[0]
             source = " UNION ALL ".join(
-                f"(SELECT * FROM pg_temp._elt_views WHERE n {sign} 0 ORDER BY {listed} LIMIT %(limit)s)" for sign in "<>"
+                f"(SELECT * FROM pg_temp._elt_views WHERE n {sign} 0 ORDER BY {listed} LIMIT %(limit)s)"
+                for sign in "<>"
             )
             source = f"({source}) AS d"
         texts = ", ".join(f"d.{name}::text" for name in names)
         order = ", ".join(f"d.{name}" for name in names[: key or len(names)])
-        found = query(self.connection, f"SELECT d.n > 0, {texts} FROM {source} ORDER BY {order}, d.n", {"limit": FIRST})
+        found = query(
+            self.connection, f"SELECT d.n > 0, {texts} FROM {source} ORDER BY {order}, d.n", {"limit": self.limit}
+        )
         execute(self.connection, "DROP TABLE pg_temp._elt_views")
         return TableChanges(relation, came, both, went, 0, True, False, (), tuple(_row_changes(found, columns, key)))
 
@@ -203,10 +208,6 @@ class ViewRows:
             f"SELECT FROM pg_temp._elt_views GROUP BY {listed}"
             " HAVING sum(greatest(n, 0)) > 1 OR sum(greatest(-n, 0)) > 1 LIMIT 1",
         )
-
-
-#: rows of each view that are shown
-FIRST = 5
 
 
 def _rows(relation: str, columns: dict[str, str]) -> sql.Composable:
