@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from decimal import Decimal
 
 from rich.cells import cell_len, set_cell_size
@@ -97,6 +97,7 @@ def _show_runs(
     sought = "" if given.key is None else f" with key {literal(given.key)}"
     sought += f" in {', '.join(given.table)}" if given.table else ""
     blind: list[str] = []
+    told: set[str] = set()
     is_first = True
     for run, tables in found:
         searched = [each for each in tables if given.key is None or each.is_kept and each.may_read]
@@ -110,7 +111,9 @@ def _show_runs(
         at = f"{run.started_at.astimezone(console.zone):%Y-%m-%d %H:%M %Z}"
         console.text(f"run {run.run_id} of {run.run_date}: {run.status}, started {at}\n")
         if searched:
-            show_changes(console, searched)
+            # the gold views that read a table are said once
+            show_changes(console, [replace(each, views=()) if each.relation in told else each for each in searched])
+            told |= {each.relation for each in searched}
         else:
             more = "" if given.key is None else "; --since YYYY-MM-DD searches more runs"
             console.text(f"it changed {no}{sought}{more}")
@@ -175,7 +178,7 @@ def _counts(table: TableChanges) -> str:
 def _about(table: TableChanges, width: int) -> Iterable[str]:
     """Which gold views read the table, and what is not recorded."""
     if table.views:
-        views = [shown(view.removeprefix("gold.")) for view in table.views]
+        views = [_cut(shown(view.removeprefix("gold.")), WIDTH - 10) for view in table.views]
         yield from _packed("  read in gold by ", views, width, indent=4)
     if table.by_other_statements:
         yield f"  {table.by_other_statements:,} more by a script's own statements or a trigger, which are only counted"

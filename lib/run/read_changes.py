@@ -100,6 +100,11 @@ def runs_since(connection: Connection, day: date) -> list[ChangingRun]:
     return [ChangingRun(*row) for row in query(connection, RUNS.format(wanted), (day,))]
 
 
+def plain(name: str) -> str:
+    """A name as a person types it. PostgreSQL also quotes keywords, as in silver."user"."""
+    return name.replace('"', "")
+
+
 #: what `--table` may name
 NAMES = """
     SELECT relation FROM elt.changes
@@ -113,8 +118,8 @@ NAMES = """
 
 def unknown_table(connection: Connection, name: str) -> str:
     """Why a name is no table or view of the layers, and was never changed by a run either; empty if it is or was."""
-    known = [each for (each,) in query(connection, NAMES)]
-    return "" if name in known else f"there is no table {name!r}{did_you_mean(name, known)}"
+    known = [plain(each) for (each,) in query(connection, NAMES)]
+    return "" if plain(name) in known else f"there is no table {name!r}{did_you_mean(name, known)}"
 
 
 #: One row per table that the run changed. By name and not by to_regclass, which fails in a schema that we may not use.
@@ -198,10 +203,11 @@ def read_changes(
         of these rows, and a table without such a row is left out; one whose rows cannot be read keeps its counts
     limit: how many rows of each table
     """
+    wanted = {*map(plain, tables)}
     found = []
     for row in query(connection, TABLES, (run_id,)):
         relation, inserted, updated, deleted, others, is_kept, is_first, may_read, key_columns, views, columns = row
-        if tables and not {relation, *views} & {*tables}:
+        if wanted and wanted.isdisjoint(map(plain, (relation, *views))):
             continue
         table = TableChanges(
             relation, inserted, updated, deleted, others, is_kept, is_first, tuple(views), may_read=may_read
