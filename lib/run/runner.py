@@ -161,8 +161,7 @@ class Run:
         is_preview = self.options.preview is not None
         connection = self.database.connect(run_name(datetime.now(UTC), *([PREVIEW] if is_preview else [])))
         try:
-            # a load ends the session of a preview, which then must not go on with its exports
-            with self.database.kept_alive(connection, self.stop.request if is_preview else None):
+            with self.database.kept_alive(connection):
                 self._refuse_wrong_clock(connection)
                 # before the lock: reading it may take seconds, and if it is missing, nothing has been written
                 self.settings = prepare_sources(self.settings, self.plan.source_loads, self.environ)

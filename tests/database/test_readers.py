@@ -194,8 +194,8 @@ def test_readers_notice_nothing_of_previews(project: Project, role: str) -> None
     put_version(project, 2)
     edits = [
         ("gold/both.sql", "b.v AS b FROM", "b.v AS b, 2 AS two FROM"),
+        ("silver/c.sql", "DROP", "ALTER TABLE silver.c ADD COLUMN IF NOT EXISTS w text;\nSELECT pg_sleep(0.2);\nDROP"),
         ("silver/a.sql", "DROP", "SELECT elt.add_column('silver.a', 'w', 'text');\nDROP"),
-        ("silver/c.sql", "DROP", "ALTER TABLE silver.c ADD COLUMN IF NOT EXISTS w text;\nDROP"),
         ("bronze/b.sql", "COMMENT", "SELECT elt.add_column('bronze.b', 'w', 'text');\nCOMMENT"),
     ]
     with people_reading(project, role) as readers:
