@@ -152,6 +152,6 @@ ERRORS = """
         UNION ALL
         SELECT run_id, recorded_at, job, job || ': ' || error FROM elt.job_runs WHERE status = 'failed'
     ) AS failures
-    WHERE error IS NOT NULL AND run_id IN (SELECT run_id FROM elt.runs ORDER BY run_id DESC LIMIT %(runs)s)
+    WHERE error IS NOT NULL AND run_id IN (SELECT run_id FROM elt.recent_runs LIMIT %(runs)s)
     ORDER BY run_id DESC, recorded_at NULLS FIRST, job
 """

@@ -14,6 +14,7 @@ ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS process text NOT NULL DEFAULT 'not
 ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS error text;
 ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS is_unchanged boolean NOT NULL DEFAULT false;
 ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS inputs_md5 text;
+ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS kind text NOT NULL DEFAULT 'run';
 -- no comment on the table here: the installer stores the version of these files in it
 COMMENT ON COLUMN elt.runs.run_id IS 'Number of the run; its staging tables carry it (elt_staging.r17_products).';
 COMMENT ON COLUMN elt.runs.status IS
@@ -30,6 +31,8 @@ COMMENT ON COLUMN elt.runs.is_unchanged IS
     'True: nothing had changed since the run before it, so it published nothing and has no rows in elt.job_runs.';
 COMMENT ON COLUMN elt.runs.inputs_md5 IS
     'md5 of registry, scripts and run date of a run that published every job. NULL: of some jobs only, or something failed or warned.';
+COMMENT ON COLUMN elt.runs.kind IS
+    'run; undo (took back what a run published); preview (showed what a run would change, and was rolled back: it has no rows in elt.job_runs).';
 
 CREATE TABLE IF NOT EXISTS elt.job_runs (run_id bigint NOT NULL, job text NOT NULL);
 ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS status text NOT NULL DEFAULT 'failed';
@@ -220,7 +223,8 @@ END
 $block$;
 
 -- A run is at work only while a session holds the run lock (lib/postgres/run_lock.py).  So a run whose process was
--- killed is lost at once here, and in elt.runs as soon as the next run notices it.
+-- killed is lost at once here, and in elt.runs as soon as the next run notices it.  A preview changed nothing, so it is
+-- not among them.
 CREATE OR REPLACE VIEW elt.recent_runs AS
 WITH
 
@@ -248,13 +252,15 @@ SELECT
     sum(job_runs.rows_loaded) FILTER (WHERE job_runs.status = 'published') AS rows_loaded,
     coalesce(runs.error, first_errors.error) AS error,
     runs.finished_at,
-    runs.is_unchanged
+    runs.is_unchanged,
+    runs.kind
 FROM elt.runs AS runs
 LEFT JOIN elt.job_runs AS job_runs USING (run_id)
 LEFT JOIN first_errors USING (run_id)
+WHERE runs.kind <> 'preview'
 GROUP BY runs.run_id, first_errors.error
 ORDER BY runs.run_id DESC;
-COMMENT ON VIEW elt.recent_runs IS 'One row per run, newest first, with its result.';
+COMMENT ON VIEW elt.recent_runs IS 'One row per run, newest first, with its result. Previews are only in elt.runs.';
 COMMENT ON COLUMN elt.recent_runs.run_id IS 'Run, as in elt.runs.';
 COMMENT ON COLUMN elt.recent_runs.status IS 'running (its process is at work now), done, failed, cancelled or lost; explained in elt.runs.';
 COMMENT ON COLUMN elt.recent_runs.started_at IS 'When the run took the run lock.';
@@ -268,6 +274,7 @@ COMMENT ON COLUMN elt.recent_runs.error IS
 COMMENT ON COLUMN elt.recent_runs.finished_at IS
     'When the run ended. NULL: it is still running, or it is lost and no later run has noticed it.';
 COMMENT ON COLUMN elt.recent_runs.is_unchanged IS 'True: nothing had changed, so it published nothing.';
+COMMENT ON COLUMN elt.recent_runs.kind IS 'run, or undo: it took back what a run had published.';
 
 CREATE OR REPLACE VIEW elt.job_status AS
 WITH

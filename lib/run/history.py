@@ -76,8 +76,8 @@ INSERT_SLICES = (
 )
 
 
-def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_date: date) -> int:
-    """Insert a new run and return its number.
+def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_date: date, kind: str = "run") -> int:
+    """Insert a new run of this kind (run, preview or undo) and return its number.
 
     Runs that still have status running are set to lost: we hold the run lock, so their processes have ended.
     """
@@ -87,9 +87,9 @@ def begin_run(connection: Connection, jobs: Sequence[str], process: str, run_dat
         " error = coalesce(error, 'the process ended before it recorded a result')"
         " WHERE status = 'running';"
         + NEXT_RUN_ID
-        + "INSERT INTO elt.runs (status, run_date, started_at, jobs, process) VALUES ('running', %s, now(), %s, %s)"
-        " RETURNING run_id",
-        (run_date, list(jobs), process),
+        + "INSERT INTO elt.runs (status, run_date, started_at, jobs, process, kind)"
+        " VALUES ('running', %s, now(), %s, %s, %s) RETURNING run_id",
+        (run_date, list(jobs), process, kind),
     )
     return int(run_id)
 

@@ -63,6 +63,7 @@ def unchanged_since(session: Session, registry: Registry) -> tuple[int, datetime
     last = query(
         connection,
         "SELECT inputs_md5, run_id, finished_at FROM elt.runs WHERE run_id < %s AND NOT is_unchanged"
+        " AND kind <> 'preview'"
         " ORDER BY run_id DESC LIMIT 1",
         (session.run_id,),
     )

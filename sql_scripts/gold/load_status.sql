@@ -75,6 +75,7 @@ open_failures AS (
         AND NOT EXISTS (
             SELECT FROM elt.runs AS later
             WHERE later.run_id > job_status.run_id
+                AND later.kind <> 'preview'
                 AND cardinality(runs.jobs) > 1
                 AND later.jobs @> array_remove(runs.jobs, job_status.job)
                 AND array_position(later.jobs, job_status.job) IS NULL

@@ -1,10 +1,11 @@
-"""The child of `project_process`: reads its project from ELT_TEST_PROJECT and runs the daily load."""
+"""The child of `project_process`: reads its project from ELT_TEST_PROJECT and runs the daily load, or a preview."""
 
 from __future__ import annotations
 
 import json
 import os
 import resource
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 # import what the daily load needs, before the child reports that it is ready
 import lib.extract.keboola
 import lib.run.runner  # noqa: F401
-from lib.cli.arguments import run_parser
+from lib.cli.arguments import main_parser, run_parser
 from lib.cli.command_line import guarded, leave
 from lib.cli.run import run_jobs
 from lib.config.secret_value import Secret
@@ -37,13 +38,15 @@ def limit(files: int = 0, threads: int = 0) -> None:
 
 
 def main() -> int:
-    """Do what elt_daily_load.py does, with the settings of this project."""
+    """Do what elt_daily_load.py or `main.py preview` does, with the settings of this project."""
     about = json.loads(os.environ["ELT_TEST_PROJECT"])
     postgres = Postgres(**{**about["postgres"], "port": int(about["postgres"]["port"])})
     token = Secret(about["token"])
     settings = Settings(Path(about["root"]), about["url"], postgres, parallel=2, keboola_token=token)
     limit(**about["limits"])
     print(READY, flush=True)
+    if sys.argv[1:2] == ["preview"]:
+        return guarded(partial(run_jobs, main_parser().parse_args(), settings=settings, is_preview=True))
     return guarded(partial(run_jobs, run_parser().parse_args(), settings=settings))
 
 
