@@ -1,0 +1,175 @@
+"""Reads what a run changed, for people and programs: the counts of each table, and its first rows before and after.
+
+lib/elt_schema/row_changes.sql records it. A role sees the rows of tables that it may read; it needs no rights but those
+in docs/operations.md, "What a run changed".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from lib.postgres.connection import Connection, query
+
+
+@dataclass(frozen=True)
+class RowChange:
+    """One changed row. Values are as in JSON, but a number with a decimal point is a Decimal."""
+
+    #: inserted, updated or deleted
+    operation: str
+    #: columns of the primary key, in its order; None: a bronze row
+    key: Mapping[str, object] | None
+    #: the row before and after, in the table's order of columns; None: inserted, or deleted
+    before: Mapping[str, object] | None
+    after: Mapping[str, object] | None
+
+
+@dataclass(frozen=True)
+class TableChanges:
+    """What a run changed in one table, as in elt.changes, and the first of these rows."""
+
+    relation: str
+    inserted: int
+    updated: int
+    deleted: int
+    #: rows that statements changed which record nothing; `rows` lacks them
+    by_other_statements: int
+    #: whether the rows are still there; if not, only counts are known
+    is_kept: bool
+    #: whether the table was empty before
+    first_filling: bool
+    #: gold views that read the table, directly or through other views
+    views: tuple[str, ...]
+    rows: tuple[RowChange, ...] = ()
+    #: whether this role may see the rows: it may read the table, which was not made anew since
+    may_read: bool = True
+
+    @property
+    def total(self) -> int:
+        return self.inserted + self.updated + self.deleted
+
+
+#: One row per table that the run changed. By name and not by to_regclass, which fails in a schema that we may not use.
+TABLES = """
+    WITH RECURSIVE changed AS (
+        SELECT changes.*, pg_class.oid
+        FROM elt.changes AS changes
+        LEFT JOIN (pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace)
+            ON pg_catalog.format('%%I.%%I', nspname, relname) = relation
+        WHERE run_id = %s
+    ),
+
+    readers (oid, reader) AS (
+        SELECT oid, oid FROM changed WHERE oid IS NOT NULL
+        UNION
+        SELECT readers.oid, ev_class
+        FROM readers
+        JOIN pg_catalog.pg_depend ON refclassid = 'pg_catalog.pg_class'::regclass AND refobjid = reader
+        JOIN pg_catalog.pg_rewrite ON classid = 'pg_catalog.pg_rewrite'::regclass AND pg_rewrite.oid = objid
+    )
+
+    SELECT
+        relation, inserted, updated, deleted, by_other_statements, kept_as IS NOT NULL, first_filling,
+        elt._may_see_changes(relation_oid, relation, key_columns),
+        key_columns,
+        ARRAY(
+            SELECT pg_catalog.format('%%I.%%I', nspname, relname)
+            FROM readers
+            JOIN pg_catalog.pg_class ON pg_class.oid = reader
+            JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+            WHERE readers.oid = changed.oid AND nspname = 'gold'
+            ORDER BY 1
+        ),
+        ARRAY(
+            SELECT attname::text
+            FROM pg_catalog.pg_attribute
+            WHERE attrelid = changed.oid AND attnum > 0 AND NOT attisdropped
+            ORDER BY attnum
+        )
+    FROM changed
+    ORDER BY relation
+"""
+
+#: rows of one table; bronze rows have no key, so any column may hold the value
+ROWS = """
+    FROM elt.row_changes
+    WHERE run_id = %(run_id)s AND relation = %(relation)s AND (
+        %(key)s::text IS NULL
+        OR EXISTS (
+            SELECT
+            FROM (VALUES (key), (CASE WHEN key IS NULL THEN before END), (CASE WHEN key IS NULL THEN after END))
+                AS searched (content)
+            CROSS JOIN LATERAL pg_catalog.jsonb_each_text(content) AS found
+            WHERE found.value = %(key)s
+        )
+    )
+"""
+COUNTED = f"SELECT operation, pg_catalog.count(*) {ROWS} GROUP BY operation"
+FIRST = f"""
+    SELECT operation, key::text, before::text, after::text
+    {ROWS}
+    ORDER BY
+        ARRAY(SELECT coalesce(key, after, before) -> name FROM pg_catalog.unnest(%(order)s::text[]) AS name),
+        operation,
+        coalesce(after, before)
+    LIMIT %(limit)s
+"""
+#: Bronze rows are in the order of so many columns. Then the row that came in place of another often follows it.
+ORDERED_BY = 3
+
+
+def read_changes(
+    connection: Connection, run_id: int, *, tables: Collection[str] = (), key: str | None = None, limit: int = 5
+) -> list[TableChanges]:
+    """What a run changed, by table in the order of their names. Empty: nothing, or there is no such run.
+
+    Any transaction will do, also the run's own before its end.
+
+    tables: only these; a gold view stands for the tables that it reads. Empty: all
+    key: only rows with this value in a column of their key, or in any column of a bronze row. Then the counts are those
+        of these rows, and a table without such a row is left out; one whose rows cannot be read keeps its counts
+    limit: how many rows of each table
+    """
+    found = []
+    for row in query(connection, TABLES, (run_id,)):
+        relation, inserted, updated, deleted, others, is_kept, is_first, may_read, key_columns, views, columns = row
+        if tables and not {relation, *views} & {*tables}:
+            continue
+        table = TableChanges(
+            relation, inserted, updated, deleted, others, is_kept, is_first, tuple(views), may_read=may_read
+        )
+        order = key_columns or columns[:ORDERED_BY]
+        asked = {"run_id": run_id, "relation": relation, "key": key, "limit": limit, "order": order}
+        if is_kept and may_read:
+            if key is not None:
+                counts = dict(query(connection, COUNTED, asked))
+                table = replace(table, **{each: counts.get(each, 0) for each in ("inserted", "updated", "deleted")})
+                if not table.total:
+                    continue
+            if limit:
+                rows = tuple(
+                    RowChange(
+                        operation, _parsed(its_key, key_columns or ()), *(_parsed(each, columns) for each in sides)
+                    )
+                    for operation, its_key, *sides in query(connection, FIRST, asked)
+                )
+                table = replace(table, rows=rows)
+        found.append(table)
+    return found
+
+
+def _parsed(text: str | None, columns: Iterable[str]) -> Mapping[str, object] | None:
+    """A JSON object with its columns in this order. JSON itself has none."""
+    if text is None:
+        return None
+    content: dict[str, Any] = json.loads(text, parse_float=Decimal, parse_int=_integer)
+    return {column: content[column] for column in columns if column in content}
+
+
+def _integer(digits: str) -> int | Decimal:
+    """Python refuses to make an int of more than 4,300 digits; numeric has up to 131,072."""
+    return int(digits) if len(digits) < 4_000 else Decimal(digits)
