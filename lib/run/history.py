@@ -15,7 +15,7 @@ from psycopg2.extras import execute_values
 from lib.config.jobs import Job
 from lib.errors import EltError
 from lib.load.exports import StagedSlice
-from lib.load.guards import Accepted
+from lib.load.guards import Accepted, UndoneLoad
 from lib.postgres.connection import Connection, execute, query
 from lib.transform.scripts import ScriptResult
 
@@ -52,8 +52,7 @@ TABLES = (
     "elt.changes",
 )
 WRITING = (
-    f"LOCK TABLE {', '.join(TABLES)} IN ROW EXCLUSIVE MODE;"
-    f" SELECT elt._refuse_triggers(ARRAY{[*TABLES]}::regclass[]);"
+    f"LOCK TABLE {', '.join(TABLES)} IN ROW EXCLUSIVE MODE; SELECT elt._refuse_triggers(ARRAY{[*TABLES]}::regclass[]);"
 )
 
 #: After a restore the sequence may be behind, and the next run would get a number that is taken.
@@ -71,8 +70,7 @@ INSERT_SCRIPTS = (
     " (run_id, job, script, seconds, inserted, updated, deleted, unchanged, broken_by) VALUES %s"
 )
 INSERT_SLICES = (
-    "INSERT INTO elt.slices"
-    " (run_id, job, number, name, source_job, source_file, bytes, rows, seconds, tries) VALUES %s"
+    "INSERT INTO elt.slices (run_id, job, number, name, source_job, source_file, bytes, rows, seconds, tries) VALUES %s"
 )
 
 
@@ -155,7 +153,8 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
     for record in records:
         execute(
             connection,
-            WRITING + """
+            WRITING
+            + """
             INSERT INTO elt.job_runs (
                 run_id, job, status, recorded_at, rows_loaded, rows_before, source_version, source_imported_at,
                 unused_columns, bronze_fingerprint, is_unchanged, accepted_shrink, accepted_guards, stage_seconds,
@@ -262,6 +261,70 @@ def left_states(connection: Connection, source: str) -> dict[str, LeftState]:
         (_storable(source),),
     )
     return {relation: LeftState(*left) for relation, *left in rows}
+
+
+def last_change(connection: Connection) -> int | None:
+    """The last run that published a change and was not taken back: the one that an undo takes back."""
+    found: int | None
+    ((found,),) = query(
+        connection,
+        "SELECT max(run_id) FROM elt.job_runs"
+        " WHERE status = 'published' AND run_id IN (SELECT run_id FROM elt.changes)",
+    )
+    return found
+
+
+def begin_undo(connection: Connection, undone_run_id: int, process: str) -> int:
+    """Insert a run of kind undo and return its number. Its day is that of the last run before the one it takes back."""
+    ((day,),) = query(
+        connection,
+        "SELECT run_date FROM elt.runs WHERE run_id = %(undone)s OR run_id IN ("
+        "SELECT run_id FROM elt.job_runs WHERE status = 'published' AND run_id < %(undone)s)"
+        " ORDER BY run_id = %(undone)s, run_id DESC LIMIT 1",
+        {"undone": undone_run_id},
+    )
+    return begin_run(connection, [], process, day, "undo")
+
+
+def end_undo(connection: Connection, run_id: int, undone_run_id: int) -> None:
+    """Record what a run of kind undo took back: that run, and later ones, which published without a change.
+
+    Their jobs are no longer published, so whatever reads the last load finds the one before.
+    """
+    execute(
+        connection,
+        WRITING + "UPDATE elt.job_runs SET status = 'undone' WHERE status = 'published' AND run_id >= %(undone)s;"
+        " UPDATE elt.runs SET undone_run_id = %(undone)s WHERE run_id = %(run)s",
+        {"undone": undone_run_id, "run": run_id},
+    )
+    end_run(connection, run_id, "done")
+
+
+def undone_jobs(connection: Connection, run_id: int) -> set[str]:
+    """The jobs of a run that was taken back."""
+    rows = query(connection, "SELECT job FROM elt.job_runs WHERE status = 'undone' AND run_id = %s", (run_id,))
+    return {job for (job,) in rows}
+
+
+def undone_loads(connection: Connection) -> dict[str, UndoneLoad]:
+    """By job: what was loaded since its last load that still counts, and taken back."""
+    rows = query(
+        connection,
+        """
+        WITH counting AS (
+            SELECT DISTINCT ON (job) job, run_id, source_version
+            FROM elt.job_runs
+            WHERE status = 'published' AND source_version IS NOT NULL
+            ORDER BY job, run_id DESC
+        )
+
+        SELECT job, max(undone.run_id), array_agg(undone.source_version), counting.source_version
+        FROM elt.job_runs AS undone LEFT JOIN counting USING (job)
+        WHERE status = 'undone' AND undone.source_version IS NOT NULL AND undone.run_id > coalesce(counting.run_id, 0)
+        GROUP BY job, counting.source_version
+        """,
+    )
+    return {job: UndoneLoad(run_id, frozenset(versions), before) for job, run_id, versions, before in rows}
 
 
 def failure_records(group: Sequence[Job], failed: Mapping[str, EltError], accepted: Accepted) -> list[JobRecord]:
