@@ -180,9 +180,9 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser],
     undo = commands.add_parser(
         "undo",
         help="take back what the last published run changed",
-        description="Show what the last published run changed, ask, and take it back: bronze, silver, and with them gold."
-        " Typed again, it goes one run further back. Nothing is done if a row was changed since. The next load is held back"
-        " until a source is imported anew.",
+        description="Show what the last published run changed, ask, and take it back: bronze, silver, and with them"
+        " gold. Typed again, it goes one run further back. Nothing is done if somebody changed one of the rows since. The"
+        " next load is held back until a source is imported anew.",
         epilog=f"example: python {prog} undo",
     )
     undo.add_argument("--yes", action="store_true", help="do not ask")

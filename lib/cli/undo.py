@@ -97,9 +97,9 @@ def _tell(settings: Settings, console: Console, undone: Undone, seconds: float) 
     for note in undone.notes:
         console.warn(note)
     passed = f", {undone.checks - len(undone.broken)} of {undone.checks} checks pass" if undone.checks else ""
+    what = f"{undone.rows:,} rows of {len(undone.tables)} tables"
     console.text(
-        f"undo: run {undone.run_id} took back run {undone.undone_run_id}: {undone.rows:,} rows of {len(undone.tables)} tables"
-        f"{passed}, {seconds:.1f} s"
+        f"undo: run {undone.run_id} took back run {undone.undone_run_id}: {what}{passed}, {seconds:.1f} s"
     )
     console.text(
         "The next load waits until a source is imported anew; its message says how to load all the same:"
