@@ -306,25 +306,47 @@ def undone_jobs(connection: Connection, run_id: int) -> set[str]:
     return {job for (job,) in rows}
 
 
-def undone_loads(connection: Connection) -> dict[str, UndoneLoad]:
-    """By job: what was loaded since its last load that still counts, and taken back."""
-    rows = query(
-        connection,
-        """
-        WITH counting AS (
-            SELECT DISTINCT ON (job) job, run_id, source_version
-            FROM elt.job_runs
-            WHERE status = 'published' AND source_version IS NOT NULL
-            ORDER BY job, run_id DESC
-        )
-
-        SELECT job, max(undone.run_id), array_agg(undone.source_version), counting.source_version
-        FROM elt.job_runs AS undone LEFT JOIN counting USING (job)
-        WHERE status = 'undone' AND undone.source_version IS NOT NULL AND undone.run_id > coalesce(counting.run_id, 0)
-        GROUP BY job, counting.source_version
-        """,
+#: what was taken back of each job since its last load that still counts
+UNDONE = """
+    WITH counting AS (
+        SELECT job, max(run_id) AS run_id FROM elt.job_runs WHERE status = 'published' GROUP BY job
     )
-    return {job: UndoneLoad(run_id, frozenset(versions), before) for job, run_id, versions, before in rows}
+
+    SELECT undone.job, max(undone.run_id), array_agg(source_version), (
+        SELECT source_version
+        FROM elt.job_runs AS last
+        WHERE last.job = undone.job AND status = 'published' AND source_version IS NOT NULL
+        ORDER BY run_id DESC LIMIT 1
+    ), bool_or(EXISTS (
+        SELECT FROM elt.script_runs AS script
+        WHERE script.run_id = undone.run_id AND script.job = undone.job AND inserted + updated + deleted > 0
+    ))
+    FROM elt.job_runs AS undone LEFT JOIN counting ON counting.job = undone.job
+    WHERE status = 'undone' AND undone.run_id > coalesce(counting.run_id, 0)
+    GROUP BY undone.job
+"""
+
+
+def undone_loads(connection: Connection, groups: Iterable[Sequence[str]]) -> dict[str, UndoneLoad]:
+    """By job: what was loaded since its last load that still counts, and taken back.
+
+    groups: of the registry. One in which nothing was taken back, because its sources were the same and its scripts
+    changed no row, is left out.
+    """
+    rows = {job: found for job, *found in query(connection, UNDONE)}
+    loads: dict[str, UndoneLoad] = {}
+    for group in groups:
+        found = {job: rows[job] for job in group if job in rows}
+        of_group = {
+            job: UndoneLoad(run_id, frozenset(filter(None, versions)), before)
+            for job, (run_id, versions, before, _) in found.items()
+            if any(versions)
+        }
+        if any(has_changes for *_, has_changes in found.values()) or any(
+            load.versions - {load.version_before} for load in of_group.values()
+        ):
+            loads |= of_group
+    return loads
 
 
 def failure_records(group: Sequence[Job], failed: Mapping[str, EltError], accepted: Accepted) -> list[JobRecord]:

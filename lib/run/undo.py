@@ -82,6 +82,8 @@ class Undo:
     undone_run_id: int
     #: tables to leave as they are
     leave: Collection[str] = ()
+    #: seconds for which it waits for a lock
+    lock_timeout: float = 5.0
     #: as in the options of a run
     doubt_seconds: float = 180.0
     #: what COMMIT does; set before COMMIT is sent, because its answer may be lost
@@ -116,7 +118,7 @@ class Undo:
         try:
             with BlockerWatch(recorder, backend, every=0.05) as blockers:
                 try:
-                    with translated("undo"), transaction(connection):
+                    with translated("undo"), transaction(connection, TransactionSettings(self.lock_timeout)):
                         self._outcome = self._put_back(connection, may_keep)
                 except LockTimeout as error:
                     who = blockers.in_the_way()
@@ -132,7 +134,7 @@ class Undo:
         if history.last_change(connection) != undone:
             raise UndoRefused(f"run {undone} is no longer the last one that published. {NOTHING_DONE}")
         run_id = history.begin_undo(connection, undone, run_name(datetime.now(UTC)))
-        apply_settings(connection, TransactionSettings(run_id=run_id, keep_changes=may_keep))
+        apply_settings(connection, TransactionSettings(self.lock_timeout, run_id=run_id, keep_changes=may_keep))
         tables = self._lock(connection)
         if reasons := [reason for table in tables for reason in table.refusals()]:
             raise UndoRefused("\n    ".join([f"run {undone} cannot be taken back. {NOTHING_DONE}", *reasons]))

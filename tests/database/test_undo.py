@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 from collections import Counter
 from collections.abc import Collection, Set
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from lib.elt_schema.installation import install
-from lib.errors import EltError, SettingsError
+from lib.errors import LockTimeout, SettingsError
 from lib.load.guards import Accepted
 from lib.postgres.connection import Database
 from lib.run import history
@@ -22,8 +24,8 @@ from lib.run.plan import read_project
 from lib.run.read_changes import read_changes
 from lib.run.undo import Undo, Undone, UndoRefused
 from lib.stop import StopSignal
-from tests.support.databases import EmptyDatabase
-from tests.support.project import Project, loading, project  # noqa: F401
+from tests.support.databases import sql
+from tests.support.project import Project, assert_it_is_still_monday, loading
 
 #: repeat a failed test with ELT_TEST_SEED=<what it printed>
 SEED = int(os.environ.get("ELT_TEST_SEED") or random.randrange(1_000_000))
@@ -115,7 +117,9 @@ DROP VIEW IF EXISTS pg_temp.parts_now;
 CREATE TEMP VIEW parts_now AS SELECT id, v FROM silver.b;
 SELECT * FROM elt.publish_rows('silver.parts', 'parts_now');
 """
-PAST = "CREATE OR REPLACE VIEW gold.past AS SELECT id, count(*) AS versions, min(v) AS first FROM silver.past GROUP BY id;"
+PAST = (
+    "CREATE OR REPLACE VIEW gold.past AS SELECT id, count(*) AS versions, min(v) AS first FROM silver.past GROUP BY id;"
+)
 
 
 def equip(project: Project) -> None:
@@ -199,7 +203,9 @@ class Days:
         name = self.dice.choice("ab")
         add = f"SELECT elt.add_column('silver.{name}', 'more_{number}', 'text');"
         self.project.edit(f"silver/{name}.sql", "DROP TABLE IF", f"{add} DROP TABLE IF")
-        self.project.edit(f"silver/{name}.sql", f" FROM bronze.{name};", f", 'new' AS more_{number} FROM bronze.{name};")
+        self.project.edit(
+            f"silver/{name}.sql", f" FROM bronze.{name};", f", 'new' AS more_{number} FROM bronze.{name};"
+        )
 
     def undo(self) -> bool:
         """Take the last run back. Returns False if that is refused, because somebody edited what it wrote."""
@@ -263,3 +269,311 @@ def test_days_of_all_kinds_are_taken_back_cell_by_cell(project: Project, number:
 @pytest.mark.parametrize("number", range(5, 300))
 def test_300_sequences_of_days_are_taken_back_cell_by_cell(project: Project, number: int) -> None:
     play(project, SEED + number, 8)
+
+
+# ---- back, and further back -----------------------------------------------------------------------------------------
+
+
+def tuesday(project: Project) -> int:
+    """Load tuesday over monday."""
+    result = project.run()
+    assert result.exit_code == 0, project.output
+    assert result.run_id is not None
+    return result.run_id
+
+
+def assert_refused(project: Project, message: str, *leave: str) -> str:
+    """The undo is refused, and nothing was done: not even the history knows of it. Returns the message."""
+    before, runs = Picture(project), project.database.sql("SELECT * FROM elt.runs ORDER BY run_id")
+    with pytest.raises(UndoRefused, match=message) as caught:
+        undo(project, *leave)
+    before.assert_is_what_readers_see(project)
+    assert project.database.sql("SELECT * FROM elt.runs ORDER BY run_id") == runs
+    assert "Nothing was done" in str(caught.value) and caught.value.exit_code == 1
+    return str(caught.value)
+
+
+def test_it_goes_one_run_further_back_each_time_and_then_there_is_nothing(monday: Project) -> None:
+    on_monday = Picture(monday)
+    run_id = tuesday(monday)
+    monday.put_day("wednesday")
+    on_tuesday = Picture(monday)
+    assert monday.run().exit_code == 0
+    first = undo(monday)
+    on_tuesday.assert_is_what_readers_see(monday)
+    second = undo(monday)
+    on_monday.assert_is_what_readers_see(monday)
+    assert (first.undone_run_id, second.undone_run_id) == (run_id + 1, run_id)
+    undo(monday)
+    assert [monday.rows(f"{layer}.{name}") for layer in ("bronze", "silver") for name in "abc"] == 6 * [[]]
+    assert history.last_change(monday.database.connect()) is None
+    kinds = monday.database.sql("SELECT kind, undone_run_id FROM elt.runs ORDER BY run_id DESC LIMIT 3")
+    assert kinds == [("undo", run_id - 1), ("undo", run_id), ("undo", run_id + 1)]
+
+
+def test_it_says_what_it_changed_as_a_run_does(monday: Project) -> None:
+    tuesday(monday)
+    undone = undo(monday)
+    assert (undone.rows, undone.tables) == (
+        # bronze has no key, so each of its rows came and another one went
+        3 * 20 + 3 * 10,
+        ("bronze.a", "bronze.b", "bronze.c", "silver.a", "silver.b", "silver.c"),
+    )
+    changes = read_changes(monday.database.connect(), undone.run_id)
+    assert [(each.relation, each.inserted, each.updated, each.deleted) for each in changes][-1:] == [
+        ("silver.c", 0, 10, 0)
+    ]
+    assert changes[0].inserted == changes[0].deleted == 10
+    row = changes[-1].rows[0]
+    assert (row.before, row.after) == ({"id": 1, "v": "tuesday"}, {"id": 1, "v": "monday"})
+
+
+def test_runs_that_failed_changed_nothing_or_were_taken_back_are_passed_over(monday: Project) -> None:
+    on_monday = Picture(monday)
+    run_id = tuesday(monday)
+    assert monday.run(full=True).exit_code == 0  # publishes the same again
+    assert monday.run().unchanged_since is not None
+    monday.put("a", [("no number", "x")])
+    assert monday.run().exit_code == 1
+    assert undo(monday).undone_run_id == run_id
+    on_monday.assert_is_what_readers_see(monday)
+
+
+def test_the_last_change_must_still_be_the_one_that_was_shown(monday: Project) -> None:
+    run_id = tuesday(monday)
+    with pytest.raises(UndoRefused, match="is no longer the last one"):
+        undo(monday, run_id=run_id - 1)
+
+
+def test_definitions_stay_and_are_named(monday: Project) -> None:
+    monday.edit("gold/both.sql", "b.v AS b", "b.v AS b, 1 AS one")
+    tuesday(monday)
+    assert undo(monday).definitions == ("gold/both.sql",)
+    assert monday.database.sql('SELECT DISTINCT a, b, one FROM gold."both"') == [("monday", "monday", 1)]
+
+
+def test_checks_are_reported_and_do_not_veto(monday: Project) -> None:
+    tuesday(monday)
+    monday.script("checks/same.sql", "SELECT id, a FROM gold.both WHERE a = 'monday' ORDER BY id;")
+    undone = undo(monday)
+    assert undone.checks == 1 and len(undone.broken) == 1
+    assert undone.broken[0].startswith("checks/same.sql: check failed: 10 rows\n    id=1  a='monday'")
+    assert monday.day("silver.a") == "monday"
+    monday.script("checks/same.sql", "SELECT oops;")
+    monday.put_day("wednesday")
+    assert monday.run(accepted=Accepted(frozenset((name, "undone") for name in "abc"))).exit_code == 1
+    assert monday.day("silver.c") == "wednesday"  # a and b failed
+    assert undo(monday).checks == 0
+
+
+def test_identity_values_generated_and_later_columns_are_as_before(project: Project) -> None:
+    equip(project)
+    project.put_day("monday", 3)
+    assert project.run().exit_code == 0, project.output
+    before = Picture(project)
+    for name in "ab":
+        project.put(name, [("1", "tuesday"), ("4", "new")])
+    assert project.run(accepted=Accepted(frozenset({("a", "shrink")}))).exit_code == 0, project.output
+    project.database.sql(
+        "ALTER TABLE silver.a ADD COLUMN remark text; UPDATE silver.a SET remark = 'mine' WHERE id = 1"
+    )
+    undo(project)
+    before.assert_is_what_readers_see(project)
+    assert project.database.sql("SELECT id, remark FROM silver.a ORDER BY id") == [(1, "mine"), (2, None), (3, None)]
+
+
+# ---- refused --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (
+            "UPDATE silver.a SET v = 'mine' WHERE id IN (2, 4)",
+            "silver.a: somebody changed rows since run 2: id 2; id 4$",
+        ),
+        ("UPDATE silver.a SET v = 'mine'", r"silver.a: .*: id 1; id 10; id 2 and 7 more$"),
+        ("DELETE FROM silver.b WHERE id = 3", "silver.b: .*: id 3$"),
+        ("UPDATE bronze.c SET v = NULL WHERE id = '7'", r"bronze.c: .*: \(7,tuesday\)$"),
+        ("DELETE FROM bronze.c WHERE id = '7'", r"bronze.c: .*: \(7,tuesday\)$"),
+        ("ALTER TABLE silver.a DROP COLUMN v CASCADE", "silver.a: column 'v' is gone, so the old rows do not fit$"),
+        ("ALTER TABLE bronze.c RENAME v TO w", "bronze.c: column 'v' is gone"),
+        (
+            "ALTER TABLE silver.c ALTER v TYPE varchar(9)",
+            "silver.c: column 'v' has another type or collation than then",
+        ),
+        (
+            "ALTER TABLE silver.c DROP CONSTRAINT c_pkey, ADD PRIMARY KEY (id, v)",
+            "silver.c: its primary key was id, and",
+        ),
+        ("ALTER TABLE silver.c RENAME TO d", "silver.c: the table was dropped or renamed since$"),
+        ("DROP TABLE bronze.c", "bronze.c: the table was dropped or renamed since$"),
+        ("DROP VIEW elt_changes.{kept}_rows; DROP TABLE elt_changes.{kept}", "silver.c: the 10 rows .* are not kept"),
+        (
+            "CREATE FUNCTION silver.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+            ' CREATE TRIGGER "my trigger" BEFORE UPDATE ON silver.c FOR EACH ROW EXECUTE FUNCTION silver.f()',
+            'silver.c: trigger "my trigger" may change rows',
+        ),
+        ("CREATE RULE mine AS ON DELETE TO silver.c DO ALSO SELECT 1", "silver.c: rule mine may change"),
+        (
+            "CREATE TABLE public.child (id integer REFERENCES silver.c ON DELETE CASCADE)",
+            "silver.c: foreign key child_id_fkey of public.child may change",
+        ),
+    ],
+)
+def test_what_somebody_changed_since_is_refused_by_name(monday: Project, edit: str, message: str) -> None:
+    assert tuesday(monday) == 2
+    ((kept,),) = monday.database.sql("SELECT kept_as FROM elt.changes WHERE run_id = 2 AND relation = 'silver.c'")
+    monday.database.sql(edit.format(kept=kept))
+    assert_refused(monday, f"(?m)run 2 cannot be taken back. Nothing was done.\n    {message}")
+
+
+def test_every_reason_is_told_at_once(monday: Project) -> None:
+    tuesday(monday)
+    monday.database.sql("DELETE FROM silver.a WHERE id = 1; DELETE FROM silver.b WHERE id = 2; DROP TABLE silver.c")
+    assert len(assert_refused(monday, "cannot be taken back").splitlines()) == 4
+
+
+def test_a_row_that_is_there_again_under_the_key_of_a_deleted_one_is_refused(monday: Project) -> None:
+    monday.put("c", [(str(number), "monday") for number in range(1, 10)])
+    tuesday(monday)
+    monday.database.sql("INSERT INTO silver.c VALUES (10, 'mine')")
+    assert_refused(monday, "silver.c: somebody changed rows since run 2: id 10$")
+
+
+def test_old_rows_that_a_new_constraint_refuses_are_told(monday: Project) -> None:
+    tuesday(monday)
+    monday.database.sql("ALTER TABLE silver.c ADD CHECK (v <> 'monday')")
+    assert_refused(monday, 'silver.c: the old rows do not fit: new row for relation "c" violates check constraint')
+
+
+def test_a_table_that_a_script_changed_by_plain_dml_is_refused_or_left_as_it_is(monday: Project) -> None:
+    monday.edit(
+        "silver/c.sql", "SELECT * FROM elt", "UPDATE silver.c SET v = 'by hand' WHERE id = 1; SELECT * FROM elt"
+    )
+    tuesday(monday)
+    assert_refused(
+        monday, r"(?s)silver.c: a script changed 1 of its rows .*to leave the table as it is: --except silver.c"
+    )
+    with pytest.raises(SettingsError, match="changed no table 'silver.cc'; did you mean 'silver.c'"):
+        undo(monday, "silver.cc")
+    undo(monday, "silver.c")
+    assert (monday.day("silver.a"), monday.day("bronze.c"), monday.day("silver.c")) == ("monday", "monday", "tuesday")
+
+
+def test_changes_that_are_not_kept_are_refused(monday: Project) -> None:
+    monday.settings = replace(monday.settings, keep_changes=0)
+    tuesday(monday)
+    assert_refused(monday, "bronze.a: the 20 rows that were changed are not kept, or no longer")
+
+
+def test_a_first_filling_is_emptied_only_if_it_holds_what_the_run_left(monday: Project) -> None:
+    monday.write_registry()
+    monday.database.sql("UPDATE silver.a SET v = 'mine' WHERE id = 1")
+    monday.database.sql("DELETE FROM bronze.b WHERE id = '1'")
+    message = assert_refused(
+        monday, "silver.a: it was empty before, and run 1 filled it with 10 rows; now it holds others"
+    )
+    assert "bronze.b: it was empty before, and run 1 filled it with 10 rows; now it holds 9 rows" in message
+    monday.database.sql("UPDATE elt.changes SET filled_columns = NULL, filled_with = NULL")  # of an older version
+    assert_refused(monday, "silver.a: it was empty before, and it is not known with which rows")
+
+
+def test_another_sessions_lock_is_named_and_nothing_is_done(monday: Project) -> None:
+    tuesday(monday)
+    other = monday.database.connect()
+    sql(other, "BEGIN; LOCK TABLE silver.b IN ROW EXCLUSIVE MODE")
+    database = Database(monday.settings, StopSignal(), monday.connect_args)
+    with pytest.raises(LockTimeout, match="(?s)pg_terminate_backend.*Nothing was done"):
+        Undo(monday.settings, database, None, 2, lock_timeout=0.2).run()
+    assert monday.day("silver.a") == "tuesday"
+
+
+# ---- the next load --------------------------------------------------------------------------------------------------
+
+
+def test_what_was_taken_back_is_held_back_by_name_until_it_is_accepted(monday: Project) -> None:
+    tuesday(monday)
+    undo(monday)
+    result = monday.run()
+    assert result.exit_code == 1
+    assert {record.job: record.status for record in result.records} == {
+        **{"a": "failed", "b": "failed", "both": "held back", "c": "failed"},
+    }
+    assert "a failed: run 2 loaded in.c-main.a, and was taken back; the source was not imported since" in monday.output
+    assert "python main.py run --accept a:undone --accept b:undone\n" in monday.output
+    assert "python main.py run --accept c:undone\n" in monday.output
+    assert_it_is_still_monday(monday)
+    assert monday.run("a", "b", accepted=Accepted(frozenset({("a", "undone"), ("b", "undone")}))).exit_code == 0
+    assert (monday.day("silver.a"), monday.day("silver.c")) == ("tuesday", "monday")
+    assert monday.run().exit_code == 1  # c
+    assert monday.run(accepted=Accepted(frozenset({("c", "undone")}))).exit_code == 0
+    assert monday.day("silver.c") == "tuesday"
+    assert monday.run().exit_code == 0
+
+
+def test_a_source_that_is_imported_anew_loads_as_usual(monday: Project) -> None:
+    tuesday(monday)
+    undo(monday)
+    monday.put_day("wednesday")
+    assert monday.run().exit_code == 0, monday.output
+    assert {monday.day(f"silver.{name}") for name in "abc"} == {"wednesday"}
+
+
+def test_a_group_waits_for_the_source_that_brought_what_was_taken_back(monday: Project) -> None:
+    """Only a was loaded by the run that was taken back. That b is imported anew would bring a back, too."""
+    assert monday.run().exit_code == 0
+    monday.put("a", [("1", "bad")])
+    accepted = Accepted(frozenset({("a", "shrink")}))
+    monday.script("checks/same.sql", "SELECT WHERE false;")
+    assert monday.run(accepted=accepted).exit_code == 0, monday.output
+    undo(monday)
+    monday.put("b", [(str(number), "tuesday") for number in range(1, 11)])
+    assert monday.run().exit_code == 1
+    assert "--accept a:undone\n" in monday.output and "b failed" not in monday.output
+    monday.put("a", [(str(number), "tuesday") for number in range(1, 11)])
+    assert monday.run().exit_code == 0, monday.output
+
+
+def test_after_a_run_in_which_only_a_script_changed_its_group_is_held_back_until_a_source_is_new(
+    monday: Project,
+) -> None:
+    assert monday.run().exit_code == 0
+    monday.edit("silver/a.sql", "v FROM", "upper(v) AS v FROM")
+    monday.edit("silver/b.sql", "v FROM", "upper(v) AS v FROM")
+    assert monday.run().exit_code == 0, monday.output
+    assert monday.day("silver.a") == "TUESDAY"
+    undo(monday)
+    assert monday.day("silver.a") == "tuesday"
+    assert monday.run().exit_code == 1
+    assert "--accept a:undone --accept b:undone" in monday.output
+    assert monday.day("silver.a") == "tuesday"
+    monday.put("b", [(str(number), "Tuesday") for number in range(1, 11)])
+    assert monday.run().exit_code == 0, monday.output
+    assert monday.day("silver.a") == "TUESDAY"
+
+
+def test_a_source_without_a_version_is_held_back_until_it_is_accepted(project: Project) -> None:
+    """Nobody can tell whether a query of a database brings the same rows again."""
+    with closing(sqlite3.connect(project.root / "shop.db")) as shop:
+        shop.execute("CREATE TABLE c (id text, v text)")
+        shop.execute("INSERT INTO c VALUES ('1', 'monday')")
+        shop.commit()
+    project.script("extract/c.sql", "ATTACH 'shop.db' AS shop (TYPE sqlite, READ_ONLY);\nSELECT id, v FROM shop.c;\n")
+    project.registry = {"c": loading("c") | {"extract": {"duckdb": "extract/c.sql"}}}
+    assert project.run().exit_code == 0, project.output
+    undo(project)
+    assert project.run().exit_code == 1
+    assert "the source does not say whether it changed since" in project.output
+    assert project.run(accepted=Accepted(frozenset({("c", "undone")}))).exit_code == 0, project.output
+    assert project.run().exit_code == 0
+    assert project.day("silver.c") == "monday"
+
+
+def test_bronze_that_was_put_back_is_exported_again(monday: Project) -> None:
+    """Its version is that of the rows before, but its counters moved."""
+    tuesday(monday)
+    undo(monday)
+    monday.put_day("wednesday")
+    assert monday.run().exit_code == 0
+    assert [record.is_unchanged for record in monday.run().records] == []
