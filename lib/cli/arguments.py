@@ -181,8 +181,8 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser],
         "undo",
         help="take back what the last published run changed",
         description="Show what the last published run changed, ask, and take it back: bronze, silver, and with them"
-        " gold. Typed again, it goes one run further back. Nothing is done if somebody changed one of the rows since. The"
-        " next load is held back until a source is imported anew.",
+        " gold. Typed again, it goes one run further back. Nothing is done if somebody changed one of the rows since."
+        " The next load is held back until a source is imported anew.",
         epilog=f"example: python {prog} undo",
     )
     undo.add_argument("--yes", action="store_true", help="do not ask")

@@ -308,22 +308,27 @@ def undone_jobs(connection: Connection, run_id: int) -> set[str]:
 
 #: what was taken back of each job since its last load that still counts
 UNDONE = """
-    WITH counting AS (
-        SELECT job, max(run_id) AS run_id FROM elt.job_runs WHERE status = 'published' GROUP BY job
+    SELECT
+        job,
+        max(run_id),
+        array_agg(source_version),
+        (
+            SELECT source_version
+            FROM elt.job_runs AS last
+            WHERE last.job = undone.job AND status = 'published' AND source_version IS NOT NULL
+            ORDER BY run_id DESC LIMIT 1
+        ),
+        bool_or(EXISTS (
+            SELECT FROM elt.script_runs AS script
+            WHERE script.run_id = undone.run_id AND script.job = undone.job AND inserted + updated + deleted > 0
+        ))
+    FROM elt.job_runs AS undone
+    WHERE status = 'undone' AND NOT EXISTS (
+        SELECT FROM elt.job_runs AS later
+        WHERE later.job = undone.job AND later.run_id > undone.run_id AND later.status = 'published'
+            AND (undone.source_version IS NULL OR later.source_version IS NOT NULL)
     )
-
-    SELECT undone.job, max(undone.run_id), array_agg(source_version), (
-        SELECT source_version
-        FROM elt.job_runs AS last
-        WHERE last.job = undone.job AND status = 'published' AND source_version IS NOT NULL
-        ORDER BY run_id DESC LIMIT 1
-    ), bool_or(EXISTS (
-        SELECT FROM elt.script_runs AS script
-        WHERE script.run_id = undone.run_id AND script.job = undone.job AND inserted + updated + deleted > 0
-    ))
-    FROM elt.job_runs AS undone LEFT JOIN counting ON counting.job = undone.job
-    WHERE status = 'undone' AND undone.run_id > coalesce(counting.run_id, 0)
-    GROUP BY undone.job
+    GROUP BY job
 """
 
 
