@@ -242,6 +242,7 @@ def _show(settings: Settings, console: Console) -> None:
         ("psql", "look around: \\d+ gold.product_status_summary"),
         ("run products", "load one job again, with all that depends on it"),
         ("status", "the runs, and how old each table is"),
+        ("changes", "what the last load changed, before and after"),
         ("fail", "play a bad morning: what cron mails, and what fixes it"),
     ):
         console.text(f"    {how_to_type(name, settings)}{' ' * (14 - len(name))}{hint}")

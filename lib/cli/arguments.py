@@ -92,6 +92,18 @@ def _count_of_runs(text: str) -> int:
     return int(text)
 
 
+def _run_number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a run: `status` lists them")
+    return int(text)
+
+
+def _count_of_rows(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows: write 0 or more")
+    return int(text)
+
+
 def how_to_type(name: str, settings: Settings) -> str:
     """The text of a command as the user can type it here, for the demo or the project."""
     return f"{_python()} main.py {'demo ' if settings.state_folder != '.elt' else ''}{name}"
@@ -177,6 +189,36 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser],
         epilog=f"example: python {prog} status --runs 20",
     )
     status.add_argument("--runs", type=_count_of_runs, default=7, metavar="N", help="how many runs (default: 7)")
+    changes = commands.add_parser(
+        "changes",
+        help="what a run changed: the rows before and after",
+        description="Show what the last published run changed, or that run: how many rows of each table, the first of"
+        " them before and after, and the gold views that read the table.",
+        epilog=f"examples:\n  python {prog} changes 17 --table silver.products\n"
+        f"  python {prog} changes --since 2026-11-01 --key HW-000012     which runs changed this SKU\n"
+        f"  python {prog} changes --limit 0                              only the counts",
+        formatter_class=HelpFormatter,
+    )
+    changes.add_argument("run", nargs="?", type=_run_number, metavar="RUN", help="number of a run, as in `status`")
+    changes.add_argument(
+        "--table",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this table, such as silver.products; a gold view stands for the tables that it reads",
+    )
+    changes.add_argument(
+        "--key",
+        metavar="VALUE",
+        help="only rows with this value in a column of their primary key; in bronze, which has none, in any column",
+    )
+    changes.add_argument(
+        "--since", type=_past_date, metavar="YYYY-MM-DD", help="every run from the first that loaded this day, on"
+    )
+    changes.add_argument(
+        "--limit", type=_count_of_rows, default=5, metavar="N", help="how many rows of each table (default: 5)"
+    )
+    changes.add_argument("--json", action="store_true", help="print one JSON document, with whole values")
     undo = commands.add_parser(
         "undo",
         help="take back what the last published run changed",

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from decimal import Decimal
 
 from rich.cells import cell_len, set_cell_size
 
+from lib.cli.arguments import how_to_type
 from lib.cli.console import WIDTH, Console
-from lib.run.read_changes import RowChange, TableChanges
+from lib.cli.status import REMEDIES, is_new, reading
+from lib.config.settings import Settings
+from lib.elt_schema.strangers import refuse_strangers
+from lib.errors import SettingsError
+from lib.postgres.connection import Connection, Database, query
+from lib.run.read_changes import (
+    ChangingRun,
+    RowChange,
+    TableChanges,
+    last_published,
+    one_run,
+    read_changes,
+    runs_since,
+    unknown_table,
+)
+
+#: Whether this role may be the pipeline's. Another one reads what belongs to the pipeline's role, as in psql; nobody
+#: could make it run code with more rights.
+MAY_WRITE = """
+    SELECT has_database_privilege(current_database(), 'CREATE') OR coalesce(
+        (SELECT has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = 'elt'), false
+    )
+"""
 
 #: columns of the screen for a value of a row that came or went, and for the name of a column
 VALUE, NAME = 30, 28
@@ -19,6 +44,107 @@ VALUE, NAME = 30, 28
 LINES = 3
 #: columns of the screen left of what is said of a row, and of what is said of its columns
 INDENT, DEEPER = 12, 14
+
+
+def changes(settings: Settings, console: Console, given: argparse.Namespace) -> int:
+    """Print what the last published run changed, or the named run, or all since a day. Returns 0.
+
+    Raises SettingsError if there is no such run or table, and other EltErrors if the database cannot be asked.
+    """
+    if given.run is not None and given.since:
+        raise SettingsError("name a run or --since, not both")
+    remedies = REMEDIES | {"42501": 'docs/operations.md, "What a run changed", has the grants that a reader needs.'}
+    with reading("changes", remedies):
+        connection = Database(settings).connect("elt changes")
+        try:
+            if query(connection, MAY_WRITE) == [(True,)]:
+                refuse_strangers(connection)
+            new = is_new(connection)
+            runs = [] if new else _runs(connection, given)
+            found = [
+                (run, read_changes(connection, run.run_id, tables=given.table, key=given.key, limit=given.limit))
+                for run in runs
+            ]
+        finally:
+            connection.close()
+    if given.json:
+        console.text(as_json(found))
+    elif not runs and not given.since:
+        console.text(f"no run has published anything yet; to load everything: {how_to_type('run', settings)}")
+    else:
+        _show_runs(console, found, given)
+    return 0
+
+
+def _runs(connection: Connection, given: argparse.Namespace) -> list[ChangingRun]:
+    """The runs that are asked for. Raises SettingsError if a run or a table does not exist."""
+    for name in given.table:
+        if why := unknown_table(connection, name):
+            raise SettingsError(why)
+    if given.since:
+        return runs_since(connection, given.since)
+    run = last_published(connection) if given.run is None else one_run(connection, given.run)
+    if run is None and given.run is not None:
+        raise SettingsError(f"there is no run {given.run}; `status` lists the last runs")
+    return [run] if run else []
+
+
+def _show_runs(
+    console: Console, found: Sequence[tuple[ChangingRun, list[TableChanges]]], given: argparse.Namespace
+) -> None:
+    """Print each run with what it changed. A search names the runs in which it could not look everywhere."""
+    no, some = ("nothing", "anything") if given.key is None else ("no row", "a row")
+    sought = "" if given.key is None else f" with key {literal(given.key)}"
+    sought += f" in {', '.join(given.table)}" if given.table else ""
+    blind: list[str] = []
+    told: set[str] = set()
+    is_first = True
+    for run, tables in found:
+        searched = [each for each in tables if given.key is None or each.is_kept and each.may_read]
+        if len(searched) < len(tables):
+            blind.append(str(run.run_id))
+        if given.since and not searched:
+            continue
+        if not is_first:
+            console.text()
+        is_first = False
+        at = f"{run.started_at.astimezone(console.zone):%Y-%m-%d %H:%M %Z}"
+        console.text(f"run {run.run_id} of {run.run_date}: {run.status}, started {at}\n")
+        if searched:
+            # the gold views that read a table are said once
+            show_changes(console, [replace(each, views=()) if each.relation in told else each for each in searched])
+            told |= {each.relation for each in searched}
+        else:
+            more = "" if given.key is None else "; --since YYYY-MM-DD searches more runs"
+            console.text(f"it changed {no}{sought}{more}")
+    if is_first:
+        console.text(f"no run since {given.since} changed {some}{sought}")
+    if blind:
+        console.text()
+        for line in _packed("not searched, because only counts are kept: some tables of run ", blind, WIDTH, indent=4):
+            console.text(line)
+
+
+def as_json(found: Iterable[tuple[ChangingRun, Iterable[TableChanges]]]) -> str:
+    """One JSON document. Its names stay as they are; new ones may be added."""
+    runs = [
+        {
+            "run_id": run.run_id,
+            "status": run.status,
+            "run_date": run.run_date.isoformat(),
+            "started_at": run.started_at.isoformat(),
+            "tables": [asdict(table) for table in tables],
+        }
+        for run, tables in found
+    ]
+    # DEL is the one control character that json leaves as it is
+    return json.dumps({"runs": runs}, indent=2, default=_number).replace("\x7f", "\\u007f")
+
+
+def _number(value: Decimal) -> float | str:
+    """A number, or its text if a reader of JSON would round it."""
+    near = float(value)
+    return near if Decimal(repr(near)) == value else f"{value:f}"
 
 
 def show_changes(console: Console, changes: Sequence[TableChanges]) -> None:
@@ -30,56 +156,67 @@ def show_changes(console: Console, changes: Sequence[TableChanges]) -> None:
     if len(changes) > 1:
         counts = [(shown(each.relation), each.inserted, each.updated, each.deleted) for each in changes]
         console.table(("table", "inserted", "updated", "deleted"), counts)
-    for number, each in enumerate(changes):
-        if number or len(changes) > 1:
-            console.text()
-        for line in _table_lines(each, width):
+    reasons: dict[str, list[str]] = {}
+    for each in changes:
+        if why := _why_no_rows(each):
+            reasons.setdefault(why, []).append(shown(each.relation))
+        lines = [*_about(each, width), *_rows(each, width)]
+        if lines or len(changes) == 1:
+            console.text(f"{'' if len(changes) == 1 else chr(10)}{shown(each.relation)}: {_counts(each)}")
+        for line in lines:
+            console.text(line)
+    for why, names in reasons.items():
+        console.text()
+        for line in _packed(f"only counts, because {why}: ", names, width, indent=4):
             console.text(line)
 
 
-def _table_lines(table: TableChanges, width: int) -> Iterable[str]:
-    counts = f"{table.inserted:,} inserted, {table.updated:,} updated, {table.deleted:,} deleted"
-    yield f"{shown(table.relation)}: {counts}"
+def _counts(table: TableChanges) -> str:
+    return f"{table.inserted:,} inserted, {table.updated:,} updated, {table.deleted:,} deleted"
+
+
+def _about(table: TableChanges, width: int) -> Iterable[str]:
+    """Which gold views read the table, and what is not recorded."""
     if table.views:
-        views = [shown(view.removeprefix("gold.")) for view in table.views]
+        views = [_cut(shown(view.removeprefix("gold.")), WIDTH - 10) for view in table.views]
         yield from _packed("  read in gold by ", views, width, indent=4)
     if table.by_other_statements:
-        yield f"  {table.by_other_statements:,} more by statements or triggers whose rows are not recorded"
-    if why := _why_no_rows(table):
-        yield f"  {why}"
-        return
-    # the columns of each updated row, and their widths, so that all rows of the table line up
-    names = [name for row in table.rows for name in _differing(row)]
-    name_width = min(NAME, max((cell_len(shown(name)) for name in names), default=0))
-    room = (width - DEEPER - name_width - 6) // 2
-    pairs = {
-        (number, name): _pair((row.before or {}).get(name), (row.after or {}).get(name), room)
-        for number, row in enumerate(table.rows)
-        for name in _differing(row)
-    }
-    left = max((cell_len(before) for before, _ in pairs.values()), default=0)
-    right = max((cell_len(after) for _, after in pairs.values() if _is_number(after)), default=0)
-    for number, row in enumerate(table.rows):
-        yield from _packed(f"  {row.operation:<8}  ", _named_values(row), width, indent=INDENT, most=LINES)
-        for name in _differing(row):
-            before, after = pairs[number, name]
-            yield (
-                f"{'':{DEEPER}}{set_cell_size(_cut(shown(name), NAME), name_width)}  "
-                f"{_aligned(before, left)} -> {_aligned(after, right) if _is_number(after) else after}"
-            )
-    if table.total > len(table.rows):
-        yield f"  and {table.total - len(table.rows):,} more rows" if table.rows else "  --limit shows the rows"
+        yield f"  {table.by_other_statements:,} more by a script's own statements or a trigger, which are only counted"
 
 
 def _why_no_rows(table: TableChanges) -> str:
     """Why the changed rows of a table cannot be shown; empty if they can, or if there are none."""
     if table.first_filling:
-        return "the table was empty before: all its rows are new, and only the count is kept"
+        return "they were empty before"
     if not table.total:
         return ""
     if not table.is_kept:
-        return "only the counts are known: too many rows changed, or they are no longer kept"
-    return "" if table.may_read else "the rows cannot be shown: your role may not read them, or the table was made anew"
+        return "the rows are no longer kept, or too many changed"
+    return "" if table.may_read else "your role may not read them, or they were made anew since"
+
+
+def _rows(table: TableChanges, width: int) -> Iterable[str]:
+    """The first rows. Names and values of all of them line up."""
+    differing = [_differing(row) for row in table.rows]
+    names = [shown(name) for each in differing for name in each]
+    name_width = min(NAME, max(map(cell_len, names), default=0))
+    room = (width - DEEPER - name_width - 6) // 2
+    pairs = [
+        [_pair((row.before or {}).get(name), (row.after or {}).get(name), room) for name in each]
+        for row, each in zip(table.rows, differing, strict=True)
+    ]
+    left = max((cell_len(before) for each in pairs for before, _ in each), default=0)
+    right = max((cell_len(after) for each in pairs for _, after in each if _is_number(after)), default=0)
+    for row, its_names, its_pairs in zip(table.rows, differing, pairs, strict=True):
+        yield from _packed(f"  {row.operation:<8}  ", _named_values(row), width, indent=INDENT, most=LINES)
+        for name, (before, after) in zip(its_names, its_pairs, strict=True):
+            label = set_cell_size(_cut(shown(name), NAME), name_width)
+            after = _aligned(after, right) if _is_number(after) else after
+            yield f"{'':{DEEPER}}{label}  {_aligned(before, left)} -> {after}"
+        if row.operation == "updated" and not its_names:
+            yield f"{'':{DEEPER}}differs in a way that its JSON does not show"
+    if table.rows and table.total > len(table.rows):
+        yield f"  and {table.total - len(table.rows):,} more"
 
 
 def _differing(row: RowChange) -> list[str]:
@@ -104,7 +241,7 @@ def _packed(first: str, parts: Sequence[str], width: int, *, indent: int, most: 
     line = first
     for number, part in enumerate(parts):
         text = part + ("," if number < len(parts) - 1 else "")
-        if cell_len(line) + cell_len(text) > width and line not in (first, " " * indent):
+        if cell_len(line) + cell_len(text) > width and line != " " * indent:
             if len(lines) == most - 1:
                 return [*lines, f"{_cut(line, width - 4).rstrip()} ..."]
             lines.append(line.rstrip())

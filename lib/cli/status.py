@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from lib.cli.arguments import how_to_type
@@ -34,7 +34,10 @@ def status(settings: Settings, console: Console, *, runs: int) -> int:
             console.text(address(connection))
             console.text(f"time zone {settings.time_zone}")
             gone = _gone(connection, settings)
+            # an older version lacks the table until the next run
+            has_changes = query(connection, "SELECT to_regclass('elt.changes')") != [(None,)]
             for title, headers, sql in STATUS:
+                sql = sql.replace("ROWS_CHANGED", ROWS_CHANGED if has_changes else "NULL")
                 rows = query(connection, sql, {"runs": runs, "gone": gone})
                 if rows:
                     console.text(f"\n{title}")
@@ -60,13 +63,13 @@ REMEDIES = {
 
 
 @contextmanager
-def reading(subject: str) -> Iterator[None]:
+def reading(subject: str, remedies: Mapping[str, str] = REMEDIES) -> Iterator[None]:
     """Raise an error of the driver as ours, with what to do if something is missing or may not be read."""
     try:
         with translated(subject):
             yield
     except DatabaseError as error:
-        remedy = REMEDIES.get(getattr(error.__cause__, "pgcode", None) or "")
+        remedy = remedies.get(getattr(error.__cause__, "pgcode", None) or "")
         if remedy is None:
             raise
         raise DatabaseError(f"{error}\n    {remedy}") from error
@@ -101,6 +104,11 @@ TIME = "to_char({0}, CASE WHEN {0} > now() - INTERVAL '300 days' THEN 'MM-DD HH2
 PUBLISHED = TIME.format("published_at")
 # to_jsonb, because an older version lacks the column until the next run
 UNCHANGED = "to_jsonb(runs) ->> 'is_unchanged' = 'true'"
+#: in all tables together; the command `changes` shows each
+ROWS_CHANGED = (
+    "(SELECT '+' || sum(inserted) || ' ~' || sum(updated) || ' -' || sum(deleted)"
+    " FROM elt.changes WHERE elt.changes.run_id = recent.run_id)"
+)
 IMPORTED = TIME.format("(to_jsonb(job_status) ->> 'source_imported_at')::timestamptz")
 
 #: the scripts of each job's last run that published it, because not every run has every job
@@ -112,10 +120,10 @@ LATEST = (
 STATUS: Sequence[tuple[str, Sequence[str], str]] = (
     (
         "runs, the newest first",
-        ("run", "status", "started", "seconds", "jobs published", "rows loaded"),
-        "SELECT run_id, recent.status, recent.started_at, seconds,"
+        ("run", "status", "started", "seconds", "published", "rows loaded", "rows changed"),
+        f"SELECT run_id, recent.status, {TIME.format('recent.started_at')}, seconds,"
         f" CASE WHEN {UNCHANGED} THEN 'unchanged' ELSE jobs_published || ' of ' || cardinality(runs.jobs) END,"
-        " rows_loaded"
+        " rows_loaded, ROWS_CHANGED"
         " FROM elt.recent_runs AS recent JOIN elt.runs USING (run_id) ORDER BY run_id DESC LIMIT %(runs)s",
     ),
     (

@@ -53,6 +53,29 @@ CHANGES = f"""
     HAVING sum(inserted + updated + deleted) > 0
     ORDER BY run_id DESC, script
 """
+#: The numbers in silver that the last run changed most: the first ones of each column, because columns have different
+#: units. A number that was NULL has no difference.
+LARGEST = """
+    SELECT relation AS table, name AS column, rows, key, before, after FROM (
+        SELECT relation, changed.name,
+            (SELECT string_agg(each.value, ', ') FROM jsonb_each_text(changes.key) AS each) AS key,
+            changed.value::numeric AS before,
+            (changes.after -> changed.name)::numeric AS after,
+            count(*) OVER (PARTITION BY relation, changed.name) AS rows,
+            row_number() OVER (
+                PARTITION BY relation, changed.name
+                ORDER BY abs((changes.after -> changed.name)::numeric - changed.value::numeric) DESC, key
+            ) AS place
+        FROM elt.row_changes AS changes
+        CROSS JOIN jsonb_each(changes.before) AS changed (name, value)
+        WHERE run_id = (SELECT max(run_id) FROM elt.recent_runs WHERE jobs_published > 0)
+            AND relation LIKE 'silver.%' AND operation = 'updated'
+            AND jsonb_typeof(changed.value) = 'number' AND jsonb_typeof(changes.after -> changed.name) = 'number'
+            AND changed.value <> changes.after -> changed.name
+    ) AS numbers
+    WHERE place <= 3
+    ORDER BY relation, name, place
+"""
 JOBS = """
     SELECT job, status, to_char(published_at, 'YYYY-MM-DD HH24:MI') AS published, rows_loaded,
         to_char(source_imported_at, 'YYYY-MM-DD HH24:MI') AS source_imported
@@ -172,6 +195,8 @@ class Page:
     jobs: Answer
     questions: Sequence[Answered]
     changes: Answer
+    #: numbers in silver that the last run changed most
+    largest: Answer
     runs: Answer
     graph: Graph
     nodes: Mapping[str, Node]
@@ -217,9 +242,12 @@ def collect(database: Database, registry: Registry) -> Page:
             if is_new
             else (_jobs(connection, registry), _changes(connection), ask(connection, RUN_LIST, cut=2_000))
         )
+        # an older version lacks the view until the next run
+        keeps_rows = query(connection, "SELECT to_regclass('elt.row_changes')") != [(None,)]
+        largest = ask(connection, LARGEST) if keeps_rows else Answer()
         answered = [_answered(connection, question) for question in questions]
         unanswered = [text for each in answered for text in each.problems]
-        others = [answer.error for answer in (jobs, changes, runs) if answer.error]
+        others = [answer.error for answer in (jobs, changes, largest, runs) if answer.error]
         health = (
             Health("warning", "nothing was loaded yet; type: python elt_daily_load.py")
             if is_new
@@ -233,6 +261,7 @@ def collect(database: Database, registry: Registry) -> Page:
             jobs,
             answered,
             changes,
+            largest,
             runs,
             lay_out(nodes),
             nodes,

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
+from lib.config.spelling import did_you_mean
 from lib.postgres.connection import Connection, query
 
 
@@ -53,13 +55,80 @@ class TableChanges:
         return self.inserted + self.updated + self.deleted
 
 
+@dataclass(frozen=True)
+class ChangingRun:
+    """A run of the history."""
+
+    run_id: int
+    status: str
+    #: the day that it loaded
+    run_date: date
+    started_at: datetime
+
+
+#: runs that may have changed something, the newest first
+RUNS = """
+    SELECT run_id, recent.status, run_date, recent.started_at
+    FROM elt.recent_runs AS recent
+    JOIN elt.runs USING (run_id)
+    WHERE {}
+    ORDER BY run_id DESC
+"""
+
+
+def last_published(connection: Connection) -> ChangingRun | None:
+    """The last run that published a job; None if there is none."""
+    found = query(connection, f"{RUNS.format('jobs_published > 0')} LIMIT 1")
+    return ChangingRun(*found[0]) if found else None
+
+
+def one_run(connection: Connection, run_id: int) -> ChangingRun | None:
+    """The run of this number; None if there is none."""
+    found = query(connection, RUNS.format("run_id = %s"), (run_id,))
+    return ChangingRun(*found[0]) if found else None
+
+
+def runs_since(connection: Connection, day: date) -> list[ChangingRun]:
+    """The runs that changed something, from the first that loaded this day or a later one; the newest first.
+
+    A past day that was loaded after that is among them.
+    """
+    wanted = (
+        "run_id >= (SELECT min(run_id) FROM elt.runs WHERE run_date >= %s)"
+        " AND run_id IN (SELECT run_id FROM elt.changes)"
+    )
+    return [ChangingRun(*row) for row in query(connection, RUNS.format(wanted), (day,))]
+
+
+def plain(name: str) -> str:
+    """A name as a person types it. PostgreSQL also quotes keywords, as in silver."user"."""
+    return name.replace('"', "")
+
+
+#: what `--table` may name
+NAMES = """
+    SELECT relation FROM elt.changes
+    UNION
+    SELECT format('%I.%I', nspname, relname)
+    FROM pg_class
+    JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relkind IN ('r', 'p', 'v') AND nspname IN ('bronze', 'silver', 'gold')
+"""
+
+
+def unknown_table(connection: Connection, name: str) -> str:
+    """Why a name is no table or view of the layers, and was never changed by a run either; empty if it is or was."""
+    known = [plain(each) for (each,) in query(connection, NAMES)]
+    return "" if plain(name) in known else f"there is no table {name!r}{did_you_mean(name, known)}"
+
+
 #: One row per table that the run changed. By name and not by to_regclass, which fails in a schema that we may not use.
 TABLES = """
     WITH RECURSIVE changed AS (
         SELECT changes.*, pg_class.oid
         FROM elt.changes AS changes
-        LEFT JOIN (pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace)
-            ON pg_catalog.format('%%I.%%I', nspname, relname) = relation
+        LEFT JOIN (pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace)
+            ON format('%%I.%%I', nspname, relname) = relation
         WHERE run_id = %s
     ),
 
@@ -68,8 +137,8 @@ TABLES = """
         UNION
         SELECT readers.oid, ev_class
         FROM readers
-        JOIN pg_catalog.pg_depend ON refclassid = 'pg_catalog.pg_class'::regclass AND refobjid = reader
-        JOIN pg_catalog.pg_rewrite ON classid = 'pg_catalog.pg_rewrite'::regclass AND pg_rewrite.oid = objid
+        JOIN pg_depend ON refclassid = 'pg_class'::regclass AND refobjid = reader
+        JOIN pg_rewrite ON classid = 'pg_rewrite'::regclass AND pg_rewrite.oid = objid
     )
 
     SELECT
@@ -77,16 +146,16 @@ TABLES = """
         elt._may_see_changes(relation_oid, relation, key_columns),
         key_columns,
         ARRAY(
-            SELECT pg_catalog.format('%%I.%%I', nspname, relname)
+            SELECT format('%%I.%%I', nspname, relname)
             FROM readers
-            JOIN pg_catalog.pg_class ON pg_class.oid = reader
-            JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+            JOIN pg_class ON pg_class.oid = reader
+            JOIN pg_namespace ON pg_namespace.oid = relnamespace
             WHERE readers.oid = changed.oid AND nspname = 'gold'
             ORDER BY 1
         ),
         ARRAY(
             SELECT attname::text
-            FROM pg_catalog.pg_attribute
+            FROM pg_attribute
             WHERE attrelid = changed.oid AND attnum > 0 AND NOT attisdropped
             ORDER BY attnum
         )
@@ -103,17 +172,17 @@ ROWS = """
             SELECT
             FROM (VALUES (key), (CASE WHEN key IS NULL THEN before END), (CASE WHEN key IS NULL THEN after END))
                 AS searched (content)
-            CROSS JOIN LATERAL pg_catalog.jsonb_each_text(content) AS found
+            CROSS JOIN LATERAL jsonb_each_text(content) AS found
             WHERE found.value = %(key)s
         )
     )
 """
-COUNTED = f"SELECT operation, pg_catalog.count(*) {ROWS} GROUP BY operation"
+COUNTED = f"SELECT operation, count(*) {ROWS} GROUP BY operation"
 FIRST = f"""
     SELECT operation, key::text, before::text, after::text
     {ROWS}
     ORDER BY
-        ARRAY(SELECT coalesce(key, after, before) -> name FROM pg_catalog.unnest(%(order)s::text[]) AS name),
+        ARRAY(SELECT coalesce(key, after, before) -> name FROM unnest(%(order)s::text[]) AS name),
         operation,
         coalesce(after, before)
     LIMIT %(limit)s
@@ -134,10 +203,11 @@ def read_changes(
         of these rows, and a table without such a row is left out; one whose rows cannot be read keeps its counts
     limit: how many rows of each table
     """
+    wanted = {*map(plain, tables)}
     found = []
     for row in query(connection, TABLES, (run_id,)):
         relation, inserted, updated, deleted, others, is_kept, is_first, may_read, key_columns, views, columns = row
-        if tables and not {relation, *views} & {*tables}:
+        if wanted and wanted.isdisjoint(map(plain, (relation, *views))):
             continue
         table = TableChanges(
             relation, inserted, updated, deleted, others, is_kept, is_first, tuple(views), may_read=may_read

@@ -263,3 +263,32 @@ def test_code_of_a_stranger_is_not_run(pages: Project, change: str) -> None:
             collect(database_of(pages), read_project(pages.root))
     finally:
         pages.database.sql(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
+
+
+def test_the_largest_changes_in_silver_are_those_of_the_last_run_that_published(pages: Project) -> None:
+    def largest() -> list[tuple]:
+        found = collect(database_of(pages), read_project(pages.root)).largest
+        assert not found.error
+        return [row[:3] + row[4:] for row in found.rows if row[0] == "silver.c"]
+
+    pages.script(
+        "silver/c.sql",
+        "CREATE TABLE IF NOT EXISTS silver.c (id integer PRIMARY KEY, pieces integer, price numeric, note text);"
+        "DROP TABLE IF EXISTS pg_temp.n; CREATE TEMP TABLE n AS"
+        " SELECT id::integer, nullif(v, 'none')::integer * id::integer AS pieces, 1.5 AS price, v AS note FROM bronze.c;"
+        "SELECT * FROM elt.publish_rows('silver.c', 'n')",
+    )
+    pages.database.sql("DROP TABLE silver.c")
+    for v in "35":
+        pages.put("c", [(str(number), v) for number in range(1, 11)])
+        assert pages.run().exit_code == 0, pages.output
+    expected = [("silver.c", "pieces", "10", str(3 * place), str(5 * place)) for place in (10, 9, 8)]
+    assert largest() == expected
+    page = page_of(pages)
+    assert "The largest changes in silver" in page and '<td class="number">50</td>' in page
+    pages.keboola.delete_table("in.c-main.a")
+    pages.keboola.delete_table("in.c-main.c")
+    assert pages.run().exit_code == 1
+    assert largest() == expected, "that run published neither group"
+    pages.database.sql("DROP VIEW elt.row_changes")
+    assert largest() == [], "an older version lacks it"

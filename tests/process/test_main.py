@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from sandbox.faults import Fault
 from sandbox.inventory import PRODUCT_COLUMNS, products
 from tests.support.checkout import TOKEN, Checkout, Morning
 from tests.support.readme import blocks
+from tests.support.roles import Role
 
 #: variables that a developer may have set, and that the demo must ignore
 MISLEADING = {"PGHOST": "nowhere.invalid", "PGSERVICE": "none", "KEBOOLA_TOKEN": "wrong", "POSTGRES_PASSWORD": "wrong"}
@@ -166,7 +167,73 @@ def test_status_shows_runs_jobs_and_the_error_of_a_failed_one(morning: Morning) 
     # a table begins after a line of dashes and ends at an empty line
     widths = [len(line) for line in tables.partition("\nruns, the newest first")[2].splitlines()]
     assert max(widths) <= 80
-    assert re.search(r"  1  done    \d{4}-\d\d-\d\d \d\d:\d\d UTC +[0-9.]+  4 of 4", tables)
+    assert re.search(r"  1  done    \d\d-\d\d \d\d:\d\d +[0-9.]+  4 of 4 +[\d,]+  \+\d+ ~\d+ -0$", tables, re.M)
+
+
+def test_changes_says_what_a_run_changed_or_why_there_is_nothing_to_say(morning: Morning) -> None:
+    def changes(*words: str, exit_code: int = 0) -> str:
+        done = morning.run("main.py", "changes", *words)
+        assert done.returncode == exit_code, done.stdout
+        return done.stdout
+
+    assert changes().startswith("no run has published anything yet; to load everything: ")
+    assert json.loads(changes("--json")) == {"runs": []}
+    assert morning.run("elt_daily_load.py").returncode == 0
+    assert "only counts, because they were empty before: bronze.products," in changes()
+    assert "silver.products" in changes("1", "--table", "silver.products")
+    ((sku,),) = morning.database.sql("SELECT min(product_sku) FROM silver.products")
+    assert morning.database.sql(
+        "UPDATE silver.products SET product_name = NULL WHERE product_sku = %s RETURNING 1", sku
+    )
+    assert morning.run("elt_daily_load.py", "--full").returncode == 0
+    told = changes("--table", "silver.products")
+    assert f"  updated   product_sku '{sku}'\n              product_name  NULL -> '" in told and "[" not in told
+    assert changes("--key", sku).splitlines()[2:] == told.splitlines()[2:], "only that table has changed"
+    assert told in changes("--since", f"{date.today()}") and "run 1 of" in changes("--since", f"{date.today()}")
+    (run,) = json.loads(changes("2", "--key", sku, "--json"))["runs"]
+    assert (run["run_id"], run["tables"][0]["rows"][0]["key"]) == (2, {"product_sku": sku})
+    nothing = changes("--table", "silver.stock_levels").splitlines()[-1]
+    assert nothing == "it changed nothing in silver.stock_levels"
+    assert "it changed no row with key E'\\x1b[2J'; --since YYYY-MM-DD searches more runs" in changes(
+        "--key", "\x1b[2J"
+    )
+    nowhere = changes("--since", f"{date.today()}", "--key", "it's")
+    assert nowhere == (
+        f"no run since {date.today()} changed a row with key 'it''s'\n\n"
+        "not searched, because only counts are kept: some tables of run 1\n"
+    )
+    for words, message in (
+        (["3"], "error: there is no run 3; `status` lists the last runs"),
+        (["x"], "argument RUN: 'x' is not the number of a run: `status` lists them"),
+        (["--table", "silver.product"], "error: there is no table 'silver.product'; did you mean 'silver.products'?"),
+        (["--since", "yesterday"], "argument --since: 'yesterday' is not a date: write it as 2026-01-31"),
+        (["2", "--since", "2026-01-31"], "error: name a run or --since, not both"),
+        (["--limit", "-1"], "argument --limit: '-1' is not a number of rows: write 0 or more"),
+    ):
+        assert message in changes(*words, exit_code=2).splitlines()[-1]
+
+
+def test_a_reader_sees_changes_with_the_documented_grants_alone(morning: Morning) -> None:
+    assert morning.run("elt_daily_load.py").returncode == 0
+    morning.database.sql(
+        "UPDATE silver.products SET product_name = NULL; UPDATE silver.warehouses SET warehouse_name = ''"
+    )
+    assert morning.run("elt_daily_load.py", "--full").returncode == 0
+    reader = Role(morning.database, "reader")
+    toml = morning.folder / "elt_settings.toml"
+    toml.write_text(toml.read_text().replace('user = "postgres"', f'user = "{reader.name}"'))
+    refused = morning.run("main.py", "changes")
+    assert refused.returncode == 1 and "has the grants that a reader needs" in refused.stdout, refused.stdout
+    *_, grants = blocks("sql", "What a run changed")
+    morning.database.sql(grants.replace("analyst", reader.name))
+    morning.database.sql(
+        f"GRANT USAGE ON SCHEMA silver TO {reader.name}; GRANT SELECT ON silver.products TO {reader.name}"
+    )
+    told = morning.run("main.py", "changes")
+    assert told.returncode == 0 and "product_name  NULL -> '" in told.stdout, told.stdout
+    assert "your role may not read them, or they were made anew since:\n    silver.warehouses\n" in told.stdout
+    assert "warehouse_name" not in told.stdout
+    reader.drop()
 
 
 def test_psql_opens_on_the_configured_database_with_its_own_arguments(morning: Morning) -> None:
@@ -208,7 +275,7 @@ def helps(parser: argparse.ArgumentParser, typed: str) -> Iterator[tuple[str, st
 
 def test_the_help_of_every_command_has_an_example_of_its_own() -> None:
     _, *commands = helps(main_parser(), "python main.py")
-    assert len(commands) == 17
+    assert len(commands) == 19
     for typed, examples in commands:
         assert re.search(rf"(^|: +| ){typed}( |$)", examples, re.M), (typed, examples)
 
@@ -293,6 +360,8 @@ class Played:
     files_before: dict[Path, bytes]
     stopped: subprocess.CompletedProcess[str]
     finished: subprocess.CompletedProcess[str]
+    #: what the commands in the documents print then: the document's text, and the output
+    examples: list[tuple[str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +378,19 @@ def played(server_folders: Path) -> Iterator[Played]:
             process.send_signal(signal.SIGINT)
             rest = process.stdout.read()
         stopped = subprocess.CompletedProcess(process.args, process.returncode, rest)
-        yield Played(demo, before, stopped, demo.run("main.py", "demo", environ=MISLEADING))
+        finished = demo.run("main.py", "demo", environ=MISLEADING)
+        yield Played(demo, before, stopped, finished, [*examples(demo)])
+
+
+def examples(demo: Checkout) -> Iterator[tuple[str, str]]:
+    """Each example of `changes` in the documents, and what it prints here. Its day is nine days before today."""
+    for block in blocks("", "What a run changed"):
+        command, _, shown = block.partition("\n\n")
+        nine_days_ago = f"{date.today() - timedelta(days=9)}"
+        typed = re.sub(r"\d{4}-\d\d-\d\d", nine_days_ago, command).split()[1:]
+        done = demo.run(*typed, environ=MISLEADING)
+        assert done.returncode == 0, done.stdout
+        yield shown, done.stdout
 
 
 def test_the_demo_plays_its_mornings_beside_a_job_that_it_knows_nothing_of(demo: Checkout) -> None:
@@ -367,6 +448,15 @@ def test_a_demo_that_is_stopped_goes_on_where_it_was(played: Played) -> None:
     demo.run("main.py", "demo", "psql", "-XAtc", "UPDATE silver.products SET product_sku = substr(product_sku, 4)")
 
 
+def test_the_demo_shows_what_its_runs_changed_as_the_documents_say(played: Played) -> None:
+    assert len(played.examples) == 2
+    for in_the_document, printed in played.examples:
+        # the demo was stopped in between, so the numbers of its runs are others
+        assert [re.sub(r"^run \d+", "run", line) for line in without_times(printed)] == [
+            re.sub(r"^run \d+", "run", line) for line in without_times(in_the_document)
+        ]
+
+
 def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(played: Played) -> None:
     demo, before, shown = played.demo, played.files_before, played.finished.stdout
     assert played.finished.returncode == 0, shown
@@ -382,7 +472,7 @@ def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(pla
     commands = [
         line.split("main.py ")[1].split("  ")[0].split() for line in shown.splitlines() if "main.py demo" in line
     ]
-    assert [words[1] for words in commands] == ["psql", "run", "status", "fail", "stop"]
+    assert [words[1] for words in commands] == ["psql", "run", "status", "changes", "fail", "stop"]
     for words in commands:
         extra = ["-XAtc", DEMO_DAYS] if words[1] == "psql" else []
         typed = demo.run("main.py", *words, *extra, environ=MISLEADING)

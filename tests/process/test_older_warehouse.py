@@ -42,6 +42,8 @@ def test_a_warehouse_of_an_older_version_is_loaded_and_its_history_kept(morning:
     for words in ["status"], ["check", "--online"]:
         looked = morning.run("main.py", *words)
         assert looked.returncode == 0, looked.stdout
+    changes = morning.run("main.py", "changes")
+    assert changes.returncode == 1 and changes.stdout.endswith("The next run repairs schema elt, or says what to do.\n")
     loaded = morning.run("elt_daily_load.py", "--date", "2026-11-28")
     assert loaded.returncode == 0, loaded.stdout
     assert [

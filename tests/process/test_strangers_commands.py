@@ -58,7 +58,12 @@ def test_commands_that_only_look_call_nothing_of_an_intruder(morning: Morning, m
         "CREATE VIEW elt.recent_runs AS SELECT setval('app.trap', 1) AS run_id, 'done' AS status, now() AS started_at,"
         " 1 AS seconds, 1 AS jobs_published, 0 AS jobs_not_published, 1 AS rows_loaded, NULL::text AS error"
     )
-    for words in ["main.py", "status"], ["main.py", "check", "--online"], ["elt_daily_load.py"]:
+    for words in (
+        ["main.py", "status"],
+        ["main.py", "changes"],
+        ["main.py", "check", "--online"],
+        ["elt_daily_load.py"],
+    ):
         told = morning.run(*words)
         refused = "nothing was done, because code of other roles would run as postgres" in told.stdout
         assert refused or words[-1] == "--online"
