@@ -76,6 +76,15 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_preview_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--all", action="store_true", help="compare also gold views of more than 2,000,000 rows; it may take minutes"
+    )
+    parser.add_argument(
+        "--limit", type=_count_of_rows, default=5, metavar="N", help="changed rows of each table and view (default: 5)"
+    )
+
+
 def _past_date(text: str) -> date:
     try:
         day = date.fromisoformat(text)
@@ -164,6 +173,18 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser],
         formatter_class=HelpFormatter,
     )
     _add_run_arguments(run)
+    preview = commands.add_parser(
+        "preview",
+        help="show what a run would change, and change nothing",
+        description="Do all that `run` does and roll it back. Shows the rows that would change in bronze, silver and"
+        " each gold view, columns that would come or go, definitions that would be applied, and checks that would fail"
+        " or warn. Readers do not notice; a run that begins meanwhile ends the preview. It does not wait for a flow.",
+        epilog=f"examples:\n  python {prog} preview\n  python {prog} preview products --limit 20\n\n"
+        "exit codes: as `run` would end; 75 another run is at work, or ended this preview",
+        formatter_class=HelpFormatter,
+    )
+    _add_run_arguments(preview)
+    _add_preview_arguments(preview)
     check = commands.add_parser(
         "check",
         help="find every mistake that can be found before a run",

@@ -93,6 +93,7 @@ def run_command(name: str | None, given: argparse.Namespace, settings: Settings)
     commands: dict[str | None, Callable[[], int]] = {
         None: lambda: overview.overview(settings, console),
         "run": lambda: run_jobs(given, settings=settings),
+        "preview": lambda: run_jobs(given, settings=settings, is_preview=True),
         "check": lambda: (
             as_cron.check_as_cron(settings, console, given.crontab, os.environ)
             if given.as_cron or given.crontab

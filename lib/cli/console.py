@@ -209,8 +209,12 @@ class Console:
         records: Sequence[JobRecord],
         error: EltError | None = None,
         unchanged_since: tuple[int, datetime] | None = None,
+        *,
+        done: str = "published",
     ) -> None:
         """Print the summary. Its last line says what was published, what failed and what was held back.
+
+        done: what is said of the jobs that did not fail.
 
         It also says why, if one job failed. Each of several has a line of its own before it. unchanged_since: the run,
         and when it ended, since which nothing has changed.
@@ -221,16 +225,16 @@ class Console:
                 self._print(f"{record.job} failed: {record.error}", wrong=True)
         if error is not None and "\n" in str(error):
             self.error(error)
-        done = [result for record in records if record.status == "published" for result in record.scripts]
+        ran = [result for record in records if record.status == "published" for result in record.scripts]
         for step, quiet, outcome in (
-            ("script", [result for result in done if result.is_uneventful and result.broken_by is None], "unchanged"),
-            ("check", [result for result in done if result.broken_by == 0], "passed"),
+            ("script", [result for result in ran if result.is_uneventful and result.broken_by is None], "unchanged"),
+            ("check", [result for result in ran if result.broken_by == 0], "passed"),
         ):
             if quiet:
                 noun = "table" if step == "script" else "check"
                 self.step(step, f"{_count(len(quiet), noun)} {outcome}", None, sum(result.seconds for result in quiet))
         seconds = f"{time.monotonic() - self._began:.1f} s"
-        parts = [_published(records)] if records else []
+        parts = [_published(records, done)] if records else []
         if unchanged_since:
             run_id, at = unchanged_since
             parts = [f"nothing has changed since run {run_id}, {at.astimezone(self.zone):%Y-%m-%d %H:%M %Z}"]
@@ -259,11 +263,11 @@ class Console:
             silence(stream)
 
 
-def _published(records: Sequence[JobRecord]) -> str:
+def _published(records: Sequence[JobRecord], how: str) -> str:
     """How many jobs were published, and how many of them kept the rows of an earlier export."""
     done = [record for record in records if record.status == "published"]
     same = sum(record.is_unchanged or False for record in done)
-    return f"{_count(len(done), 'job')} published" + (f" ({same} not exported: unchanged)" if same else "")
+    return f"{_count(len(done), 'job')} {how}" + (f" ({same} not exported: unchanged)" if same else "")
 
 
 def _first_line(text: object) -> str:

@@ -16,24 +16,33 @@ if TYPE_CHECKING:
     from lib.config.settings import Settings
 
 
-def run_jobs(given: argparse.Namespace, jobs: Sequence[str] = (), settings: Settings | None = None) -> int:
-    """Run jobs and return the exit code. Job names in the parsed arguments replace `jobs`.
+def run_jobs(
+    given: argparse.Namespace,
+    jobs: Sequence[str] = (),
+    settings: Settings | None = None,
+    *,
+    is_preview: bool = False,
+) -> int:
+    """Run or preview jobs and return the exit code. Job names in the parsed arguments replace `jobs`.
 
     settings None: read elt_settings.toml of this project.
     """
     from lib.cli.console import Console
+    from lib.cli.preview import show_preview
     from lib.cli.report import write_after_run
     from lib.config.settings import read_settings
     from lib.load.guards import Accepted
     from lib.postgres.connection import Database
     from lib.run.plan import make_plan, read_project
+    from lib.run.preview import Preview
     from lib.run.runner import Options, Run
     from lib.stop import StopSignal, run_stoppable
 
     settings = settings or read_settings()
     jobs = given.jobs or jobs
     registry = read_project(settings.root)
-    words = ["run", *jobs, *(["--full"] if given.full else []), *(["--date", f"{given.date}"] if given.date else [])]
+    name = "preview" if is_preview else "run"
+    words = [name, *jobs, *(["--full"] if given.full else []), *(["--date", f"{given.date}"] if given.date else [])]
     words += ["--accept-date"] if given.accept_date else []
     accepted = Accepted.parse(given.accept, given.accept_shrink, how_to_type(" ".join(words), settings))
     registry.check_names(accepted.jobs)
@@ -41,6 +50,7 @@ def run_jobs(given: argparse.Namespace, jobs: Sequence[str] = (), settings: Sett
     accepted.check_jobs(plan.loads)
     console = Console(quiet=given.quiet, zone=settings.zone)
     stop = StopSignal()
+    preview = Preview(given.all, given.limit) if is_preview else None
     run = Run(
         plan,
         settings,
@@ -52,11 +62,17 @@ def run_jobs(given: argparse.Namespace, jobs: Sequence[str] = (), settings: Sett
             accepted,
             given.date,
             given.accept_date,
-            command=how_to_type("run", settings),
-            wait_for_flow=not (jobs or given.no_wait),
+            command=how_to_type(name, settings),
+            wait_for_flow=not (jobs or given.no_wait or is_preview),
+            preview=preview,
         ),
     )
     result = run_stoppable(run.run, stop)
-    console.summary("run" if jobs else "daily load", result.records, result.error, result.unchanged_since)
-    write_after_run(settings, console)
+    if preview:
+        if result.records:
+            show_preview(console, preview)
+        console.summary(name, result.records, result.error, result.unchanged_since, done="would be published")
+    else:
+        console.summary("run" if jobs else "daily load", result.records, result.error, result.unchanged_since)
+        write_after_run(settings, console)
     return result.exit_code

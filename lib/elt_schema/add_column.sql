@@ -31,6 +31,13 @@ BEGIN
     WHERE attrelid = table_name AND attname = column_name AND attnum > 0 AND NOT attisdropped;
 
     IF present IS NULL THEN
+        -- Readers do not notice a preview: it adds columns only to tables that its own transaction has made
+        -- (lib/run/preview.py).  Their xmin is not older than the transaction.
+        IF current_setting('elt.is_preview', true) = 'on' AND (
+            SELECT age(xmin) > age(pg_current_xact_id()::xid) FROM pg_catalog.pg_class WHERE oid = table_name
+        ) THEN
+            RAISE EXCEPTION 'elt.add_column would lock readers of % out', table_name USING ERRCODE = 'EL001';
+        END IF;
         -- While ALTER TABLE waits for a reader, later readers wait behind it.  So it waits only briefly, and again after a
         -- pause in which they go on; in all as long as the caller would wait for a lock.
         PERFORM set_config('lock_timeout', least(200, patience)::text, true);

@@ -796,8 +796,10 @@ BEGIN
     END IF;
 
     -- 7. After many changes, renew the statistics: old ones would mislead the planner in the next script.
+    --    Not in a preview: a rollback does not take back the number of rows that ANALYZE stores.
 
-    IF (inserted + updated + deleted) * 10 > source_rows THEN
+    IF (inserted + updated + deleted) * 10 > source_rows AND current_setting('elt.is_preview', true) IS DISTINCT FROM 'on'
+    THEN
         EXECUTE format('ANALYZE %s', target);
     END IF;
     IF new_rows = copy THEN

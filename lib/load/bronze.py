@@ -22,7 +22,7 @@ from lib.load.guards import Accepted, check_size
 from lib.load.staging_table import Staging
 from lib.postgres.connection import Connection, execute, query
 from lib.postgres.driver_errors import translate
-from lib.postgres.maintenance import has_statistics
+from lib.postgres.maintenance import analyze, has_statistics
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def publish_bronze(
         if abs(loaded.rows - loaded.rows_before) > loaded.rows_before / 10 or not has_statistics(
             connection, load.schema, load.name
         ):
-            execute(connection, sql.SQL("ANALYZE {}").format(target))
+            analyze(connection, target.as_string(connection))
         rewritten = _rewritten(connection, load, names, staging)
     except psycopg2.Error as error:
         raise translate(error, f"cannot load {load.table}", LoadError, _remedy(error, load)) from error

@@ -131,10 +131,11 @@ class Database:
         return connection
 
     @contextmanager
-    def kept_alive(self, connection: Connection) -> Iterator[None]:
+    def kept_alive(self, connection: Connection, on_loss: Callable[[], None] | None = None) -> Iterator[None]:
         """Keep a connection alive while it is idle, from a thread. The driver lets threads share a connection.
 
-        Not for one that copies: a query would end the COPY. If the connection is lost, whoever uses it next notices.
+        Not for one that copies: a query would end the COPY. If the connection is lost, whoever uses it next notices;
+        on_loss is called as soon as this thread does.
         """
         done = StopSignal()
 
@@ -146,6 +147,9 @@ class Database:
                 if connection.info.transaction_status == TRANSACTION_STATUS_IDLE:
                     with suppress(psycopg2.Error):
                         query(connection, "SELECT 1")
+                if connection.closed and on_loss and not done.requested:
+                    on_loss()
+                    return
 
         start_thread(keep, "keep alive")
         try:

@@ -17,6 +17,12 @@ def analyze_if_changed(connection: Connection, table: str, rows_changed: int) ->
     """
     ((estimated,),) = query(connection, "SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (table,))
     if rows_changed > max(estimated, 0) / 10:
+        analyze(connection, table)
+
+
+def analyze(connection: Connection, table: str) -> None:
+    """ANALYZE a table, but not in a preview: a rollback does not take back the number of rows that ANALYZE stores."""
+    if query(connection, "SELECT current_setting('elt.is_preview', true)") != [("on",)]:
         execute(connection, f"ANALYZE {table}")
 
 
@@ -28,14 +34,16 @@ def has_statistics(connection: Connection, schema: str, name: str) -> bool:
     return bool(has)
 
 
-def vacuum(connection: Connection, tables: Sequence[str]) -> list[str]:
-    """VACUUM tables after the commit. Returns PostgreSQL's warnings.
+def vacuum(connection: Connection, tables: Sequence[str], *, analyze: bool = False) -> list[str]:
+    """VACUUM tables after the transaction, those that exist. Returns PostgreSQL's warnings.
 
-    ANALYZE is not needed: the publish transaction has already done it for tables that changed much.
+    After a publish ANALYZE is not needed: the transaction has already done it for tables that changed much.
     TRUNCATE false: otherwise VACUUM may lock out readers while it truncates. SKIP_LOCKED: do not wait for a table that
     another session has locked.
     """
     del connection.notices[:]
-    for table in tables:
-        execute(connection, f"VACUUM (TRUNCATE false, SKIP_LOCKED) {table}")
+    for (table,) in query(
+        connection, "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL", ([*tables],)
+    ):
+        execute(connection, f"VACUUM ({'ANALYZE, ' if analyze else ''}TRUNCATE false, SKIP_LOCKED) {table}")
     return [notice.strip() for notice in connection.notices if notice.startswith("WARNING")]

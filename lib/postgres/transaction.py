@@ -51,6 +51,8 @@ class TransactionSettings:
     run_id: int | None = None
     #: whether a run also keeps the changed rows, and not only counts
     keep_changes: bool = False
+    #: whether all of it will be rolled back: then nothing runs ANALYZE, whose number of rows would stay
+    is_preview: bool = False
 
 
 @contextmanager
@@ -93,6 +95,7 @@ def apply_settings(connection: Connection, settings: TransactionSettings) -> Non
         f"SET LOCAL search_path = {settings.search_path};"
         f" SET LOCAL lock_timeout = '{round(settings.lock_timeout * 1000)}ms';"
         f" SET LOCAL elt.run_date = '{settings.run_date or ''}'; SET LOCAL elt.run_id = '{settings.run_id or ''}';"
-        f" SET LOCAL elt.keep_changes = {'on' if settings.keep_changes else 'off'}; SET LOCAL elt.recorded_rows = ''"
+        f" SET LOCAL elt.keep_changes = {'on' if settings.keep_changes else 'off'}; SET LOCAL elt.recorded_rows = '';"
+        f" SET LOCAL elt.is_preview = {'on' if settings.is_preview else 'off'}"
     )
     execute(connection, TRANSACTION + own)

@@ -31,6 +31,7 @@ from lib.run import definitions, history
 from lib.run.changes import note_first_fillings, note_other_statements
 from lib.run.history import JobRecord, LastLoad, failure_records
 from lib.run.listener import RunListener
+from lib.run.preview import Preview, refuse_waits
 from lib.run.reader_waits import LockWatch, ReaderWait
 from lib.run.row_counter import Changed, RowCounter
 from lib.run.session import LockRetry, Session
@@ -60,6 +61,12 @@ class Published:
     notes: tuple[tuple[str, str], ...] = ()
     #: staging tables that a message about a failure names, so that the user can look at the rows
     kept: frozenset[str] = frozenset()
+    #: after a preview: `StateRecorder.moved`
+    moved: tuple[tuple[str, str, str], ...] = ()
+
+
+class AgainOnCopies(EltError):
+    """A preview begins its publish again, because it would have locked readers out: now on copies of tables."""
 
 
 class _JobFailed(Exception):
@@ -88,6 +95,8 @@ class Publisher:
     accepted: Accepted
     listener: RunListener
     stop: StopSignal
+    #: finds out what would change; then all of it is rolled back. None: this is no preview
+    preview: Preview | None = None
     #: called with the name of each script, load and check before it runs
     on_begin: Callable[[str], None] = lambda step: None
     #: what COMMIT publishes; set before COMMIT is sent, because its answer may be lost
@@ -119,12 +128,13 @@ class Publisher:
         """Publish every group that has no job in `earlier`, in one transaction. `in_the_way` says who holds a lock.
 
         Raises LockTimeout, so that the caller can repeat the whole publish; on the last try only the group that met the
-        lock fails instead. Raises DatabaseError if the run lock is no longer ours.
+        lock fails instead. Raises AgainOnCopies, so that the caller repeats it at once. Raises DatabaseError if the run
+        lock is no longer ours.
         """
         failed: dict[str, EltError] = dict(earlier)
         records: list[JobRecord] = []
         notes: list[tuple[str, str]] = []
-        with translated("publish"), transaction(self.connection, self._settings):
+        with translated("publish"), transaction(self.connection, self._settings, commit=self.preview is None):
             self._begin(groups)
             self._kept = set()
             for group in groups:
@@ -135,6 +145,8 @@ class Publisher:
                         continue
                     except _JobFailed as failure:
                         error = failure.error
+                        if self.preview and self.preview.needs_copies(error):
+                            raise AgainOnCopies from failure
                         if isinstance(error, LockTimeout):
                             error = LockTimeout("; ".join(filter(None, (str(error), in_the_way()))))
                             if not last_try:
@@ -152,8 +164,25 @@ class Publisher:
                     f"row {self.session.run_id} of elt.runs was changed from outside during the run: nothing was"
                     " published. Run again."
                 )
-            self.outcome = Published(tuple(records), written, self._locks.waits(), tuple(notes), frozenset(self._kept))
+            moved = self._end_preview(records) if self.preview else []
+            self.outcome = Published(
+                tuple(records), written, self._locks.waits(), tuple(notes), frozenset(self._kept), tuple(moved)
+            )
         return self.outcome
+
+    def _end_preview(self, records: Sequence[JobRecord]) -> list[tuple[str, str, str]]:
+        """Let the preview look at what changed, before the rollback. Returns how far counters moved."""
+        self._reset()
+        done = {result.path for record in records if record.status == "published" for result in record.scripts}
+        definitions = [
+            script
+            for job in self.jobs
+            for script in (*job.of_layer("bronze"), *job.of_layer("gold"))
+            if script.path in done
+        ]
+        if self.preview:
+            self.preview.end(self.connection, self.session.run_id, definitions)
+        return self._states.moved()
 
     def _record_states(self, records: Sequence[JobRecord], *, whole: bool) -> None:
         published = {record.job for record in records if record.status == "published"} & self.staged.keys()
@@ -199,10 +228,14 @@ class Publisher:
         # no stranger can put a trigger on elt.changes until the end
         execute(self.connection, history.WRITING)
         tables = frozenset(job.load.table for job in self.jobs if job.load and job.name in self.staged)
-        named = Named(tables) if self.inputs is None else Named.by_jobs(self.jobs, self.session.path.path)
+        is_partial = self.inputs is None and not self.preview
+        named = Named(tables) if is_partial else Named.by_jobs(self.jobs, self.session.path.path)
         self._states = StateRecorder(self.connection, named)
         self._locks = LockWatch(self.connection)
         self._counter = RowCounter(self.connection)
+        if self.preview:
+            self.preview.begin(self.connection, self.session.run_id, self._named, self._gold, self._start)
+            self._reset()
 
     # ---- one group --------------------------------------------------------------------------------------------------
 
@@ -333,13 +366,18 @@ class Publisher:
         for job in jobs:
             with self._job(job):
                 self._reset()
-                for script in definitions.not_applied(self.connection, job.of_layer(layer)):
+                for script in self._to_apply(job.of_layer(layer)):
                     self._reset()
                     left = max(SHORTEST_WAIT, began + self.retry.definition_timeout - time.monotonic())
                     apply_settings(self.connection, replace(self._settings, lock_timeout=left))
                     applied.append((job, *self._apply(script)))
         execute(self.connection, "RELEASE SAVEPOINT elt_definitions")
         return applied
+
+    def _to_apply(self, scripts: Sequence[Script]) -> list[Script]:
+        if self.preview and scripts and scripts[0].layer == "gold":
+            return self.preview.gold_to_apply(self.connection, scripts)
+        return definitions.not_applied(self.connection, scripts)
 
     def _apply(self, script: Script) -> tuple[ScriptResult, list[str]]:
         """Apply one definition. Returns also a note if the script's text is the same as when it was last applied."""
@@ -355,7 +393,7 @@ class Publisher:
             raise ScriptError(f"{error}{self._help(script, error)}") from error
         execute(self.connection, "RELEASE SAVEPOINT elt_definition")
         notes = definitions.record_definition(self.connection, self.session.run_id, script)
-        self._locks.look(script.path)
+        self._look_at_locks(script)
         return result, notes
 
     def _help(self, script: Script, error: ScriptError) -> str:
@@ -405,8 +443,13 @@ class Publisher:
         if sum((result.row_counts or ())[:3]) != changed_rows:
             for table, changed in changes.items():
                 analyze_if_changed(self.connection, table, changed.rows)
-        self._locks.look(script.path)
+        self._look_at_locks(script)
         self._keep(job, replace(result, changed_rows=changed_rows))
+
+    def _look_at_locks(self, script: Script) -> None:
+        self._locks.look(script.path)
+        if self.preview:
+            refuse_waits(script.path, self._locks.waits())
 
     def _note_changes(self) -> dict[str, Changed]:
         """The rows changed since the last call, by table. Records those that other statements changed."""

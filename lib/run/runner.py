@@ -15,10 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
 
+import psycopg2
+
 from lib.config.settings import Settings
 from lib.elt_schema.installation import ONLY_COUNTED, install, missing_right_on_changes
 from lib.elt_schema.strangers import refuse_strangers, script_path
 from lib.errors import (
+    BusyError,
     Cancelled,
     CommitInDoubt,
     ConnectionLost,
@@ -36,16 +39,18 @@ from lib.postgres.blockers import BlockerWatch
 from lib.postgres.connection import Connection, Database, address, query
 from lib.postgres.driver_errors import translated
 from lib.postgres.maintenance import vacuum
-from lib.postgres.run_lock import release_run_lock, run_name, take_run_lock
+from lib.postgres.run_lock import PREVIEW, lock_holder, release_run_lock, run_name, take_run_lock
 from lib.run import history, lost_commit
 from lib.run.changes import drop_old
 from lib.run.flow import FlowWait, counting_from
 from lib.run.history import JobRecord, failure_records
 from lib.run.listener import RunListener
 from lib.run.plan import Plan, check_unselected_loads, make_extractor, make_flow_query, prepare_sources
-from lib.run.publisher import Published, Publisher
+from lib.run.preview import Preview
+from lib.run.publisher import AgainOnCopies, Published, Publisher
 from lib.run.reader_waits import ReaderWait
 from lib.run.session import LockRetry, Session
+from lib.run.table_states import move_states
 from lib.run.targets import named_in
 from lib.run.trial import read_contracts
 from lib.run.unchanged import inputs_md5, known_loads, unchanged_since
@@ -70,6 +75,8 @@ class Options:
     doubt_seconds: float = 180.0
     #: how a run is typed here, for messages
     command: str = "python main.py run"
+    #: whether to show only what the run would change: its publish is rolled back
+    preview: Preview | None = None
     #: whether to wait first for the flow that the settings name
     wait_for_flow: bool = False
     #: seconds, for `stage_minutes`
@@ -125,13 +132,18 @@ class Run:
                     sweep_staging(session.connection)
                     staged, unchanged, failed = self._stage(session)
                     if not (staged or failed) and (since := self._unchanged_since(session)):
-                        history.end_run(session.connection, session.run_id, "done", is_unchanged=True)
+                        # if it is a preview, no run has looked
+                        history.end_run(
+                            session.connection, session.run_id, "done", is_unchanged=not self.options.preview
+                        )
                         return RunResult(0, run_id=session.run_id, unchanged_since=since)
                     records = self._publish(session, staged, unchanged, failed)
             except Exception as reason:
                 # its text may hold a secret, so the history has only its name
                 expected = reason if isinstance(reason, EltError) else limit_reached(reason)
-                error = self.stop.cause_of(expected or EltError(f"unexpected error: {type(reason).__name__}"))
+                error = self._gave_way(session) or self.stop.cause_of(
+                    expected or EltError(f"unexpected error: {type(reason).__name__}")
+                )
                 self._record_end(session, error)
                 if expected is None:
                     raise
@@ -146,13 +158,17 @@ class Run:
         run_date = self.options.run_date or self.now(self.settings.zone).date()
         if self.options.wait_for_flow and self.plan.loads and self.settings.wait_for_flow:
             self._wait_for_flow(self.settings.wait_for_flow)
-        connection = self.database.connect(run_name(datetime.now(UTC)))
+        is_preview = self.options.preview is not None
+        connection = self.database.connect(run_name(datetime.now(UTC), *([PREVIEW] if is_preview else [])))
         try:
-            with self.database.kept_alive(connection):
+            # a load ends the session of a preview, which then must not go on with its exports
+            with self.database.kept_alive(connection, self.stop.request if is_preview else None):
                 self._refuse_wrong_clock(connection)
                 # before the lock: reading it may take seconds, and if it is missing, nothing has been written
                 self.settings = prepare_sources(self.settings, self.plan.source_loads, self.environ)
-                take_run_lock(connection, self.stop.pause if self.options.wait else None)
+                wait = self.stop.pause if self.options.wait else None
+                if take_run_lock(connection, wait, is_preview=is_preview):
+                    self.listener.line("a preview was at work; it was ended for this run")
                 refuse_strangers(connection, named_in(job for group in self.plan.groups for job in group))
                 recorder = self.database.connect("elt history", stoppable=False)
                 try:
@@ -161,9 +177,10 @@ class Run:
                             install(connection)
                             self._refuse_old_date(connection, run_date)
                             process = run_name(datetime.now(UTC))
-                            run_id = history.begin_run(connection, self.plan.jobs, process, run_date)
-                        keeps = self._keeps_changes(connection)
-                        yield Session(run_id, connection, recorder, script_path(connection), run_date, keeps)
+                            kind = "preview" if is_preview else "run"
+                            run_id = history.begin_run(connection, self.plan.jobs, process, run_date, kind)
+                        keeps, path = self._keeps_changes(connection), script_path(connection)
+                        yield Session(run_id, connection, recorder, path, run_date, keeps, is_preview)
                 finally:
                     recorder.close()
         finally:
@@ -172,10 +189,11 @@ class Run:
 
     def _keeps_changes(self, connection: Connection) -> bool:
         """Whether this run keeps the rows that it changes. Says what to type if it may not."""
-        if self.settings.keep_changes and (statement := missing_right_on_changes(connection)):
+        wanted = self.settings.keep_changes > 0 or self.options.preview is not None  # a preview shows rows
+        if wanted and (statement := missing_right_on_changes(connection)):
             self.listener.line(f"{ONLY_COUNTED} {statement}")
             return False
-        return self.settings.keep_changes > 0
+        return wanted
 
     def _refuse_wrong_clock(self, connection: Connection) -> None:
         """Raises SettingsError if the run's date would come from a clock that is wrong: the day is kept for ever."""
@@ -211,9 +229,26 @@ class Run:
         minutes, command = self.settings.wait_minutes, self.options.command
         FlowWait(flow, newest, minutes, zone, command, self.listener.line, self.stop.pause).wait(since)
 
+    def _gave_way(self, session: Session) -> BusyError | None:
+        """The error of a preview whose session somebody ended: a run does so, which needs the run lock."""
+        if not self.options.preview:
+            return None
+        try:
+            query(session.connection, "SELECT 1")
+            return None
+        except psycopg2.Error:
+            if not session.connection.closed:
+                return None
+        try:
+            holder = lock_holder(session.recorder)
+        except psycopg2.Error:
+            return None  # the server is gone
+        by = f"for {holder[1]} (PostgreSQL backend {holder[0]}, role {holder[2]})" if holder else "by another session"
+        return BusyError(f"the preview was ended {by}. Nothing was changed. Start it again when that run has ended.")
+
     def _record_end(self, session: Session, error: EltError) -> None:
         """Record why the run ended early."""
-        status = "cancelled" if self.stop.requested else "failed"
+        status = "cancelled" if self.stop.requested or isinstance(error, BusyError) else "failed"
         try:
             with translated("history"):
                 ended = history.end_run(session.recorder, session.run_id, status, str(error))
@@ -307,7 +342,9 @@ class Run:
         retry, accepted = self.options.lock_retry, self.options.accepted
         jobs = list(self.plan.registry.jobs.values())
         inputs = inputs_md5(session, self.plan.registry) if self.plan.is_whole else None
-        publisher = Publisher(session, retry, staged, unchanged, jobs, inputs, accepted, self.listener, self.stop)
+        publisher = Publisher(
+            session, retry, staged, unchanged, jobs, inputs, accepted, self.listener, self.stop, self.options.preview
+        )
         backend = session.connection.info.backend_pid
         try:
             with BlockerWatch(session.recorder, backend) as blockers, self.listener.publishing() as publisher.on_begin:
@@ -319,6 +356,8 @@ class Run:
                             self.plan.groups, failed, blockers.in_the_way, last_try=not pauses
                         )
                         break
+                    except AgainOnCopies:
+                        self.listener.line("a script locks readers of a table out: again, on a copy of the table")
                     except LockTimeout as error:
                         if not pauses:
                             raise
@@ -331,7 +370,10 @@ class Run:
         except ConnectionLost as error:
             raise ConnectionLost(f"{error}{NOTHING_PUBLISHED}") from error
         self._tell_waits(published.waits, blockers.readers())
-        self._record_failures(session, published.records)
+        if self.options.preview:
+            self._record_preview(session, published)
+        else:
+            self._record_failures(session, published.records)
         self._tidy(session.connection, published)
         return published.records
 
@@ -348,7 +390,10 @@ class Run:
         """Record the end of a run in which every group has a failed job."""
         accepted = self.options.accepted
         records = tuple(record for group in self.plan.groups for record in failure_records(group, failed, accepted))
-        self._record_failures(session, records, end="failed")
+        if self.options.preview:
+            self._record_preview(session, Published(records))
+        else:
+            self._record_failures(session, records, end="failed")
         self._tidy(session.connection, Published())
         return records
 
@@ -380,6 +425,14 @@ class Run:
                 answer.connection.close()
         return published.records
 
+    def _record_preview(self, session: Session, published: Published) -> None:
+        """Record how a preview ended, after the rollback of its transaction."""
+        failures = [f"{record.job}: {record.error}" for record in published.records if record.status == "failed"]
+        with translated("recording the preview"):
+            move_states(session.connection, published.moved)
+            end = "failed" if failures else "done"
+            history.end_run(session.recorder, session.run_id, end, "\n".join(failures) or None)
+
     # ---- after ------------------------------------------------------------------------------------------------------
 
     def _record_failures(self, session: Session, records: Sequence[JobRecord], *, end: str | None = None) -> None:
@@ -403,9 +456,11 @@ class Run:
                 sweep_staging(connection, published.kept)
                 for job, note in published.notes:
                     self.listener.note(job, note)
-                for notice in vacuum(connection, published.written):
+                is_preview = self.options.preview is not None
+                for notice in vacuum(connection, published.written, analyze=is_preview):
                     self.listener.warn(notice)
-                drop_old(connection, self.settings.keep_changes)
+                if not is_preview:
+                    drop_old(connection, self.settings.keep_changes)
         except DatabaseError as error:
             self.listener.warn(f"what was published stays, but: {error}" if published.records else str(error))
 

@@ -44,7 +44,11 @@ class Session:
     run_date: date
     #: whether changed rows are kept, and not only counted
     keep_changes: bool = False
+    #: whether all of it will be rolled back
+    is_preview: bool = False
 
     def transaction_settings(self, lock_timeout: float) -> TransactionSettings:
         """The settings of this run's transactions. lock_timeout is in seconds."""
-        return TransactionSettings(lock_timeout, self.run_date, self.path.path, self.run_id, self.keep_changes)
+        return TransactionSettings(
+            lock_timeout, self.run_date, self.path.path, self.run_id, self.keep_changes, self.is_preview
+        )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg2.extras import execute_values
 
@@ -216,7 +216,8 @@ class StateRecorder:
     def __init__(self, connection: Connection, named: Named) -> None:
         """Call it before the transaction reads or writes one of the tables."""
         self._connection, self._named = connection, named
-        self._before = {part.oid: part.counted for parts in read_parts(connection, named).values() for part in parts}
+        self._parts = read_parts(connection, named)
+        self._before = {part.oid: part.counted for parts in self._parts.values() for part in parts}
 
     def record(self, run_id: int, loaded: Mapping[str, str], kept: Collection[str], *, whole: bool) -> None:
         """Call it last in the transaction.
@@ -247,3 +248,37 @@ class StateRecorder:
                 )
         # by itself a session reports its counts up to ten seconds later; the next run may begin before that
         query(self._connection, "SELECT pg_stat_force_next_flush()")
+
+    def moved(self) -> list[tuple[str, str, str]]:
+        """Name, state before, and state after it was rolled back, of each relation of which this transaction wrote a
+        part. Call it last in a transaction that is rolled back on purpose, then `move_states`."""
+        oids = [*self._before]
+        own = {
+            oid: (inserted, updated, deleted)
+            for oid, inserted, updated, deleted in query(
+                self._connection,
+                "SELECT oid, pg_stat_get_xact_tuples_inserted(oid), pg_stat_get_xact_tuples_updated(oid),"
+                " pg_stat_get_xact_tuples_deleted(oid) FROM unnest(%s::oid[]) AS oid",
+                (oids,),
+            )
+        }
+        query(self._connection, "SELECT pg_stat_force_next_flush()")
+        states = [
+            (
+                relation,
+                state_of(replace(part, own=(0, 0, 0)) for part in parts),
+                state_of(replace(part, own=own[part.oid]) for part in parts),
+            )
+            for relation, parts in self._parts.items()
+        ]
+        return [each for each in states if each[1] != each[2]]
+
+
+def move_states(connection: Connection, moved: Collection[tuple[str, str, str]]) -> None:
+    """Keep the recorded states true after a rollback: the counters moved, but the rows are what they were."""
+    for relation, before, after in moved:
+        execute(
+            connection,
+            WRITING + "UPDATE elt.table_states SET state = %s WHERE relation = %s AND state = %s",
+            (after, relation, before),
+        )

@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 
 from lib.cli.console import Console
+from lib.cli.preview import show_preview
 from lib.config.secret_value import Secret
 from lib.config.settings import Settings
 from lib.postgres.connection import Database
 from lib.postgres.embedded.server import Server
 from lib.run import history
 from lib.run.plan import make_plan, read_project
+from lib.run.preview import Preview
 from lib.run.runner import LockRetry, Options, Run, RunResult
 from lib.run.undo import Undo, Undone
 from lib.stop import StopSignal
@@ -118,6 +120,8 @@ class Project:
         environ = os.environ | self.keboola.store_environment
         now = options.pop("now", datetime.now)
         result = Run(plan, self.settings, opened, console, Options(**options), environ, now).run()
+        if preview := options.get("preview"):
+            show_preview(console, preview)
         console.summary("run", result.records, result.error, result.unchanged_since)
         self.output = stream.getvalue()
         return result
@@ -129,6 +133,12 @@ class Project:
         assert target is not None, "nothing to take back"
         opened = Database(self.settings, StopSignal(), self.connect_args)
         return Undo(self.settings, opened, read_project(self.root), target, leave, lock_timeout).run()
+
+    def preview(self, *names: str, **options) -> Preview:
+        """Preview in this process. `result` keeps how it ended, `output` what was printed."""
+        preview = Preview(limit=options.pop("limit", 100), compare_all=options.pop("compare_all", False))
+        self.result = self.run(*names, preview=preview, **options)
+        return preview
 
     def rows(self, relation: str) -> list[tuple]:
         """The rows that a reader sees, sorted."""

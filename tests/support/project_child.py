@@ -1,4 +1,4 @@
-"""The child of `project_process`: reads its project from ELT_TEST_PROJECT and runs the daily load, or `undo --yes`."""
+"""The child of `project_process`: reads its project from ELT_TEST_PROJECT, and runs the daily load, `preview` or `undo`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 # import what the daily load needs, before the child reports that it is ready
 import lib.extract.keboola
 import lib.run.runner  # noqa: F401
-from lib.cli.arguments import run_parser
+from lib.cli.arguments import main_parser, run_parser
 from lib.cli.command_line import guarded
 from lib.cli.console import Console
 from lib.cli.run import run_jobs
@@ -40,7 +40,7 @@ def limit(files: int = 0, threads: int = 0) -> None:
 
 
 def main() -> int:
-    """Do what elt_daily_load.py does, or `undo --yes`, with the settings of this project."""
+    """Do what elt_daily_load.py, `main.py preview` or `main.py undo --yes` does, with the settings of this project."""
     about = json.loads(os.environ["ELT_TEST_PROJECT"])
     postgres = Postgres(**{**about["postgres"], "port": int(about["postgres"]["port"])})
     token = Secret(about["token"])
@@ -49,6 +49,8 @@ def main() -> int:
     print(READY, flush=True)
     if sys.argv[1:] == ["undo"]:
         return guarded(lambda: undo(settings, Console(), [], is_sure=True))
+    if sys.argv[1:2] == ["preview"]:
+        return guarded(partial(run_jobs, main_parser().parse_args(), settings=settings, is_preview=True))
     return guarded(partial(run_jobs, run_parser().parse_args(), settings=settings))
 
 
