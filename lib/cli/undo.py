@@ -14,10 +14,10 @@ from lib.config.jobs import Registry
 from lib.config.settings import Settings
 from lib.elt_schema.strangers import refuse_strangers
 from lib.errors import EltError, SettingsError
-from lib.postgres.connection import Database, query
+from lib.postgres.connection import Database
 from lib.run import history
 from lib.run.plan import read_project
-from lib.run.read_changes import TableChanges, read_changes
+from lib.run.read_changes import one_run, read_changes
 from lib.run.undo import Undo, Undone
 from lib.stop import StopSignal, run_stoppable
 
@@ -29,40 +29,36 @@ def undo(settings: Settings, console: Console, leave: list[str], *, is_sure: boo
     """
     stop = StopSignal()
     database = Database(settings, stop)
-    run_id, changes = _last_change(database, console, settings)
+    run_id = _last_change(database, console, settings)
     if run_id is None:
         console.text("nothing to undo: no run has published a change that was not taken back")
         return 0
-    show_changes(console, changes)
     if not is_sure and not _asked(console, run_id):
         console.text("nothing was done")
         return 0
     began = time.monotonic()
     registry = _registry(settings, console)
     undone = run_stoppable(Undo(settings, database, registry, run_id, leave).run, stop)
-    _tell(settings, console, undone, time.monotonic() - began)
+    _tell(console, undone, time.monotonic() - began)
     write_after_run(settings, console)
     return 0
 
 
-def _last_change(database: Database, console: Console, settings: Settings) -> tuple[int | None, list[TableChanges]]:
-    """The run to take back and what it changed. Prints its first line."""
+def _last_change(database: Database, console: Console, settings: Settings) -> int | None:
+    """Print what the last change was. Returns the run to take back."""
     with reading("undo"):
         connection = database.connect("elt undo")
         try:
             refuse_strangers(connection)
             run_id = None if is_new(connection) else history.last_change(connection)
             if run_id is None:
-                return None, []
-            ((day, at),) = query(
-                connection,
-                "SELECT run_date, coalesce(finished_at, started_at) FROM elt.runs WHERE run_id = %s",
-                (run_id,),
-            )
-            console.text(
-                f"run {run_id} published {day} at {at.astimezone(settings.zone):%Y-%m-%d %H:%M %Z}. It changed:\n"
-            )
-            return run_id, read_changes(connection, run_id)
+                return None
+            if run := one_run(connection, run_id):
+                at = f"{run.started_at.astimezone(settings.zone):%Y-%m-%d %H:%M %Z}"
+                console.text(f"run {run_id} of {run.run_date}, started {at}, changed this:\n")
+            show_changes(console, read_changes(connection, run_id, limit=1))
+            console.text(f"\nmore of its rows: {how_to_type(f'changes {run_id}', settings)}")
+            return run_id
         finally:
             connection.close()
 
@@ -86,22 +82,13 @@ def _registry(settings: Settings, console: Console) -> Registry | None:
         return None
 
 
-def _tell(settings: Settings, console: Console, undone: Undone, seconds: float) -> None:
+def _tell(console: Console, undone: Undone, seconds: float) -> None:
     console.text()
     for script in undone.definitions:
-        console.text(
-            f"stays    {script}: run {undone.undone_run_id} applied this definition, and undo leaves scripts alone"
-        )
-    for claim in undone.broken:
-        console.warn(claim)
-    for note in undone.notes:
-        console.warn(note)
+        console.text(f"{script} stays: run {undone.undone_run_id} applied it, but scripts are not taken back")
+    for text in (*undone.broken, *undone.notes):
+        console.warn(text)
     passed = f", {undone.checks - len(undone.broken)} of {undone.checks} checks pass" if undone.checks else ""
-    what = f"{undone.rows:,} rows of {len(undone.tables)} tables"
-    console.text(
-        f"undo: run {undone.run_id} took back run {undone.undone_run_id}: {what}{passed}, {seconds:.1f} s"
-    )
-    console.text(
-        "The next load waits until a source is imported anew; its message says how to load all the same:"
-        f" {how_to_type('run', settings)}"
-    )
+    rows = f"{undone.rows:,} rows of {len(undone.tables)} tables"
+    console.text(f"run {undone.run_id} took back run {undone.undone_run_id}: {rows}{passed}, {seconds:.1f} s")
+    console.text("The next load does not bring this back: it waits for a new import, and says so.")

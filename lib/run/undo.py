@@ -98,7 +98,7 @@ class Undo:
         connection = self.database.connect(run_name(datetime.now(UTC)))
         try:
             with translated("undo"), self.database.kept_alive(connection):
-                take_run_lock(connection)
+                take_run_lock(connection, advice="Type it again when that run has ended.")
                 # the checks run these
                 refuse_strangers(connection, named_in(self._jobs))
                 install(connection)

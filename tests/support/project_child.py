@@ -1,4 +1,4 @@
-"""The child of `project_process`: reads its project from ELT_TEST_PROJECT, and runs the daily load, `preview` or `undo`."""
+"""The child of `project_process`: reads its project from ELT_TEST_PROJECT, and runs a load, `preview` or `undo`."""
 
 from __future__ import annotations
 
