@@ -96,7 +96,7 @@ SELECT
         ', accepted by hand: ' || accepted.guards,
         '; ',
         CASE
-            WHEN last_run.kind = 'undo' THEN concat('what was loaded after it was taken back', ', and ' || open_failures.sentence)
+            WHEN last_run.kind = 'undo' THEN concat('a later load was taken back', ', and ' || open_failures.sentence)
             WHEN last_run.status = 'done' THEN concat('the last run succeeded', ', but ' || open_failures.sentence)
             WHEN last_run.status = 'failed' THEN concat('the last run failed', ': ' || last_run.error)
             WHEN last_run.status = 'cancelled' THEN 'the last run was stopped'
