@@ -153,8 +153,7 @@ def record_jobs(connection: Connection, run_id: int, records: Iterable[JobRecord
     for record in records:
         execute(
             connection,
-            WRITING
-            + """
+            WRITING + """
             INSERT INTO elt.job_runs (
                 run_id, job, status, recorded_at, rows_loaded, rows_before, source_version, source_imported_at,
                 unused_columns, bronze_fingerprint, is_unchanged, accepted_shrink, accepted_guards, stage_seconds,

@@ -302,7 +302,7 @@ class Table:
     def _prepare(self) -> None:
         """The parts of the statements. Without a key, look for the rows, too."""
         connection = self._connection
-        (side, *names) = [
+        side, *names = [
             name
             for (name,) in query(
                 connection,

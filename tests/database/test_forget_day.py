@@ -50,7 +50,9 @@ def play(mornings: Mornings, database: EmptyDatabase, seed: int) -> None:
     assert forget(database, wrong) == ""
     mornings.loads = [load for load in mornings.loads if load.day != wrong]
     mornings.assert_answers_are_right()
-    mornings.assert_checks_pass(but=["checks/every_product_link_has_stock.sql", "checks/every_stock_row_has_a_product.sql"])
+    mornings.assert_checks_pass(
+        but=["checks/every_product_link_has_stock.sql", "checks/every_stock_row_has_a_product.sql"]
+    )
 
 
 def test_gold_is_that_of_a_warehouse_that_never_had_the_day(database: EmptyDatabase) -> None:

@@ -88,9 +88,9 @@ class Reader:
         assert len(versions) == 1 and "nothing" not in versions, f"{self.isolation}, {group}: {rows}"
         version = int(versions.pop())
         assert {number for _, _, *counts in rows for number in counts} == {size(version)}, f"{self.isolation}: {rows}"
-        assert self.may_go_back or version >= self._latest[group], (
-            f"{self.isolation}, {group}: {version} after {self._latest[group]}"
-        )
+        assert (
+            self.may_go_back or version >= self._latest[group]
+        ), f"{self.isolation}, {group}: {version} after {self._latest[group]}"
         self._latest[group] = version
         self.seen.add((group, version))
         return version
