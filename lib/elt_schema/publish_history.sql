@@ -193,7 +193,8 @@ DECLARE
     change date;
 BEGIN
     IF history IS NULL OR day IS NULL OR NOT isfinite(day) OR next_day <= day THEN
-        RAISE EXCEPTION 'elt.forget_day(%, %, %): it needs a history, a day, and a later day or NULL', history, day, next_day
+        RAISE EXCEPTION 'elt.forget_day(%, %, %): it needs a history, a day, and a later day or NULL',
+                history, day, next_day
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
 

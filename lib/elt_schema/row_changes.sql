@@ -372,7 +372,7 @@ BEGIN
         EXECUTE format(
             'SELECT concat(count(*), '' '', sum(hashtextextended(ROW(%s)::text COLLATE "C", 1))) FROM %s AS filled',
             (
-                SELECT string_agg(format('filled.%I', regexp_replace(named.described, '( [^ ]+){3}$', '')), ', ' ORDER BY place)
+                SELECT string_agg(format('filled.%I', regexp_replace(described, '( [^ ]+){3}$', '')), ', ' ORDER BY place)
                 FROM unnest(columns) WITH ORDINALITY AS named (described, place)
             ),
             target::regclass
