@@ -181,8 +181,8 @@ COMMENT ON FUNCTION elt.publish_history(regclass, regclass, date, date) IS
 --
 --     SELECT * FROM elt.forget_day('silver.stock_history', DATE '2026-01-15', DATE '2026-02-01');
 --
--- The day, up to next_day, then says what the day before it said.  next_day is the next day that the history knows; NULL
--- if the day is the newest.  Columns that fill themselves (identity, generated) are left alone.
+-- The day, up to next_day, then says what the day before it said.  next_day is the next day that the history knows;
+-- NULL if the day is the newest.  Columns that fill themselves (identity, generated) are left alone.
 CREATE OR REPLACE FUNCTION elt.forget_day(history regclass, day date, next_day date DEFAULT NULL)
 RETURNS TABLE (inserted bigint, updated bigint, deleted bigint, unchanged bigint)
 LANGUAGE plpgsql

@@ -357,8 +357,8 @@ COMMENT ON FUNCTION elt._end_changes(regclass, text, bigint, bigint, bigint) IS
     'Internal to elt.row_changes: counts the changed rows of a relation in this run, and merges those of several calls.';
 
 
--- The number of a table's rows, and a sum of hashes of their values in these columns, named as elt._columns_of does.  It
--- tells whether a table still holds what a run filled it with.  NULL: there is no such table.
+-- The number of a table's rows, and a sum of hashes of their values in these columns, named as elt._columns_of does.
+-- It tells whether a table still holds what a run filled it with.  NULL: there is no such table.
 CREATE OR REPLACE FUNCTION elt._filled_with(target oid, columns text[])
 RETURNS text
 LANGUAGE plpgsql
