@@ -122,7 +122,8 @@ def _show_runs(
         console.text(f"no run since {given.since} changed {some}{sought}")
     if blind:
         console.text()
-        for line in _packed("not searched, because only counts are kept: some tables of run ", blind, WIDTH, indent=4):
+        where = "not searched, because rows are not kept or not readable: some tables of run "
+        for line in _packed(where, blind, WIDTH, indent=4):
             console.text(line)
 
 
@@ -138,8 +139,7 @@ def as_json(found: Iterable[tuple[ChangingRun, Iterable[TableChanges]]]) -> str:
         }
         for run, tables in found
     ]
-    # DEL is the one control character that json leaves as it is
-    return json.dumps({"runs": runs}, indent=2, default=_number).replace("\x7f", "\\u007f")
+    return json.dumps({"runs": runs}, indent=2, default=_number)
 
 
 def _number(value: Decimal) -> float | str:

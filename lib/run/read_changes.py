@@ -181,15 +181,17 @@ ROWS = """
     )
 """
 COUNTED = f"SELECT operation, count(*) {ROWS} GROUP BY operation"
+#: the inner query decides which rows, so that only these become text
 FIRST = f"""
-    SELECT operation, key::text, before::text, after::text
-    {ROWS}
-    ORDER BY
-        ARRAY(SELECT coalesce(key, after, before) -> name FROM unnest(%(order)s::text[]) AS name),
-        operation,
-        coalesce(after, before)
-    LIMIT %(limit)s
+    SELECT operation, key::text, before::text, after::text FROM (
+        SELECT operation, key, before, after
+        {ROWS}
+        ORDER BY {{order}} operation, coalesce(after, before)
+        LIMIT %(limit)s
+    ) AS found
 """
+#: each column is a parameter
+ORDER = "coalesce(key, after, before) -> %({})s,"
 #: Bronze rows are in the order of so many columns. Then the row that came in place of another often follows it.
 ORDERED_BY = 3
 
@@ -215,8 +217,8 @@ def read_changes(
         table = TableChanges(
             relation, inserted, updated, deleted, others, is_kept, is_first, tuple(views), may_read=may_read
         )
-        order = key_columns or columns[:ORDERED_BY]
-        asked = {"run_id": run_id, "relation": relation, "key": key, "limit": limit, "order": order}
+        order = {f"order_{place}": name for place, name in enumerate(key_columns or columns[:ORDERED_BY])}
+        asked = {"run_id": run_id, "relation": relation, "key": key, "limit": limit, **order}
         if is_kept and may_read:
             if key is not None:
                 counts = dict(query(connection, COUNTED, asked))
@@ -224,11 +226,12 @@ def read_changes(
                 if not table.total:
                     continue
             if limit:
+                first = FIRST.format(order=" ".join(map(ORDER.format, order)))
                 rows = tuple(
                     RowChange(
                         operation, _parsed(its_key, key_columns or ()), *(_parsed(each, columns) for each in sides)
                     )
-                    for operation, its_key, *sides in query(connection, FIRST, asked)
+                    for operation, its_key, *sides in query(connection, first, asked)
                 )
                 table = replace(table, rows=rows)
         found.append(table)

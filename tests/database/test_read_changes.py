@@ -97,6 +97,8 @@ def test_a_reader_sees_the_rows_of_tables_that_he_may_read_with_the_documented_g
     found = named(read_changes(looking, 2))
     assert {name for name, each in found.items() if each.may_read and each.rows} == {"silver.a"}
     assert found["silver.b"].updated == 10 and found["silver.b"].views == ('gold."both"',)
+    sought = named(read_changes(looking, 2, key="1"))
+    assert (sought["silver.a"].updated, sought["silver.b"].updated, sought["silver.b"].may_read) == (1, 10, False)
     assert last_published(looking) == one_run(looking, 2)
     reader.drop()
 
@@ -134,6 +136,7 @@ def test_runs_are_found_by_number_by_day_and_as_the_last_that_published(monday: 
     monday.keboola.delete_table("in.c-main.c")
     assert monday.run().exit_code == 1
     assert [run.run_id for run in runs_since(connection, date(2100, 1, 1))] == [3, 2]
+    assert [run.run_id for run in runs_since(connection, date(2020, 1, 1))] == [3, 2, 1]
     last, *_ = runs_since(connection, date(2100, 1, 1))
     assert last_published(connection) == one_run(connection, 3) == last
     assert last and (last.status, last.run_date) == ("done", date(2099, 1, 1))

@@ -275,7 +275,7 @@ def test_the_largest_changes_in_silver_are_those_of_the_last_run_that_published(
         "silver/c.sql",
         "CREATE TABLE IF NOT EXISTS silver.c (id integer PRIMARY KEY, pieces integer, price numeric, note text);"
         "DROP TABLE IF EXISTS pg_temp.n; CREATE TEMP TABLE n AS"
-        " SELECT id::integer, nullif(v, 'none')::integer * id::integer AS pieces, 1.5 AS price, v AS note FROM bronze.c;"
+        " SELECT id::integer, v::integer * id::integer AS pieces, 1.5 AS price, v AS note FROM bronze.c;"
         "SELECT * FROM elt.publish_rows('silver.c', 'n')",
     )
     pages.database.sql("DROP TABLE silver.c")
