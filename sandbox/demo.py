@@ -73,7 +73,7 @@ def run_demo(given: argparse.Namespace) -> int:
         keboola_token=TOKEN,
     )
     console = Console()
-    if given.demo_command in (None, "run", "check", "fail"):
+    if given.demo_command in (None, "run", "preview", "check", "fail"):
         return _with_keboola(settings, given, console)
     return run_command(given.demo_command, given, settings)
 
@@ -104,7 +104,7 @@ def _with_keboola(settings: Settings, given: argparse.Namespace, console: Consol
         os.environ.update(keboola.store_environment)
         settings = replace(settings, keboola_url=keboola.url)
         keboola.put(today)
-        if given.demo_command in ("run", "check"):
+        if given.demo_command in ("run", "preview", "check"):
             return run_command(given.demo_command, given, settings)
         if given.demo_command == "fail":
             return _fail(settings, keboola, today, console)

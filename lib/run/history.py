@@ -52,7 +52,8 @@ TABLES = (
     "elt.changes",
 )
 WRITING = (
-    f"LOCK TABLE {', '.join(TABLES)} IN ROW EXCLUSIVE MODE; SELECT elt._refuse_triggers(ARRAY{[*TABLES]}::regclass[]);"
+    f"LOCK TABLE {', '.join(TABLES)} IN ROW EXCLUSIVE MODE;"
+    f" SELECT elt._refuse_triggers(ARRAY{[*TABLES]}::regclass[]);"
 )
 
 #: After a restore the sequence may be behind, and the next run would get a number that is taken.
@@ -70,7 +71,8 @@ INSERT_SCRIPTS = (
     " (run_id, job, script, seconds, inserted, updated, deleted, unchanged, broken_by) VALUES %s"
 )
 INSERT_SLICES = (
-    "INSERT INTO elt.slices (run_id, job, number, name, source_job, source_file, bytes, rows, seconds, tries) VALUES %s"
+    "INSERT INTO elt.slices"
+    " (run_id, job, number, name, source_job, source_file, bytes, rows, seconds, tries) VALUES %s"
 )
 
 

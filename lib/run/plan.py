@@ -146,7 +146,8 @@ def _outdated(
     changed = "changed in" if source.version_lasts else "may have changed in"
     reason = "was never loaded here" if last is None else f"{changed} the source since it was loaded"
     return (
-        f"{' and '.join([*asked, load.job])} no longer match: {source.id} {reason}. Run all of them: {command} {whole}"
+        f"{' and '.join([*asked, load.job])} no longer match: {source.id} {reason}."
+        f" Run all of them: {command} {whole}"
     )
 
 

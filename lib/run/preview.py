@@ -18,6 +18,7 @@ from lib.run.private_schemas import is_private, make_private
 from lib.run.read_changes import TableChanges, read_changes
 from lib.run.reader_waits import ReaderWait
 from lib.run.view_rows import ViewChanges, ViewRows
+from lib.transform.statements import statements
 
 #: name and type of each column of the layers
 COLUMNS = """
@@ -44,6 +45,8 @@ USERS = """
 LOCKS_READERS = "EL001"
 #: each is made private together with those after it, whose views read it
 SCHEMAS = ("bronze", "silver", "gold")
+#: begins a statement that locks readers of a table out
+ALTER = ("alter", "table")
 
 
 class WouldLockReaders(ScriptError):
@@ -94,12 +97,13 @@ class Preview:
         connection: Connection,
         run_id: int,
         named: Collection[Name],
+        silver: Iterable[Script],
         gold: Mapping[str, Script],
         on_view: Callable[[str], None],
     ) -> None:
         """Call it in the transaction before it changes anything.
 
-        named: what the scripts name. gold: all gold scripts, by the view that they make.
+        named: what the scripts name. silver: all silver scripts. gold: all gold scripts, by the view that they make.
         """
         # so that gold views which read the history say what they will say after a run
         execute(connection, WRITING + "UPDATE elt.runs SET kind = 'run' WHERE run_id = %s", (run_id,))
@@ -116,6 +120,10 @@ class Preview:
         self._gold = gold
         # asked now, because PostgreSQL may print the query of a copied view otherwise
         self._pending = frozenset(script.path for script in not_applied(connection, list(gold.values())))
+        # seen only after the script, it would have locked readers out for as long as the script takes
+        parts = (part.words for script in silver for part in statements(script.text))
+        if not self._copied and any(words[:2] == ALTER and "pg_temp" not in words for words in parts):
+            self._copied = SCHEMAS[1:]
         if self._copied:
             make_private(connection, self._copied, copied=named, scripted=gold)
 

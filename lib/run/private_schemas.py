@@ -31,7 +31,10 @@ RELATIONS = """
 
     SELECT
         pg_class.oid, nspname, relname, relkind, pg_get_viewdef(pg_class.oid),
-        ARRAY(SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = pg_class.oid AND NOT tgisinternal)
+        ARRAY(
+            SELECT pg_get_triggerdef(oid) FROM pg_trigger
+            WHERE tgrelid = pg_class.oid AND NOT tgisinternal AND tgenabled <> 'D'
+        )
     FROM readers
     JOIN pg_class ON pg_class.oid = readers.oid
     JOIN pg_namespace ON pg_namespace.oid = relnamespace

@@ -61,7 +61,7 @@ class Published:
     notes: tuple[tuple[str, str], ...] = ()
     #: staging tables that a message about a failure names, so that the user can look at the rows
     kept: frozenset[str] = frozenset()
-    #: after a preview: `StateRecorder.moved`
+    #: after a preview: `StateRecorder.moved` of each try
     moved: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -108,6 +108,8 @@ class Publisher:
     #: by job
     _last_loads: Mapping[str, LastLoad] = field(default_factory=dict)
     _kept: set[str] = field(default_factory=set)
+    #: of each try of a preview
+    _moved: list[tuple[str, str, str]] = field(default_factory=list)
     #: by the view that they make
     _gold: dict[str, Script] = field(default_factory=dict)
     #: whether a stranger may create objects in one of our schemas
@@ -146,10 +148,13 @@ class Publisher:
                     except _JobFailed as failure:
                         error = failure.error
                         if self.preview and self.preview.needs_copies(error):
+                            self._moved += self._states.moved()
                             raise AgainOnCopies from failure
                         if isinstance(error, LockTimeout):
                             error = LockTimeout("; ".join(filter(None, (str(error), in_the_way()))))
                             if not last_try:
+                                if self.preview:
+                                    self._moved += self._states.moved()
                                 raise error from failure
                         failed[failure.job.name] = self._with_rows(group, failure.job, error)
                 records += failure_records(group, failed, self.accepted)
@@ -164,14 +169,14 @@ class Publisher:
                     f"row {self.session.run_id} of elt.runs was changed from outside during the run: nothing was"
                     " published. Run again."
                 )
-            moved = self._end_preview(records) if self.preview else []
-            self.outcome = Published(
-                tuple(records), written, self._locks.waits(), tuple(notes), frozenset(self._kept), tuple(moved)
-            )
+            if self.preview:
+                self._end_preview(self.preview, records)
+            waits, kept, moved = self._locks.waits(), frozenset(self._kept), tuple(self._moved)
+            self.outcome = Published(tuple(records), written, waits, tuple(notes), kept, moved)
         return self.outcome
 
-    def _end_preview(self, records: Sequence[JobRecord]) -> list[tuple[str, str, str]]:
-        """Let the preview look at what changed, before the rollback. Returns how far counters moved."""
+    def _end_preview(self, preview: Preview, records: Sequence[JobRecord]) -> None:
+        """Let the preview look at what changed, before the rollback."""
         self._reset()
         done = {result.path for record in records if record.status == "published" for result in record.scripts}
         definitions = [
@@ -180,9 +185,8 @@ class Publisher:
             for script in (*job.of_layer("bronze"), *job.of_layer("gold"))
             if script.path in done
         ]
-        if self.preview:
-            self.preview.end(self.connection, self.session.run_id, definitions)
-        return self._states.moved()
+        preview.end(self.connection, self.session.run_id, definitions)
+        self._moved += self._states.moved()
 
     def _record_states(self, records: Sequence[JobRecord], *, whole: bool) -> None:
         published = {record.job for record in records if record.status == "published"} & self.staged.keys()
@@ -234,7 +238,8 @@ class Publisher:
         self._locks = LockWatch(self.connection)
         self._counter = RowCounter(self.connection)
         if self.preview:
-            self.preview.begin(self.connection, self.session.run_id, self._named, self._gold, self._start)
+            silver = [script for group in groups for job in group for script in job.of_layer("silver")]
+            self.preview.begin(self.connection, self.session.run_id, self._named, silver, self._gold, self._start)
             self._reset()
 
     # ---- one group --------------------------------------------------------------------------------------------------

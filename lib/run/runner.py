@@ -37,7 +37,7 @@ from lib.load.guards import Accepted
 from lib.load.staging_table import sweep_staging
 from lib.postgres.blockers import BlockerWatch
 from lib.postgres.connection import Connection, Database, address, query
-from lib.postgres.driver_errors import translated
+from lib.postgres.driver_errors import translate, translated
 from lib.postgres.maintenance import vacuum
 from lib.postgres.run_lock import PREVIEW, lock_holder, release_run_lock, run_name, take_run_lock
 from lib.run import history, lost_commit
@@ -180,6 +180,8 @@ class Run:
                             kind = "preview" if is_preview else "run"
                             run_id = history.begin_run(connection, self.plan.jobs, process, run_date, kind)
                         keeps, path = self._keeps_changes(connection), script_path(connection)
+                        if is_preview:
+                            self.listener.line("a preview: all that follows is rolled back")
                         yield Session(run_id, connection, recorder, path, run_date, keeps, is_preview)
                 finally:
                     recorder.close()
@@ -229,8 +231,8 @@ class Run:
         minutes, command = self.settings.wait_minutes, self.options.command
         FlowWait(flow, newest, minutes, zone, command, self.listener.line, self.stop.pause).wait(since)
 
-    def _gave_way(self, session: Session) -> BusyError | None:
-        """The error of a preview whose session somebody ended: a run does so, which needs the run lock."""
+    def _gave_way(self, session: Session) -> EltError | None:
+        """The error of a preview whose session was ended. A run does that, because it needs the run lock."""
         if not self.options.preview:
             return None
         try:
@@ -241,8 +243,8 @@ class Run:
                 return None
         try:
             holder = lock_holder(session.recorder)
-        except psycopg2.Error:
-            return None  # the server is gone
+        except psycopg2.Error as error:
+            return translate(error, "the preview")  # the server is gone, or the network
         by = f"for {holder[1]} (PostgreSQL backend {holder[0]}, role {holder[2]})" if holder else "by another session"
         return BusyError(f"the preview was ended {by}. Nothing was changed. Start it again when that run has ended.")
 

@@ -225,10 +225,9 @@ def _silver(table: TableDetail, wish: Wish, columns: Sequence[_Column]) -> str:
     taken = {column.silver for column in columns}
     row, rank = _free("source_row", taken), _free("key_rank", taken)
     name = wish.name
-    relation, temporary = (
-        f"silver.{_quoted(name)}",
-        {word: _quoted(f"{name[:50]}_{word}") for word in ("read", "now", "bad")},
-    )
+    relation, temporary = f"silver.{_quoted(name)}", {
+        word: _quoted(f"{name[:50]}_{word}") for word in ("read", "now", "bad")
+    }
     definitions = [
         f"{_quoted(column.silver)} {column.type}{' NOT NULL' if column.is_key else ''}" for column in columns
     ]

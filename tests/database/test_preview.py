@@ -223,9 +223,12 @@ def test_a_preview_is_no_load_for_whoever_asks_the_history(monday: Project) -> N
         assert [table.relation for table in monday.preview().tables] == ["silver.c"]
         assert [first_published(connection), counting_from(connection, tomorrow)] == asked
     monday.edit("silver/c.sql", "id, upper(v) AS v FROM", "id, v FROM")
+    monday.edit("silver/c.sql", "DROP", "SELECT elt.add_column('silver.c', 'w', 'text');\nDROP")
+    monday.preview()  # begins twice
+    monday.edit("silver/c.sql", "SELECT elt.add_column('silver.c', 'w', 'text');\nDROP", "DROP")
     assert monday.run().unchanged_since, monday.output
     kinds = monday.database.sql("SELECT kind, status FROM elt.runs ORDER BY run_id")
-    assert kinds == [("run", "done"), ("run", "done"), ("preview", "done"), ("preview", "done"), ("run", "done")]
+    assert kinds == [("run", "done"), ("run", "done"), *[("preview", "done")] * 3, ("run", "done")]
     assert {kind for (kind,) in monday.database.sql("SELECT kind FROM elt.recent_runs")} == {"run"}
 
 
@@ -408,7 +411,7 @@ def test_every_value_that_is_printed_otherwise_is_a_change(
     database: EmptyDatabase, kind: str, old: str, new: str | None
 ) -> None:
     (view,) = compared(database, [("same", old), ("k", old)], [("same", old), ("k", new)], kind)
-    ((change,), counted) = view.changes.rows, (view.changes.inserted, view.changes.updated, view.changes.deleted)
+    (change,), counted = view.changes.rows, (view.changes.inserted, view.changes.updated, view.changes.deleted)
     assert counted == (0, 1, 0) and change.key == {"k": "k"}
     assert str(change.before["v"]) != str(change.after["v"])
 

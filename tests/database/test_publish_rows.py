@@ -327,7 +327,8 @@ def test_long_values_are_compared_whole(db):
 def test_other_types_are_assigned_once_and_do_not_differ_again_tomorrow(db):
     db.sql("CREATE TABLE silver.t (k int PRIMARY KEY, v numeric(10, 2), w varchar(5), x bigint, y char(3), z date)")
     source = (
-        "AS SELECT 1::smallint AS k, 10 / 3.0 AS v, 'abcde' AS w, 7 AS x, 'a' AS y, '2026-01-01 10:00'::timestamp AS z"
+        "AS SELECT 1::smallint AS k, 10 / 3.0 AS v, 'abcde' AS w, 7 AS x, 'a' AS y,"
+        " '2026-01-01 10:00'::timestamp AS z"
     )
     assert db.publish_twice(source) == (1, 0, 0, 0)
     db.sql("UPDATE silver.t SET v = 0")

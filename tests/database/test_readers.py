@@ -191,6 +191,35 @@ def read_during(project: Project, role: str, loads: int) -> None:
     assert what_people_added(project) == added
 
 
+def test_readers_notice_nothing_of_previews(project: Project, role: str) -> None:
+    """Also where definitions and columns change. A reader waits for no lock longer than 50 ms, or the test fails."""
+    put_version(project, 1)
+    assert project.run().exit_code == 0
+    add_what_people_add(project, role)
+    added = what_people_added(project)
+    put_version(project, 2)
+    edits = [
+        ("gold/both.sql", "b.v AS b FROM", "b.v AS b, 2 AS two FROM"),
+        ("silver/a.sql", "DROP", "SELECT elt.add_column('silver.a', 'w', 'text');\nDROP"),
+        ("silver/c.sql", "DROP", "ALTER TABLE silver.c ADD COLUMN IF NOT EXISTS w text;\nDROP"),
+        ("bronze/b.sql", "COMMENT", "SELECT elt.add_column('bronze.b', 'w', 'text');\nCOMMENT"),
+    ]
+    with people_reading(project, role) as readers:
+        for edit in edits:
+            if "bronze.b" in edit[2]:
+                project.registry["b"]["load"]["optional_columns"] = ["w"]
+            project.edit(*edit)
+            preview = project.preview()
+            assert project.result.exit_code == 0, project.output
+            assert {table.relation for table in preview.tables} >= {"silver.a", "silver.b", "silver.c"}
+    assert set().union(*(reader.seen for reader in readers)) == {
+        ("together", 1),
+        ("alone", 1),
+        ("together, alone", (1, 1)),
+    }
+    assert what_people_added(project) == added
+
+
 def test_readers_see_the_old_version_whole_and_never_wait_while_runs_are_taken_back(
     project: Project, role: str
 ) -> None:

@@ -81,7 +81,7 @@ def test_a_bad_morning_says_what_is_wrong_since_when_and_why(pages: Project) -> 
     pages.script("checks/few.sql", "SELECT id FROM gold.both WHERE id < 3;")
     pages.registry["both"]["checks"] = [{"script": "checks/few.sql", "on_failure": "warn"}]
     pages.run()
-    pages.script("silver/c.sql", f'SELECT 1 AS "{HOSTILE.replace(chr(34), "")}" FROM oops;')
+    pages.script("silver/c.sql", f"SELECT 1 AS \"{HOSTILE.replace(chr(34), '')}\" FROM oops;")
     for _ in range(2):
         assert pages.run().exit_code == 1
     pages.database.sql("UPDATE elt.job_runs SET recorded_at = '2026-01-02 03:04Z' WHERE run_id = 3")

@@ -285,7 +285,7 @@ def helps(parser: argparse.ArgumentParser, typed: str) -> Iterator[tuple[str, st
 
 def test_the_help_of_every_command_has_an_example_of_its_own() -> None:
     _, *commands = helps(main_parser(), "python main.py")
-    assert len(commands) == 19
+    assert len(commands) == 21
     for typed, examples in commands:
         assert re.search(rf"(^|: +| ){typed}( |$)", examples, re.M), (typed, examples)
 
@@ -432,6 +432,24 @@ def examples(demo: Checkout) -> Iterator[tuple[str, str]]:
         done = demo.run(*typed, environ=MISLEADING)
         assert done.returncode == 0, done.stdout
         yield shown, done.stdout
+    yield example_of_preview(demo)
+
+
+def example_of_preview(demo: Checkout) -> tuple[str, str]:
+    """The same for the preview of a script that is changed as the document says."""
+    (wanted,) = blocks("sql", "Preview a run")
+    (block,) = blocks("", "Preview a run")
+    command, _, shown = block.partition("\n\n")
+    script = demo.folder / "sql_scripts/silver/stock_thresholds.sql"
+    text = script.read_text()
+    script.write_text(re.sub(r"^ *WHEN .* THEN 'Low Stock'$", wanted.rstrip("\n"), text, flags=re.M))
+    done = demo.run(*command.split()[1:], environ=MISLEADING)
+    script.write_text(text)
+    assert done.returncode == 0, done.stdout
+    printed = done.stdout.partition("\n\n")[2]
+    # the view of the history differs by times, which are cut to fit
+    without = [re.sub(r"gold.load_status: .*?\n\n", "", text, flags=re.S) for text in (shown, printed)]
+    return without[0], without[1]
 
 
 def test_the_demo_plays_its_mornings_beside_a_job_that_it_knows_nothing_of(demo: Checkout) -> None:
@@ -490,7 +508,7 @@ def test_a_demo_that_is_stopped_goes_on_where_it_was(played: Played) -> None:
 
 
 def test_the_demo_shows_what_its_runs_changed_as_the_documents_say(played: Played) -> None:
-    assert len(played.examples) == 2
+    assert len(played.examples) == 3
     for in_the_document, printed in played.examples:
         # the demo was stopped in between, so the numbers of its runs are others
         assert [re.sub(r"^run \d+", "run", line) for line in without_times(printed)] == [

@@ -61,7 +61,7 @@ def test_a_second_run_does_nothing_exits_75_and_names_the_first(monday: Project)
 def waiting(process: ProjectProcess) -> str:
     return (
         f"SELECT FROM pg_stat_activity WHERE application_name LIKE 'elt pid {process.pid} %'"
-        " AND query LIKE '%try_advisory%'"
+        " AND query LIKE '%advisory%'"
     )
 
 

@@ -11,9 +11,11 @@ import pytest
 from tests.support import ROOT
 
 MODULES = {
-    path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): ast.parse(
-        path.read_text()
-    )
+    path.relative_to(ROOT)
+    .with_suffix("")
+    .as_posix()
+    .replace("/", ".")
+    .removesuffix(".__init__"): ast.parse(path.read_text())
     for path in sorted((ROOT / "lib").rglob("*.py"))
 }
 
