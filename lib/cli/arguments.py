@@ -53,8 +53,8 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="JOB:GUARD",
-        help="load this job once although a guard refuses it: missing (a column), shrink, empty, growth, age or count"
-        " (of rows); the guard's message prints the whole command",
+        help="load this job once although a guard refuses it: missing (a column), shrink, empty, growth, age, count"
+        " (of rows) or undone; the guard's message prints the whole command",
     )
     parser.add_argument(
         "--accept-shrink",
@@ -242,6 +242,23 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser],
         "--limit", type=_count_of_rows, default=5, metavar="N", help="how many rows of each table (default: 5)"
     )
     changes.add_argument("--json", action="store_true", help="print one JSON document, with whole values")
+    undo = commands.add_parser(
+        "undo",
+        help="take back what the last published run changed",
+        description="Show what the last published run changed, ask, and take it back: bronze, silver, and with them"
+        " gold. Typed again, it goes one run further back. Nothing is done if somebody changed one of the rows since."
+        " The next load is held back until a source is imported anew.",
+        epilog=f"example: python {prog} undo",
+    )
+    undo.add_argument("--yes", action="store_true", help="do not ask")
+    undo.add_argument(
+        "--except",
+        dest="leave",
+        action="append",
+        default=[],
+        metavar="TABLE",
+        help="leave this table as it is, such as silver.stock_thresholds",
+    )
     report = commands.add_parser(
         "report",
         help="write the page: the questions, the last runs, the tables",

@@ -109,7 +109,8 @@ def _show_runs(
             console.text()
         is_first = False
         at = f"{run.started_at.astimezone(console.zone):%Y-%m-%d %H:%M %Z}"
-        console.text(f"run {run.run_id} of {run.run_date}: {run.status}, started {at}\n")
+        did = f"took back run {run.undone_run_id}" if run.undone_run_id else run.status
+        console.text(f"run {run.run_id} of {run.run_date}: {did}, started {at}\n")
         if searched:
             # the gold views that read a table are said once
             show_changes(console, [replace(each, views=()) if each.relation in told else each for each in searched])

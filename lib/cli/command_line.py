@@ -100,7 +100,7 @@ def run_job(jobs: Sequence[str], arguments: Sequence[str] | None = None) -> int:
 
 def run_command(name: str | None, given: argparse.Namespace, settings: Settings) -> int:
     """Run one command of main.py with these settings and return its exit code."""
-    from lib.cli import add, as_cron, changes, check, credentials, overview, psql, report, status, stop_server
+    from lib.cli import add, as_cron, changes, check, credentials, overview, psql, report, status, stop_server, undo
     from lib.cli.console import Console
 
     console = Console(zone=settings.zone)
@@ -115,6 +115,7 @@ def run_command(name: str | None, given: argparse.Namespace, settings: Settings)
         ),
         "status": lambda: status.status(settings, console, runs=given.runs),
         "changes": lambda: changes.changes(settings, console, given),
+        "undo": lambda: undo.undo(settings, console, given.leave, is_sure=given.yes),
         "report": lambda: report.report(settings, console, given.output),
         "add": lambda: add.add(settings, console, given),
         "remove": lambda: add.remove(settings, console, given.job, is_sure=given.yes),

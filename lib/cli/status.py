@@ -104,6 +104,7 @@ TIME = "to_char({0}, CASE WHEN {0} > now() - INTERVAL '300 days' THEN 'MM-DD HH2
 PUBLISHED = TIME.format("published_at")
 # to_jsonb, because an older version lacks the column until the next run
 UNCHANGED = "to_jsonb(runs) ->> 'is_unchanged' = 'true'"
+UNDOES = "to_jsonb(runs) ->> 'undone_run_id'"
 #: in all tables together; the command `changes` shows each
 ROWS_CHANGED = (
     "(SELECT '+' || sum(inserted) || ' ~' || sum(updated) || ' -' || sum(deleted)"
@@ -122,7 +123,8 @@ STATUS: Sequence[tuple[str, Sequence[str], str]] = (
         "runs, the newest first",
         ("run", "status", "started", "seconds", "published", "rows loaded", "rows changed"),
         f"SELECT run_id, recent.status, {TIME.format('recent.started_at')}, seconds,"
-        f" CASE WHEN {UNCHANGED} THEN 'unchanged' ELSE jobs_published || ' of ' || cardinality(runs.jobs) END,"
+        f" CASE WHEN {UNCHANGED} THEN 'unchanged' WHEN {UNDOES} IS NOT NULL THEN concat('undo of ', {UNDOES})"
+        " ELSE jobs_published || ' of ' || cardinality(runs.jobs) END,"
         " rows_loaded, ROWS_CHANGED"
         " FROM elt.recent_runs AS recent JOIN elt.runs USING (run_id) ORDER BY run_id DESC LIMIT %(runs)s",
     ),

@@ -15,6 +15,7 @@ ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS error text;
 ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS is_unchanged boolean NOT NULL DEFAULT false;
 ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS inputs_md5 text;
 ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS kind text NOT NULL DEFAULT 'run';
+ALTER TABLE elt.runs ADD COLUMN IF NOT EXISTS undone_run_id bigint;
 -- no comment on the table here: the installer stores the version of these files in it
 COMMENT ON COLUMN elt.runs.run_id IS 'Number of the run; its staging tables carry it (elt_staging.r17_products).';
 COMMENT ON COLUMN elt.runs.status IS
@@ -33,6 +34,8 @@ COMMENT ON COLUMN elt.runs.inputs_md5 IS
     'md5 of registry, scripts and run date of a run that published every job. NULL: of some jobs only, or something failed or warned.';
 COMMENT ON COLUMN elt.runs.kind IS
     'run; undo (took back what a run published); preview (showed what a run would change, and was rolled back: it has no rows in elt.job_runs).';
+COMMENT ON COLUMN elt.runs.undone_run_id IS
+    'Run that this run of kind undo took back. If later ones had published without a change, it took back these, too.';
 
 CREATE TABLE IF NOT EXISTS elt.job_runs (run_id bigint NOT NULL, job text NOT NULL);
 ALTER TABLE elt.job_runs ADD COLUMN IF NOT EXISTS status text NOT NULL DEFAULT 'failed';
@@ -53,7 +56,7 @@ COMMENT ON TABLE elt.job_runs IS 'One row per job of a run that has ended.';
 COMMENT ON COLUMN elt.job_runs.run_id IS 'Run, as in elt.runs.';
 COMMENT ON COLUMN elt.job_runs.job IS 'Name of the job in elt_jobs.json.';
 COMMENT ON COLUMN elt.job_runs.status IS
-    'published; failed; held back (another job of its group failed, so its tables kept the old rows).';
+    'published; failed; held back (another job of its group failed, so its tables kept the old rows); undone (was published, and a later run of kind undo took it back).';
 COMMENT ON COLUMN elt.job_runs.recorded_at IS 'When the job was published, failed or was held back.';
 COMMENT ON COLUMN elt.job_runs.rows_loaded IS
     'Rows in the bronze table after this load. NULL: the job loaded nothing, see is_unchanged.';
@@ -138,6 +141,8 @@ ALTER TABLE elt.changes ADD COLUMN IF NOT EXISTS by_other_statements bigint NOT 
 ALTER TABLE elt.changes ADD COLUMN IF NOT EXISTS first_filling boolean NOT NULL DEFAULT false;
 ALTER TABLE elt.changes ADD COLUMN IF NOT EXISTS key_columns text[];
 ALTER TABLE elt.changes ADD COLUMN IF NOT EXISTS kept_as text;
+ALTER TABLE elt.changes ADD COLUMN IF NOT EXISTS filled_columns text[];
+ALTER TABLE elt.changes ADD COLUMN IF NOT EXISTS filled_with text;
 COMMENT ON TABLE elt.changes IS 'One row per run and table that the run changed. elt.row_changes shows the rows.';
 COMMENT ON COLUMN elt.changes.run_id IS 'Run, as in elt.runs.';
 COMMENT ON COLUMN elt.changes.relation IS 'Table, with its schema, such as silver.products.';
@@ -152,6 +157,10 @@ COMMENT ON COLUMN elt.changes.first_filling IS 'Whether the table was empty when
 COMMENT ON COLUMN elt.changes.key_columns IS 'Primary key by which kept rows are told apart. NULL: bronze, or not kept.';
 COMMENT ON COLUMN elt.changes.kept_as IS
     'Table in schema elt_changes that keeps the rows. NULL: only counts are kept, or the rows were dropped since.';
+COMMENT ON COLUMN elt.changes.filled_columns IS
+    'Columns of the table after its first filling, each with type, modifier and collation. NULL: no first filling, or a run of an older version.';
+COMMENT ON COLUMN elt.changes.filled_with IS
+    'Number of the rows after a first filling, and a sum of row hashes. NULL as for filled_columns.';
 
 CREATE TABLE IF NOT EXISTS elt.table_states (relation text NOT NULL);
 ALTER TABLE elt.table_states ADD COLUMN IF NOT EXISTS run_id bigint NOT NULL DEFAULT 0;
@@ -189,8 +198,17 @@ GROUP BY run_id;
 
 DO $block$
 DECLARE
-    missing text;
+    missing  text;
+    outdated text;
 BEGIN
+    FOR outdated IN
+        SELECT format('ALTER TABLE elt.job_runs DROP CONSTRAINT %I', conname)
+        FROM pg_constraint
+        WHERE conrelid = 'elt.job_runs'::regclass AND contype = 'c'
+            AND pg_get_constraintdef(oid) LIKE '%held back%' AND pg_get_constraintdef(oid) NOT LIKE '%undone%'
+    LOOP
+        EXECUTE outdated;
+    END LOOP;
     FOR missing IN
         SELECT format('ALTER TABLE elt.%I ADD %s', wanted.name, wanted.constraint_text)
         FROM (
@@ -199,7 +217,7 @@ BEGIN
                 ('runs', 'c', $$CHECK (status IN ('running', 'done', 'failed', 'cancelled', 'lost'))$$),
                 ('job_runs', 'p', 'PRIMARY KEY (run_id, job)'),
                 ('job_runs', 'f', 'FOREIGN KEY (run_id) REFERENCES elt.runs'),
-                ('job_runs', 'c', $$CHECK (status IN ('published', 'failed', 'held back'))$$),
+                ('job_runs', 'c', $$CHECK (status IN ('published', 'failed', 'held back', 'undone'))$$),
                 ('script_runs', 'p', 'PRIMARY KEY (run_id, job, script)'),
                 ('script_runs', 'f', 'FOREIGN KEY (run_id) REFERENCES elt.runs'),
                 ('changes', 'p', 'PRIMARY KEY (run_id, relation)'),
@@ -267,7 +285,7 @@ COMMENT ON COLUMN elt.recent_runs.started_at IS 'When the run took the run lock.
 COMMENT ON COLUMN elt.recent_runs.seconds IS 'Seconds from start to end. NULL as for finished_at.';
 COMMENT ON COLUMN elt.recent_runs.jobs_published IS 'Jobs whose new rows readers can see.';
 COMMENT ON COLUMN elt.recent_runs.jobs_not_published IS
-    'Jobs that failed or were held back; their tables kept the old rows.';
+    'Jobs that failed or were held back, so that their tables kept the old rows, or that were taken back.';
 COMMENT ON COLUMN elt.recent_runs.rows_loaded IS 'Rows written to bronze tables by published jobs.';
 COMMENT ON COLUMN elt.recent_runs.error IS
     'Why the run ended early, else the error of the job that failed first. NULL: no error.';
@@ -317,7 +335,7 @@ LEFT JOIN loaded USING (job)
 ORDER BY latest.job;
 COMMENT ON VIEW elt.job_status IS 'One row per job: how its latest run ended, and when its tables were last published.';
 COMMENT ON COLUMN elt.job_status.job IS 'Name of the job in elt_jobs.json.';
-COMMENT ON COLUMN elt.job_status.status IS 'Result of its latest run: published, failed or held back.';
+COMMENT ON COLUMN elt.job_status.status IS 'Result of its latest run: published, failed, held back or undone.';
 COMMENT ON COLUMN elt.job_status.published_at IS 'When its tables were last published. NULL: never.';
 COMMENT ON COLUMN elt.job_status.rows_loaded IS
     'Rows of its last load, which may be older than published_at. NULL: the job loads no table.';

@@ -175,3 +175,58 @@ $function$;
 
 COMMENT ON FUNCTION elt.publish_history(regclass, regclass, date, date) IS
     'Makes a table of ranges (primary key: the key of the source, and valid_from) hold the rows of the source for one day, and leaves all other days as they are. Touches only rows that change. Returns how many ranges were inserted, updated and deleted, and how many rows of the source were unchanged.';
+
+
+-- elt.forget_day: takes one day out of a history, as if it had never been loaded.
+--
+--     SELECT * FROM elt.forget_day('silver.stock_history', DATE '2026-01-15', DATE '2026-02-01');
+--
+-- The day, up to next_day, then says what the day before it said.  next_day is the next day that the history knows;
+-- NULL if the day is the newest.  Columns that fill themselves (identity, generated) are left alone.
+CREATE OR REPLACE FUNCTION elt.forget_day(history regclass, day date, next_day date DEFAULT NULL)
+RETURNS TABLE (inserted bigint, updated bigint, deleted bigint, unchanged bigint)
+LANGUAGE plpgsql
+SET search_path = pg_catalog
+AS $function$
+DECLARE
+    before constant text := format('pg_temp._elt_before_%s', history::oid);
+    change date;
+BEGIN
+    IF history IS NULL OR day IS NULL OR NOT isfinite(day) OR next_day <= day THEN
+        RAISE EXCEPTION 'elt.forget_day(%, %, %): it needs a history, a day, and a later day or NULL',
+                history, day, next_day
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+
+    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', history);
+    EXECUTE format(
+        'SELECT min(change) FROM (SELECT valid_from FROM %1$s UNION ALL SELECT valid_to FROM %1$s) AS ends (change)'
+        ' WHERE change > %2$L AND change < %3$L',
+        history, day, coalesce(next_day, 'infinity')
+    )
+    INTO change;
+    IF change IS NOT NULL THEN
+        RAISE EXCEPTION 'cannot forget % in %: it changes on %, so that is a loaded day, too', day, history, change
+            USING
+                ERRCODE = 'invalid_parameter_value',
+                HINT = 'The third argument is the first loaded day after the one to forget.';
+    END IF;
+
+    EXECUTE format(
+        'CREATE TEMP TABLE %s AS SELECT %s FROM %s WHERE valid_from < %L AND valid_to >= %L',
+        before,
+        (
+            SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)
+            FROM pg_catalog.pg_attribute
+            WHERE attrelid = history AND attnum > 0 AND NOT attisdropped AND attidentity = '' AND attgenerated = ''
+                AND attname NOT IN ('valid_from', 'valid_to')
+        ),
+        history, day, day
+    );
+    RETURN QUERY SELECT * FROM elt.publish_history(history, before::regclass, day, next_day);
+    EXECUTE format('DROP TABLE %s', before);
+END
+$function$;
+
+COMMENT ON FUNCTION elt.forget_day(regclass, date, date) IS
+    'Takes one day out of a history that elt.publish_history keeps: up to next_day, the next day that the history knows (NULL: the day is the newest), it then holds the rows of the day before. Returns what elt.publish_history returns.';

@@ -357,6 +357,35 @@ COMMENT ON FUNCTION elt._end_changes(regclass, text, bigint, bigint, bigint) IS
     'Internal to elt.row_changes: counts the changed rows of a relation in this run, and merges those of several calls.';
 
 
+-- The number of a table's rows, and a sum of hashes of their values in these columns, named as elt._columns_of does.
+-- It tells whether a table still holds what a run filled it with.  NULL: there is no such table.
+CREATE OR REPLACE FUNCTION elt._filled_with(target oid, columns text[])
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog
+AS $function$
+DECLARE
+    found text;
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = target) THEN
+        -- the text of a row, because not every type has a hash
+        EXECUTE format(
+            'SELECT concat(count(*), '' '', sum(hashtextextended(ROW(%s)::text COLLATE "C", 1))) FROM %s AS filled',
+            (
+                SELECT string_agg(format('filled.%I', regexp_replace(described, '( [^ ]+){3}$', '')), ', ' ORDER BY place)
+                FROM unnest(columns) WITH ORDINALITY AS named (described, place)
+            ),
+            target::regclass
+        ) INTO found;
+    END IF;
+    RETURN found;
+END
+$function$;
+
+COMMENT ON FUNCTION elt._filled_with(oid, text[]) IS
+    'Internal to undo: the number of a table''s rows, and a sum of hashes of these columns.';
+
+
 -- The changed rows that a table of schema elt_changes keeps, as far as the current role may see them.
 CREATE OR REPLACE FUNCTION elt._read_changes(kept_as text, key_columns text[])
 RETURNS TABLE (operation text, key jsonb, before jsonb, after jsonb)

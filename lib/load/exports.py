@@ -30,7 +30,17 @@ from lib.errors import (
 from lib.extract import ExportGone, Extractor, Slice, SourceTable, Ticket
 from lib.load.contract import Contract, Match, landing_name, match, may_be_column
 from lib.load.difference import HALVES, Comparison, Difference, Half, prepare_comparison
-from lib.load.guards import Accepted, check_age, check_columns, check_count, named, row_limit
+from lib.load.guards import (
+    Accepted,
+    UndoneLoad,
+    brought_back,
+    check_age,
+    check_columns,
+    check_count,
+    named,
+    refuse_undone,
+    row_limit,
+)
 from lib.load.staging_table import Staging, copy_slice, create_staging
 from lib.postgres.connection import Connection, Database, query
 from lib.postgres.driver_errors import translated
@@ -178,6 +188,8 @@ class Stager(Generic[Ticket]):
     limit: TimeLimit
     #: by job: what need not be exported if the source is still the same
     known: Mapping[str, KnownLoad] = field(default_factory=dict)
+    #: by job: what was taken back
+    undone: Mapping[str, UndoneLoad] = field(default_factory=dict)
     #: by job: what was not exported
     unchanged: dict[str, Unchanged] = field(default_factory=dict)
 
@@ -325,7 +337,15 @@ class Stager(Generic[Ticket]):
                 check_columns(load, source, found, self.accepted)
                 check_age(load, source, datetime.now(UTC), self.accepted)
                 ready[load.job] = source, found
-        for load in group if len(ready) == len(group) else ():
+        if len(ready) < len(group):
+            return []
+        sources = [(load, ready[load.job][0]) for load in group]
+        if brought := brought_back(sources, self.undone, self.accepted):
+            for load in brought:
+                with self._blame(load):
+                    refuse_undone(ready[load.job][0], self.undone[load.job], brought, self.accepted)
+            return []
+        for load in group:
             source, found = ready[load.job]
             self.unchanged.pop(load.job, None)
             known = self.known.get(load.job)

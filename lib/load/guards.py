@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,6 +25,7 @@ GUARDS = {
     "growth": "the export is much larger than the table",
     "age": "the source was last imported too long ago",
     "count": "the export's number of rows differs from the source's own count",
+    "undone": "the source still is what a run loaded that was taken back",
 }
 #: how many columns a message lists, and how many characters of each name
 SHOWN = 10
@@ -73,9 +74,9 @@ class Accepted:
         """The guards that are accepted for this job."""
         return tuple(sorted(guard for name, guard in self.given if name == job))
 
-    def once(self, job: str, guard: str) -> str:
-        """The command that accepts this guard in addition to what is accepted already."""
-        given = sorted(self.given | {(job, guard)})
+    def once(self, job: str, guard: str, *others: str) -> str:
+        """The command that accepts this guard, also for other jobs, in addition to what is accepted already."""
+        given = sorted(self.given | {(name, guard) for name in (job, *others)})
         return f"{self.command} {' '.join(f'--accept {name}:{accepted}' for name, accepted in given)}"
 
 
@@ -192,6 +193,49 @@ def check_age(load: Load, source: SourceTable, now: datetime, accepted: Accepted
         f"{source.id} {age}; max_age_hours is {load.max_age_hours:g}"
         "\n    The rows loaded before stay. Look in the source why nothing was imported."
         f"\n    To load it as it is, once: {accepted.once(load.job, 'age')}"
+    )
+
+
+@dataclass(frozen=True)
+class UndoneLoad:
+    """What was loaded of a job since its last load that still counts, and was taken back."""
+
+    #: the last of these runs
+    run_id: int
+    #: of the source
+    versions: frozenset[str]
+    #: of the source, in the last load that still counts; None: there is none
+    version_before: str | None
+
+
+def brought_back(
+    group: Sequence[tuple[Load, SourceTable]], undone: Mapping[str, UndoneLoad], accepted: Accepted
+) -> list[Load]:
+    """The loads of a group that would bring back what was taken back (guard `undone`).
+
+    Those whose source changed in what was taken back, and not since. If none did, so that only a script or the day had
+    changed: all of them, if no source has changed since.
+    """
+    # whether a source changed that has no version, nobody can tell
+    same = [
+        (load, source)
+        for load, source in group
+        if load.job in undone and (source.version in undone[load.job].versions or not source.version_lasts)
+    ]
+    brought = [load for load, source in same if source.version != undone[load.job].version_before]
+    if not brought and len(same) == len(group):
+        brought = [load for load, _ in same]
+    return [load for load in brought if not accepted.has(load.job, "undone")]
+
+
+def refuse_undone(source: SourceTable, undone: UndoneLoad, brought: Sequence[Load], accepted: Accepted) -> None:
+    """Raises LoadError for the source of one of the loads that `brought_back` returned."""
+    since = "was not imported since" if source.version_lasts else "does not say whether it changed since"
+    jobs = [load.job for load in brought]
+    raise LoadError(
+        f"run {undone.run_id} loaded {source.id}, and was taken back; the source {since}"
+        "\n    The rows stay as they are, until it is imported anew."
+        f"\n    To load it all the same: {accepted.once(jobs[0], 'undone', *jobs[1:])}"
     )
 
 

@@ -43,7 +43,11 @@ def run_name(now: datetime, what: str = "elt") -> str:
 
 
 def take_run_lock(
-    connection: Connection, wait: Callable[[float], None] | None = None, *, is_preview: bool = False
+    connection: Connection,
+    wait: Callable[[float], None] | None = None,
+    *,
+    is_preview: bool = False,
+    advice: str = "Run again later, or wait for it with --wait.",
 ) -> bool:
     """Take the session lock that makes this the only run in this database. Returns whether a preview was ended for it.
 
@@ -59,10 +63,7 @@ def take_run_lock(
             ended = True
             continue
         if wait is None:
-            raise BusyError(
-                f"another run is at work here: {_holder_in_words(connection)}. Nothing was done."
-                " Run again later, or wait for it with --wait."
-            )
+            raise BusyError(f"another run is at work here: {_holder_in_words(connection)}. Nothing was done. {advice}")
         wait(1.0)
     return ended
 

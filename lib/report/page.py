@@ -34,7 +34,11 @@ STALE_HOURS = 48.0
 
 RUN_LIST = f"""
     SELECT run_id,
-        recent.status || CASE WHEN to_jsonb(runs) ->> 'is_unchanged' = 'true' THEN ', unchanged' ELSE '' END AS status,
+        concat(
+            recent.status,
+            CASE WHEN to_jsonb(runs) ->> 'is_unchanged' = 'true' THEN ', unchanged' END,
+            ', took back run ' || (to_jsonb(runs) ->> 'undone_run_id')
+        ) AS status,
         to_char(recent.started_at, 'YYYY-MM-DD HH24:MI') AS started, run_date AS day, seconds,
         jobs_published, jobs_not_published, rows_loaded, recent.error
     FROM elt.recent_runs AS recent JOIN elt.runs USING (run_id)
@@ -91,7 +95,7 @@ FAILURES = """
         AND runs.run_id > coalesce(
             (SELECT max(run_id) FROM elt.job_runs WHERE job = status.job AND status = 'published'), 0
         )
-    WHERE status.status <> 'published'
+    WHERE status.status NOT IN ('published', 'undone')
     GROUP BY status.job, status.status, status.error
     ORDER BY status.status, status.job
 """

@@ -24,7 +24,15 @@ NOTE = """
     SET by_other_statements = known.by_other_statements + excluded.by_other_statements
 """
 
-#: tables of schema elt_changes that none of the last published runs needs
+#: what tables hold after their first filling
+FILLED = """
+    UPDATE elt.changes
+    SET filled_columns = elt._columns_of(relation_oid),
+        filled_with = elt._filled_with(relation_oid, elt._columns_of(relation_oid))
+    WHERE run_id = %s AND first_filling
+"""
+
+#: tables of schema elt_changes that none of the last published runs needs, and no later one, such as an undo
 NOT_NEEDED = """
     SELECT relname
     FROM pg_class
@@ -32,8 +40,11 @@ NOT_NEEDED = """
         AND relname NOT IN (
             SELECT kept_as
             FROM elt.changes
-            WHERE kept_as IS NOT NULL AND run_id IN (
-                SELECT DISTINCT run_id FROM elt.job_runs WHERE status = 'published' ORDER BY run_id DESC LIMIT %s
+            WHERE kept_as IS NOT NULL AND run_id >= (
+                SELECT min(run_id)
+                FROM (
+                    SELECT DISTINCT run_id FROM elt.job_runs WHERE status = 'published' ORDER BY run_id DESC LIMIT %s
+                ) AS published
             )
         )
     ORDER BY relname
@@ -68,6 +79,14 @@ def note_other_statements(connection: Connection, run_id: int, changes: Iterable
     for table, rows in others.items():
         if rows > 0:
             execute(connection, NOTE, (run_id, rows, table))
+
+
+def note_first_fillings(connection: Connection, run_id: int) -> None:
+    """Record what tables hold that this run filled first, so that an undo can tell whether they still do.
+
+    Call it in the publish transaction, after the last script.
+    """
+    execute(connection, FILLED, (run_id,))
 
 
 def drop_old(connection: Connection, runs: int) -> None:

@@ -15,7 +15,7 @@ from psycopg2.extras import execute_values
 from lib.config.jobs import Job
 from lib.errors import EltError
 from lib.load.exports import StagedSlice
-from lib.load.guards import Accepted
+from lib.load.guards import Accepted, UndoneLoad
 from lib.postgres.connection import Connection, execute, query
 from lib.transform.scripts import ScriptResult
 
@@ -262,6 +262,97 @@ def left_states(connection: Connection, source: str) -> dict[str, LeftState]:
         (_storable(source),),
     )
     return {relation: LeftState(*left) for relation, *left in rows}
+
+
+def last_change(connection: Connection) -> int | None:
+    """The last run that published a change and was not taken back: the one that an undo takes back."""
+    found: int | None
+    ((found,),) = query(
+        connection,
+        "SELECT max(run_id) FROM elt.job_runs"
+        " WHERE status = 'published' AND run_id IN (SELECT run_id FROM elt.changes)",
+    )
+    return found
+
+
+def begin_undo(connection: Connection, undone_run_id: int, process: str) -> int:
+    """Insert a run of kind undo and return its number. Its day is that of the last run before the one it takes back."""
+    ((day,),) = query(
+        connection,
+        "SELECT run_date FROM elt.runs WHERE run_id = %(undone)s OR run_id IN ("
+        "SELECT run_id FROM elt.job_runs WHERE status = 'published' AND run_id < %(undone)s)"
+        " ORDER BY run_id = %(undone)s, run_id DESC LIMIT 1",
+        {"undone": undone_run_id},
+    )
+    return begin_run(connection, [], process, day, "undo")
+
+
+def end_undo(connection: Connection, run_id: int, undone_run_id: int) -> None:
+    """Record what a run of kind undo took back: that run, and later ones, which published without a change.
+
+    Their jobs are no longer published, so whatever reads the last load finds the one before.
+    """
+    execute(
+        connection,
+        WRITING + "UPDATE elt.job_runs SET status = 'undone' WHERE status = 'published' AND run_id >= %(undone)s;"
+        " UPDATE elt.runs SET undone_run_id = %(undone)s WHERE run_id = %(run)s",
+        {"undone": undone_run_id, "run": run_id},
+    )
+    end_run(connection, run_id, "done")
+
+
+def undone_jobs(connection: Connection, run_id: int) -> set[str]:
+    """The jobs of a run that was taken back."""
+    rows = query(connection, "SELECT job FROM elt.job_runs WHERE status = 'undone' AND run_id = %s", (run_id,))
+    return {job for (job,) in rows}
+
+
+#: what was taken back of each job since its last load that still counts
+UNDONE = """
+    SELECT
+        job,
+        max(run_id),
+        array_agg(source_version),
+        (
+            SELECT source_version
+            FROM elt.job_runs AS last
+            WHERE last.job = undone.job AND status = 'published' AND source_version IS NOT NULL
+            ORDER BY run_id DESC LIMIT 1
+        ),
+        bool_or(EXISTS (
+            SELECT FROM elt.script_runs AS script
+            WHERE script.run_id = undone.run_id AND script.job = undone.job AND inserted + updated + deleted > 0
+        ))
+    FROM elt.job_runs AS undone
+    WHERE status = 'undone' AND NOT EXISTS (
+        SELECT FROM elt.job_runs AS later
+        WHERE later.job = undone.job AND later.run_id > undone.run_id AND later.status = 'published'
+            AND (undone.source_version IS NULL OR later.source_version IS NOT NULL)
+    )
+    GROUP BY job
+"""
+
+
+def undone_loads(connection: Connection, groups: Iterable[Sequence[str]]) -> dict[str, UndoneLoad]:
+    """By job: what was loaded since its last load that still counts, and taken back.
+
+    groups: of the registry. One in which nothing was taken back, because its sources were the same and its scripts
+    changed no row, is left out.
+    """
+    rows = {job: found for job, *found in query(connection, UNDONE)}
+    loads: dict[str, UndoneLoad] = {}
+    for group in groups:
+        found = {job: rows[job] for job in group if job in rows}
+        of_group = {
+            job: UndoneLoad(run_id, frozenset(filter(None, versions)), before)
+            for job, (run_id, versions, before, _) in found.items()
+            if any(versions)
+        }
+        if any(has_changes for *_, has_changes in found.values()) or any(
+            load.versions - {load.version_before} for load in of_group.values()
+        ):
+            loads |= of_group
+    return loads
 
 
 def failure_records(group: Sequence[Job], failed: Mapping[str, EltError], accepted: Accepted) -> list[JobRecord]:

@@ -43,8 +43,11 @@ def ask(
     seconds: float,
     pause: Callable[[float], None],
     clock: Callable[[], float],
+    how: str = "",
 ) -> Answer:
     """Ask the database, and try again for at most `seconds`. `lost` is the backend pid of the lost connection.
+
+    how: how the user can find out; by default `how_to_look`.
 
     Raises DatabaseError, with the query for the user, if there is no answer until then.
     """
@@ -61,7 +64,8 @@ def ask(
         if clock() >= until:
             raise DatabaseError(
                 f"the connection was lost while PostgreSQL answered COMMIT, and for {seconds:.0f} s"
-                f" it could not be asked ({why}): nobody knows whether this run was published.{how_to_look(run_id)}"
+                f" it could not be asked ({why}): nobody knows whether this run was published."
+                f"{how or how_to_look(run_id)}"
             )
         pause(RETRY_PAUSE)
 

@@ -28,7 +28,7 @@ from lib.postgres.maintenance import analyze_if_changed
 from lib.postgres.run_lock import holds_run_lock
 from lib.postgres.transaction import apply_settings, transaction
 from lib.run import definitions, history
-from lib.run.changes import note_other_statements
+from lib.run.changes import note_first_fillings, note_other_statements
 from lib.run.history import JobRecord, LastLoad, failure_records
 from lib.run.listener import RunListener
 from lib.run.preview import Preview, refuse_waits
@@ -159,6 +159,7 @@ class Publisher:
                         failed[failure.job.name] = self._with_rows(group, failure.job, error)
                 records += failure_records(group, failed, self.accepted)
             written = tuple(sorted(self._counter.all()))
+            note_first_fillings(self.connection, self.session.run_id)
             # a warning must be said again by the next run
             inputs = None if failed or notes else self.inputs
             self._record_states(records, whole=inputs is not None)

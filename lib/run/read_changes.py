@@ -64,11 +64,13 @@ class ChangingRun:
     #: the day that it loaded
     run_date: date
     started_at: datetime
+    #: the run that it took back, if it is an undo
+    undone_run_id: int | None = None
 
 
-#: runs that may have changed something, the newest first
+#: runs that may have changed something, the newest first; to_jsonb, because an older warehouse lacks the column
 RUNS = """
-    SELECT run_id, recent.status, run_date, recent.started_at
+    SELECT run_id, recent.status, run_date, recent.started_at, (to_jsonb(runs) ->> 'undone_run_id')::bigint
     FROM elt.recent_runs AS recent
     JOIN elt.runs USING (run_id)
     WHERE {}
@@ -77,8 +79,9 @@ RUNS = """
 
 
 def last_published(connection: Connection) -> ChangingRun | None:
-    """The last run that published a job; None if there is none."""
-    found = query(connection, f"{RUNS.format('jobs_published > 0')} LIMIT 1")
+    """The last run that published a job, or took a run back; None if there is none."""
+    wanted = "jobs_published > 0 OR to_jsonb(runs) ->> 'undone_run_id' IS NOT NULL"
+    found = query(connection, f"{RUNS.format(wanted)} LIMIT 1")
     return ChangingRun(*found[0]) if found else None
 
 

@@ -309,6 +309,7 @@ class Run:
                 progress,
                 limit,
                 known,
+                history.undone_loads(session.recorder, self.plan.registry.groups),
             )
             staged, failed_staging = stager.stage(self.plan.loads_without(failed), watched)
         return staged, stager.unchanged, failed | failed_staging

@@ -49,7 +49,7 @@ sources AS (
 
 -- The first line of the error is enough: it says what is wrong.
 last_run AS (
-    SELECT run_id, status, finished_at, substring(error, '^[^\n\v\f\r\u0085\u2028\u2029]*') AS error
+    SELECT run_id, kind, status, finished_at, substring(error, '^[^\n\v\f\r\u0085\u2028\u2029]*') AS error
     FROM elt.recent_runs
     WHERE status <> 'running'
     ORDER BY run_id DESC
@@ -95,11 +95,12 @@ SELECT
         ', loaded ' || to_char(published.published_at, 'YYYY-MM-DD HH24:MI TZ'),
         ', accepted by hand: ' || accepted.guards,
         '; ',
-        CASE last_run.status
-            WHEN 'done' THEN concat('the last run succeeded', ', but ' || open_failures.sentence)
-            WHEN 'failed' THEN concat('the last run failed', ': ' || last_run.error)
-            WHEN 'cancelled' THEN 'the last run was stopped'
-            WHEN 'lost' THEN 'the last run was killed'
+        CASE
+            WHEN last_run.kind = 'undo' THEN concat('a later load was taken back', ', and ' || open_failures.sentence)
+            WHEN last_run.status = 'done' THEN concat('the last run succeeded', ', but ' || open_failures.sentence)
+            WHEN last_run.status = 'failed' THEN concat('the last run failed', ': ' || last_run.error)
+            WHEN last_run.status = 'cancelled' THEN 'the last run was stopped'
+            WHEN last_run.status = 'lost' THEN 'the last run was killed'
             ELSE 'no run has ended yet'
         END
     ) AS sentence

@@ -55,6 +55,11 @@ def publish(connection: Connection, on_day: int, rows: State, next_day: int | No
     return sql(connection, "SELECT * FROM elt.publish_history('history', 'rows_now', %s, %s)", *arguments)[0]
 
 
+def forget(connection: Connection, number: int, next_day: int | None = None) -> None:
+    days = (day(number), day(next_day) if next_day is not None else None)
+    sql(connection, "SELECT * FROM elt.forget_day('history', %s, %s)", *days)
+
+
 def ranges(connection: Connection) -> list[tuple]:
     return sql(connection, "SELECT name, place, valid_from, valid_to, pieces, note FROM history ORDER BY 1, 2, 3")
 
@@ -93,9 +98,15 @@ def play(connection: Connection, seed: int) -> None:
         assert ranges(connection) == expected(days), f"seed {seed}"
         again = publish(connection, number, days[number], min(later, default=None))
         assert again == (0, 0, 0, len(days[number]))
+    for number in dice.sample(sorted(days), len(days)):
+        del days[number]
+        forget(connection, number, min((other for other in days if other > number), default=None))
+        assert ranges(connection) == expected(days), f"seed {seed}, {number} forgotten"
 
 
-def test_it_says_of_every_day_what_was_published_of_it(database_on_each: EmptyDatabase) -> None:
+def test_it_says_of_every_day_what_was_published_of_it_and_nothing_of_days_that_are_forgotten(
+    database_on_each: EmptyDatabase,
+) -> None:
     connection = prepare(database_on_each)
     for seed in range(25):
         play(connection, seed)
@@ -122,6 +133,28 @@ def test_keys_of_ranges_that_stay_never_change(connection: Connection) -> None:
     keys = sql(connection, "SELECT valid_from, history_key FROM history ORDER BY 1")
     publish(connection, 1, {("a", 1): (3, None)})
     assert sql(connection, "SELECT valid_from, history_key FROM history ORDER BY 1") == keys
+
+
+def test_a_forgotten_day_is_named_with_the_next_one(connection: Connection) -> None:
+    for number in range(3):
+        publish(connection, number, {("a", 1): (number, None)})
+    before = ranges(connection)
+    for next_day in (None, 4):
+        with pytest.raises(psycopg2.Error, match="cannot forget 2026-01-02 in .*history: it changes on 2026-01-03, so"):
+            forget(connection, 1, next_day)
+    with pytest.raises(psycopg2.Error, match="it needs a history, a day, and a later day or NULL"):
+        forget(connection, 1, 1)
+    assert ranges(connection) == before
+    forget(connection, 1, 2)
+    assert [row[2:5] for row in ranges(connection)] == [(day(0), day(2), 0), (day(2), date.max, 2)]
+
+
+def test_the_keys_of_ranges_that_a_forgotten_day_does_not_touch_stay(connection: Connection) -> None:
+    publish(connection, 0, {("a", 1): (1, "x"), ("b", 1): (1, None)})
+    keys = sql(connection, "SELECT name, history_key, valid_to FROM history ORDER BY 1")
+    publish(connection, 1, {("a", 1): (2, "x")})
+    forget(connection, 1)
+    assert sql(connection, "SELECT name, history_key, valid_to FROM history ORDER BY 1") == keys
 
 
 def test_rows_that_do_not_change_are_not_touched(connection: Connection) -> None:

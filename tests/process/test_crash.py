@@ -58,7 +58,11 @@ def moments(project: Project, count: int, dice: random.Random) -> Iterator[Momen
     project.put_day("the day of the stopwatch", ROWS)
     with ProjectProcess(project) as process:
         assert process.exit_code() == 0, process.output
-    times = process.times
+    yield from spread(process.times, count, dice)
+
+
+def spread(times: list[float], count: int, dice: random.Random) -> Iterator[Moment]:
+    """Moments spread evenly over the life of a process that printed lines at these times, in random order."""
     life = times[-1] - times[0]
     for place in dice.sample(range(count), count):
         when = times[0] + life * (place + dice.random()) / count
@@ -126,6 +130,50 @@ def test_killed_at_any_moment_a_first_run_leaves_nothing_or_all(project: Project
 @pytest.mark.long
 def test_killed_at_50_moments_a_first_run_leaves_nothing_or_all(project: Project) -> None:
     kill_first_runs(project, 50)
+
+
+def kill_undos(project: Project, count: int) -> Counter[bool]:
+    """Kill `count` undos. Each would bring back the warehouse of the day before. Returns how many had done it."""
+    print(f"ELT_TEST_SEED={SEED}")
+    dice = random.Random(SEED)
+    for day in ("the first day", "the day of the stopwatch"):
+        project.put_day(day, ROWS)
+        assert project.run().exit_code == 0, project.output
+    with ProjectProcess(project, "undo") as process:
+        assert process.exit_code() == 0, process.output
+    assert one_day(project) == "the first day"
+    ends: Counter[bool] = Counter()
+    for number, moment in enumerate(spread(process.times, count, dice), start=1):
+        old, new = one_day(project), f"day {number}"
+        project.put_day(new, ROWS)
+        result = project.run()
+        assert result.exit_code == 0, project.output
+        with ProjectProcess(project, "undo") as process:
+            process.run_until(moment)
+            process.kill()
+            await_no_locks(project)
+        is_undone = one_day(project) == old
+        assert is_undone or one_day(project) == new
+        recorded = project.database.sql(
+            "SELECT kind, status, undone_run_id FROM elt.runs WHERE run_id > %s", result.run_id
+        )
+        assert recorded == ([("undo", "done", result.run_id)] if is_undone else [])
+        published = project.database.sql("SELECT DISTINCT status FROM elt.job_runs WHERE run_id = %s", result.run_id)
+        assert published == [("undone" if is_undone else "published",)]
+        ends[is_undone] += 1
+        if not is_undone:
+            project.undo()
+        assert one_day(project) == old
+    return ends
+
+
+def test_killed_at_any_moment_an_undo_leaves_the_old_or_the_new(project: Project) -> None:
+    kill_undos(project, 3)
+
+
+@pytest.mark.long
+def test_killed_at_100_moments_an_undo_leaves_the_old_or_the_new(project: Project) -> None:
+    assert min(kill_undos(project, 100).values()) > 2
 
 
 def stop_often(project: Project, count: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import signal
@@ -22,7 +23,7 @@ import requests
 from lib.cli.arguments import main_parser
 from lib.postgres.embedded.server import remove
 from sandbox.faults import Fault
-from sandbox.inventory import PRODUCT_COLUMNS, products
+from sandbox.inventory import PRODUCT_COLUMNS, products, put_inventory
 from tests.support.checkout import TOKEN, Checkout, Morning
 from tests.support.readme import blocks
 from tests.support.roles import Role
@@ -335,6 +336,37 @@ def jobs_in(status: str) -> dict[str, list[str]]:
     return {line.split()[0]: line.split()[1:] for line in table.splitlines()[2:]}
 
 
+# ---- undo -----------------------------------------------------------------------------------------------------------
+
+
+def test_undo_asks_and_says_when_there_is_nothing(morning: Morning) -> None:
+    nothing = "nothing to undo: no run has published a change that was not taken back\n"
+    assert (done := morning.run("main.py", "undo")).returncode == 0 and done.stdout == nothing
+    assert morning.run("elt_daily_load.py").returncode == 0
+    put_inventory(morning.keboola, day=200, odd_names=True)
+    assert morning.run("elt_daily_load.py").returncode == 0
+    master, terminal = os.openpty()
+    for answer, exit_code, said in ((b"n\n", 0, "nothing was done"), (b"y\n", 0, "took back run 2")):
+        os.write(master, answer)
+        with morning.start("main.py", "undo", stdin=terminal) as process:
+            shown = process.communicate(timeout=60)[0]
+        assert process.returncode == exit_code and said in shown and "Take run 2 back? [y/N]" in shown, shown
+    os.close(terminal)
+    os.close(master)
+    # scripts add these rows with plain INSERT
+    refused = morning.run("main.py", "undo", "--yes")
+    assert refused.returncode == 1 and "run 1 cannot be taken back. Nothing was done." in refused.stdout, refused.stdout
+    left = re.findall(r"--except (\S+)$", refused.stdout, re.MULTILINE)
+    assert left == ["silver.product_history", "silver.stock_thresholds", "silver.warehouses"]
+    excepted = [word for name in left for word in ("--except", name)]
+    done = morning.run("main.py", "undo", "--yes", *excepted)
+    assert done.returncode == 0 and "took back run 1" in done.stdout, done.stdout
+    assert (
+        morning.database.sql("SELECT FROM silver.products") == morning.database.sql("SELECT FROM bronze.products") == []
+    )
+    assert morning.run("main.py", "undo", "--yes").stdout == nothing
+
+
 # ---- the demo -------------------------------------------------------------------------------------------------------
 
 #: loaded days, days from the first to the last, and whether they are enough for a forecast
@@ -482,6 +514,29 @@ def test_the_demo_shows_what_its_runs_changed_as_the_documents_say(played: Playe
         assert [re.sub(r"^run \d+", "run", line) for line in without_times(printed)] == [
             re.sub(r"^run \d+", "run", line) for line in without_times(in_the_document)
         ]
+
+
+def test_the_demo_takes_its_last_load_back_as_the_documents_say(played: Played) -> None:
+    demo = played.demo
+    shown_in_document, *_ = [text for text in blocks("", "Take back a load") if "demo undo" in text]
+    command, _, shown = shown_in_document.partition("\n\n")
+    total = "SELECT sum(total_stock), max(date_key) FROM gold.product_status_summary, gold.load_status"
+    today = demo.run("main.py", "demo", "psql", "-XAtc", total).stdout
+    refused = demo.run("main.py", "demo", "undo")
+    assert refused.returncode == 2 and refused.stdout.splitlines()[-1].endswith("without being asked, add --yes")
+    done = demo.run(*command.split()[1:], environ=MISLEADING)
+    assert done.returncode == 0, done.stdout
+    printed = [re.sub(r"(run|changes) \d+", "run", line) for line in without_times(done.stdout)]
+    for part in re.split(r"^\.\.\.$", shown, flags=re.MULTILINE):
+        lines = [re.sub(r"(run|changes) \d+", "run", line) for line in without_times(part)]
+        assert "\n".join(lines) in "\n".join(printed)
+    # the next load is held back, and its message has the command that loads it all the same
+    held_back = demo.run("main.py", "demo", "run")
+    assert held_back.returncode == 1
+    (again,) = {line.split("main.py ")[1] for line in held_back.stdout.splitlines() if "--accept" in line}
+    assert demo.run("main.py", "demo", "psql", "-XAtc", total).stdout != today
+    assert demo.run("main.py", *again.split()).returncode == 0
+    assert demo.run("main.py", "demo", "psql", "-XAtc", total).stdout == today
 
 
 def test_the_demo_needs_nothing_follows_nothing_and_leaves_the_project_alone(played: Played) -> None:

@@ -21,9 +21,11 @@ from lib.config.secret_value import Secret
 from lib.config.settings import Settings
 from lib.postgres.connection import Database
 from lib.postgres.embedded.server import Server
+from lib.run import history
 from lib.run.plan import make_plan, read_project
 from lib.run.preview import Preview
 from lib.run.runner import LockRetry, Options, Run, RunResult
+from lib.run.undo import Undo, Undone
 from lib.stop import StopSignal
 from sandbox.keboola_server import KeboolaServer
 from tests.support.databases import EmptyDatabase, fresh_database
@@ -123,6 +125,14 @@ class Project:
         console.summary("run", result.records, result.error, result.unchanged_since)
         self.output = stream.getvalue()
         return result
+
+    def undo(self, *leave: str, run_id: int | None = None, lock_timeout: float = 5.0) -> Undone:
+        """Take back the last change, or this run, in this process. leave: tables to leave as they are."""
+        self.write_registry()
+        target = run_id or history.last_change(self.database.connect())
+        assert target is not None, "nothing to take back"
+        opened = Database(self.settings, StopSignal(), self.connect_args)
+        return Undo(self.settings, opened, read_project(self.root), target, leave, lock_timeout).run()
 
     def preview(self, *names: str, **options) -> Preview:
         """Preview in this process. `result` keeps how it ended, `output` what was printed."""

@@ -1,4 +1,4 @@
-"""The child of `project_process`: reads its project from ELT_TEST_PROJECT and runs the daily load, or a preview."""
+"""The child of `project_process`: reads its project from ELT_TEST_PROJECT, and runs a load, `preview` or `undo`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import lib.extract.keboola
 import lib.run.runner  # noqa: F401
 from lib.cli.arguments import main_parser, run_parser
 from lib.cli.command_line import guarded, leave
+from lib.cli.console import Console
 from lib.cli.run import run_jobs
+from lib.cli.undo import undo
 from lib.config.secret_value import Secret
 from lib.config.settings import Postgres, Settings
 
@@ -38,13 +40,15 @@ def limit(files: int = 0, threads: int = 0) -> None:
 
 
 def main() -> int:
-    """Do what elt_daily_load.py or `main.py preview` does, with the settings of this project."""
+    """Do what elt_daily_load.py, `main.py preview` or `main.py undo --yes` does, with the settings of this project."""
     about = json.loads(os.environ["ELT_TEST_PROJECT"])
     postgres = Postgres(**{**about["postgres"], "port": int(about["postgres"]["port"])})
     token = Secret(about["token"])
     settings = Settings(Path(about["root"]), about["url"], postgres, parallel=2, keboola_token=token)
     limit(**about["limits"])
     print(READY, flush=True)
+    if sys.argv[1:] == ["undo"]:
+        return guarded(lambda: undo(settings, Console(), [], is_sure=True))
     if sys.argv[1:2] == ["preview"]:
         return guarded(partial(run_jobs, main_parser().parse_args(), settings=settings, is_preview=True))
     return guarded(partial(run_jobs, run_parser().parse_args(), settings=settings))
