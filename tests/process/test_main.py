@@ -285,7 +285,7 @@ def helps(parser: argparse.ArgumentParser, typed: str) -> Iterator[tuple[str, st
 
 def test_the_help_of_every_command_has_an_example_of_its_own() -> None:
     _, *commands = helps(main_parser(), "python main.py")
-    assert len(commands) == 21
+    assert len(commands) == 25
     for typed, examples in commands:
         assert re.search(rf"(^|: +| ){typed}( |$)", examples, re.M), (typed, examples)
 
