@@ -180,7 +180,8 @@ def test_who_holds_a_lock_is_asked_when_the_message_is_written(monday: Project, 
         assert f"pg_terminate_backend({holder.info.backend_pid});" in watch.in_the_way()
         holder.close()
         await_rows(monday, f"SELECT FROM pg_stat_activity WHERE pid = {holder.info.backend_pid}", expected=False)
-        assert watch.in_the_way() == "the lock has been released meanwhile"
+        # the first answers may come from a look that began before the session ended
+        assert any(watch.in_the_way() == "the lock has been released meanwhile" for _ in range(50))
         watch.begin()
         assert watch.in_the_way() == ""
 
