@@ -272,18 +272,22 @@ def test_each_stop_of_a_query_in_duckdb_has_its_exit_code(
 
 def test_a_thread_that_is_left_in_duckdb_does_not_abort_the_process() -> None:
     busy = """
-import threading, time
+import threading
 import duckdb
 from lib.cli.command_line import leave
+
+working = threading.Semaphore(0)
 
 def work():
     connection = duckdb.connect()
     while True:
         connection.execute("SELECT 1")
+        working.release()
 
 for _ in range(4):
     threading.Thread(target=work, daemon=True).start()
-time.sleep(0.1)
+for _ in range(100):
+    working.acquire()
 print("said", end="")
 leave(130)
 """
