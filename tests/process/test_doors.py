@@ -146,7 +146,7 @@ def test_every_door_has_help_with_examples_of_its_own(checkout: Checkout, words:
 #: Runs the daily load with a hook on cursor.execute. For each silver script it prints the deepest call stack of our
 #: functions: those of the main thread, which waits, and those of the thread that works.
 COUNT_FRAMES = """
-import runpy, sys, threading
+import atexit, runpy, sys, threading
 from pathlib import Path
 HERE, MAIN = str(Path(__file__).parent), threading.main_thread().ident
 deepest = {}
@@ -166,13 +166,16 @@ def hook(frame, event, called):
         found += functions(frame) if threading.get_ident() != MAIN else []
         deepest[script.path] = max(deepest.get(script.path, []), found, key=len)
 
-threading.setprofile(hook)
-sys.argv = [str(Path(HERE) / "elt_daily_load.py")]
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-finally:
+def say():
+    threading.setprofile(None)
     for path, found in deepest.items():
         print("frames:", path, len(found), *found)
+
+# also called if the process ends at once because a thread is left
+atexit.register(say)
+threading.setprofile(hook)
+sys.argv = [str(Path(HERE) / "elt_daily_load.py")]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
