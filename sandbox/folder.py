@@ -55,7 +55,7 @@ class FolderKeboola(KeboolaServer):
                 if path.name not in before or self._seen[path.name] != before[path.name]:
                     self._read(path)
             for name in before.keys() - self._seen.keys():
-                table = name.removesuffix(".csv")
+                table = _table_of(name)
                 self._wrong.pop(table, None)
                 if table in self._api.tables:
                     self.delete_table(table)
@@ -71,19 +71,19 @@ class FolderKeboola(KeboolaServer):
         return response
 
     def _read(self, path: Path) -> None:
-        table = path.name.removesuffix(".csv")
+        table = _table_of(path.name)
         self._wrong.pop(table, None)
         try:
             state = self._seen[path.name]
             if state is None:
                 kind = "is a folder" if path.is_dir() else "is a link that leads nowhere" if path.is_symlink() else ""
                 raise ValueError(f": {kind or 'is no file'}: only files in {self._source} itself are served")
-            if not path.name.endswith(".csv") or not _TABLE.fullmatch(table):
+            if not table:
                 raise ValueError(": the name must be that of a table and .csv, such as in.c-shop.orders.csv")
             columns = self._put(table, path, state[1] / 1e9)
         except (ValueError, OSError) as error:
             why = f": cannot be read: {error.strerror}" if isinstance(error, OSError) else error
-            if _TABLE.fullmatch(table):
+            if table:
                 self._wrong[table] = f"{path.name}{why}"
             self._complain(f"{path.name}{why}" + ("; no longer served" if table in self._api.tables else ""))
         else:
@@ -149,6 +149,12 @@ def _text(number: int, line: bytes) -> str:
         raise ValueError(f":{number}: is not UTF-8 text: save the file as UTF-8") from None
 
 
+def _table_of(name: str) -> str:
+    """The table of a file; empty if its name is not that of a table and .csv."""
+    table = name.removesuffix(".csv")
+    return table if table != name and _TABLE.fullmatch(table) else ""
+
+
 def _check_header(names: list[str]) -> None:
     if not names:
         raise ValueError(":1: has no header: the first line must name the columns, separated by commas")
@@ -156,7 +162,7 @@ def _check_header(names: list[str]) -> None:
         if not _COLUMN.fullmatch(name):
             raise ValueError(
                 f":1: column {place} is named {name[:70]!r}. The first line must name the columns, separated by commas;"
-                " a name has letters, digits, - and _ (not as the first), at most 64"
+                " a name has at most 64 letters, digits, - and _, and does not begin with _"
             )
     twice = [name for place, name in enumerate(names) if name.lower() in [other.lower() for other in names[:place]]]
     if twice:

@@ -14,6 +14,7 @@ def replace_file(path: Path, text: str, mode: int | None = None) -> None:
     Without `mode` the file keeps its permissions, and a new one gets those of any new file. Nobody else can read the
     text before it has its permissions. Raises OSError; the old file then stays.
     """
+    path = path.resolve()  # what a link leads to, not the link
     if mode is None and path.exists():
         mode = path.stat().st_mode & 0o777
     elif mode is None:

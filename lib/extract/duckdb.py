@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -59,7 +60,7 @@ WORDS = {
     "postgres_scanner": "postgres",
     "sqlite_scanner": "sqlite",
 }
-#: the extension of each function whose name begins so, of TYPE sqlite in ATTACH too, and of a URL
+#: by the beginning of a function's name, of a TYPE in ATTACH with _ added, or of a URL: the extension that it needs
 EXTENSIONS = {
     "read_xlsx": "excel",
     "sqlite_": "sqlite_scanner",
@@ -126,7 +127,7 @@ _WORD = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _SPACE = re.compile(r"(\s|--[^\n]*\n?|/\*.*?\*/)*", re.DOTALL)
-#: in a text of the query, whatever quotes it has: a password, and what a URL lets in with
+#: in a text of the query, whatever quotes it has: a password, and what in a URL gives access
 _SECRET = re.compile(
     r"\bpass(word|wd)?\s*=|://[^/\s'@]*:[^/\s'@]*@"
     r"|[?&](sig|x-(amz|goog)-signature|\w*token|\w*secret|pass(word|wd)|api_?key)=",
@@ -168,7 +169,7 @@ _THE_ROW = re.compile(
     r"^Original Line:(.*?^(?=Expected Number|Value with|Invalid unicode|Error when|Maximum line|Possible )|.*)",
     re.MULTILINE | re.DOTALL,
 )
-#: a file that read_csv names; DuckDB's text about the mistake; what to do. Its own advice would lose rows.
+#: What DuckDB's message holds; what to say instead (empty: its own words); what to do. Its own advice would lose rows.
 _ADVICE = (
     (
         r"Error when sniffing file \"(?P<file>.*?)\"|^The CSV Parser state machine",
@@ -261,8 +262,8 @@ def _mistakes_of_attach(statement: str) -> Iterator[str]:
     after = [words[place + 1 : place + 2] for place, word in enumerate(words) if word in ("read_only", '"read_only"')]
     if not after or any(word not in ([","], [")"], ["true"]) for word in after):
         yield "a source is only read: write READ_ONLY, as in (TYPE sqlite, READ_ONLY)"
-    for place, word in enumerate(words):
-        if word == "type" and (missing := _missing(f"{words[place + 1].removesuffix('_scanner')}_")):
+    for word, kind in itertools.pairwise(words):
+        if word == "type" and (missing := _missing(f"{kind.removesuffix('_scanner')}_")):
             yield missing
     if any(word.startswith(_QUOTES) and not word.startswith("'") for word in words):
         yield "write what is attached in single quotes: '..'"
@@ -340,8 +341,9 @@ class _SyntaxTree:
             self.reads_only_files &= name in PURE
             return
         first = function["children"][:1]
-        paths = [value for child in first for value, _ in _constants(child) if isinstance(value, str)]
-        if not first or first[0]["type"] != "VALUE_CONSTANT" and first[0].get("function_name") != "list_value":
+        named = first[0]["children"] if first and first[0].get("function_name") == "list_value" else first
+        paths = [_text(child) for child in named]
+        if not paths or not all(paths):
             self._wrong(at, f"{name} needs its files as text in quotes, or as a list of such texts")
             return
         for option in (option for option in LOSSY if option in options and _text(options[option]) not in LOSSY[option]):
@@ -656,13 +658,6 @@ def _nodes(value: object) -> Iterator[dict[str, Any]]:
         yield value
     for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _nodes(child)
-
-
-def _constants(node: object) -> Iterator[tuple[object, int]]:
-    """Value and place of each constant."""
-    for part in _nodes(node):
-        if part.get("type") == "VALUE_CONSTANT":
-            yield part["value"].get("value"), part["query_location"]
 
 
 def _option(child: Mapping[str, Any]) -> str:

@@ -40,9 +40,9 @@ TRANSIENT_STATUSES = frozenset({408, 409, 423, 429, 500, 502, 503, 504})
 TIMEOUT = (10.0, 60.0)
 #: the most tries of one request, and the seconds after which it is not tried again
 RETRY_TRIES = 6
+RETRY_SECONDS = 900.0
 #: the most tries while a person waits for the answer: about 3 s if nobody listens there
 FEW_TRIES = 3
-RETRY_SECONDS = 900.0
 #: seconds before the second try; doubles up to the highest
 FIRST_DELAY = 1.0
 HIGHEST_DELAY = 30.0
@@ -248,7 +248,7 @@ class Http:
             timeout=self._timeout,
             allow_redirects=False,
             # use a proxy from the environment, except for requests to this machine
-            proxies={"no_proxy": host} if _LOOPBACK.fullmatch(host) else None,
+            proxies={"no_proxy": host} if is_here(call.url) else None,
         )
 
     def reason_of(self, error: BaseException) -> str:

@@ -47,7 +47,8 @@ BEST_SPREAD = """
     ORDER BY CASE WHEN n_distinct < 0 THEN -n_distinct * 1e9 ELSE n_distinct END DESC, attname LIMIT 1
 """
 
-#: The plans that suit large tables, because these tables have no statistics; two connections use two processors.
+#: Plans that suit large tables. PostgreSQL would not choose them, because our tables have no statistics. No parallel
+#: workers: each half has a connection, and so a processor, of its own.
 PLANS = """
     SET LOCAL max_parallel_workers_per_gather = 0;
     SET LOCAL enable_sort = off; SET LOCAL enable_nestloop = off; SET LOCAL enable_mergejoin = off

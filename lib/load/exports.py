@@ -340,7 +340,9 @@ class Stager(Generic[Ticket]):
         if len(ready) < len(group):
             return []
         sources = [(load, ready[load.job][0]) for load in group]
-        if brought := brought_back(sources, self.undone, self.accepted):
+        # a job that begins again has passed with its whole group
+        is_again = group[0].job in self._began_again
+        if not is_again and (brought := brought_back(sources, self.undone, self.accepted)):
             for load in brought:
                 with self._blame(load):
                     refuse_undone(ready[load.job][0], self.undone[load.job], brought, self.accepted)

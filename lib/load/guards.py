@@ -25,7 +25,7 @@ GUARDS = {
     "growth": "the export is much larger than the table",
     "age": "the source was last imported too long ago",
     "count": "the export's number of rows differs from the source's own count",
-    "undone": "the source still is what a run loaded that was taken back",
+    "undone": "the source has not changed since a load that was taken back",
 }
 #: how many columns a message lists, and how many characters of each name
 SHOWN = 10
@@ -198,7 +198,7 @@ def check_age(load: Load, source: SourceTable, now: datetime, accepted: Accepted
 
 @dataclass(frozen=True)
 class UndoneLoad:
-    """What was loaded of a job since its last load that still counts, and was taken back."""
+    """The loads of a job that were taken back: all since the last one that still counts."""
 
     #: the last of these runs
     run_id: int
@@ -233,7 +233,7 @@ def refuse_undone(source: SourceTable, undone: UndoneLoad, brought: Sequence[Loa
     since = "was not imported since" if source.version_lasts else "does not say whether it changed since"
     jobs = [load.job for load in brought]
     raise LoadError(
-        f"run {undone.run_id} loaded {source.id}, and was taken back; the source {since}"
+        f"the load of {source.id} by run {undone.run_id} was taken back, and the source {since}"
         "\n    The rows stay as they are, until it is imported anew."
         f"\n    To load it all the same: {accepted.once(jobs[0], 'undone', *jobs[1:])}"
     )

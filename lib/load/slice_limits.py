@@ -68,8 +68,9 @@ class LimitedStream:
     def _measure_row(self, data: bytes) -> None:
         """Find the last row end in the block: from its end on, line by line, until one is outside of quotes."""
         is_quoted = self._is_quoted = self._is_quoted ^ (data.count(b'"') % 2 == 1)
-        end = len(data)
-        self._position += end
+        self._position += len(data)
+        # no row ends behind a quote that is open
+        end, is_quoted = (max(data.rfind(b'"'), 0), False) if is_quoted else (len(data), False)
         while (line_end := data.rfind(b"\n", 0, end)) >= 0:
             is_quoted ^= data.count(b'"', line_end, end) % 2 == 1
             if not is_quoted:

@@ -16,7 +16,7 @@ from psycopg2 import sql
 from lib.errors import EltError, LoadError
 from lib.extract import Slice, SourceTable
 from lib.load.contract import Contract
-from lib.load.slice_limits import LONGEST_ROW, LimitedStream, Readable, RowLimit
+from lib.load.slice_limits import LimitedStream, Readable, RowLimit
 from lib.postgres.connection import Connection, execute, query
 from lib.postgres.driver_errors import translate
 
@@ -119,11 +119,10 @@ def copy_slice(
     csv_slice: Slice,
     table: str,
     limit: RowLimit | None = None,
-    longest_row: int = LONGEST_ROW,
 ) -> Copied:
     """COPY one slice into staging, completely or not at all. The rows are those that PostgreSQL counted.
 
-    table: the source table, for messages. limit: the most rows; longest_row: the most bytes of one row.
+    table: the source table, for messages. limit: the most rows.
     In a table without NULLs an empty unquoted field means an empty string, hence FORCE_NOT_NULL (docs/keboola.md 7.5).
     Raises LoadError with slice and line, or the error that reading the slice raised.
     """
@@ -132,7 +131,7 @@ def copy_slice(
     never_null = sql.SQL("") if staging.has_nulls else sql.SQL(", FORCE_NOT_NULL ({})").format(columns)
     statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT csv{})").format(staging.identifier, columns, never_null)
     with csv_slice.open() as stream:
-        limited = LimitedStream(stream, name, len(staging.columns), limit, longest_row)
+        limited = LimitedStream(stream, name, len(staging.columns), limit)
         source = _CopySource(QuotedEndMarkers(limited) if len(staging.columns) == 1 else limited)
         try:
             with connection.cursor() as cursor:

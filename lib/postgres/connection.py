@@ -6,6 +6,7 @@ PostgreSQL: chapters "libpq" and "Client Connection Defaults".
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -136,13 +137,10 @@ class Database:
 
         Not for one that copies: a query would end the COPY. If the connection is lost, whoever uses it next notices.
         """
-        done = StopSignal()
+        done = threading.Event()
 
         def keep() -> None:
-            while True:
-                done.wait(self.keep_alive)
-                if done.requested:
-                    return
+            while not done.wait(self.keep_alive):
                 if connection.info.transaction_status == TRANSACTION_STATUS_IDLE:
                     with suppress(psycopg2.Error):
                         query(connection, "SELECT 1")
@@ -151,7 +149,7 @@ class Database:
         try:
             yield
         finally:
-            done.request()
+            done.set()
 
     def _refused(self, message: str) -> EltError:
         missing = missing_password(self.settings) if "no password supplied" in message else ""

@@ -34,7 +34,7 @@ def has_statistics(connection: Connection, schema: str, name: str) -> bool:
     return bool(has)
 
 
-def vacuum(connection: Connection, tables: Sequence[str], *, analyze: bool = False) -> list[str]:
+def vacuum(connection: Connection, tables: Sequence[str], *, with_statistics: bool = False) -> list[str]:
     """VACUUM tables after the transaction, those that exist. Returns PostgreSQL's warnings.
 
     After a publish ANALYZE is not needed: the transaction has already done it for tables that changed much.
@@ -45,5 +45,5 @@ def vacuum(connection: Connection, tables: Sequence[str], *, analyze: bool = Fal
     for (table,) in query(
         connection, "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL", ([*tables],)
     ):
-        execute(connection, f"VACUUM ({'ANALYZE, ' if analyze else ''}TRUNCATE false, SKIP_LOCKED) {table}")
+        execute(connection, f"VACUUM ({'ANALYZE, ' if with_statistics else ''}TRUNCATE false, SKIP_LOCKED) {table}")
     return [notice.strip() for notice in connection.notices if notice.startswith("WARNING")]

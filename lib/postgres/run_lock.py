@@ -51,7 +51,7 @@ def take_run_lock(
 ) -> bool:
     """Take the session lock that makes this the only run in this database. Returns whether a preview was ended for it.
 
-    Nobody waits for a preview: unless this is one, too, the preview that holds the lock is ended.
+    A preview that holds the lock is ended, so that no run waits for it; another preview does not end it.
 
     wait None: raises BusyError, which names the holder, if another run holds the lock. Otherwise `wait` is called with
     the seconds to pause, and the lock is tried once a second. A blocking pg_advisory_lock() is not used, because it

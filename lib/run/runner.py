@@ -458,7 +458,7 @@ class Run:
                 for job, note in published.notes:
                     self.listener.note(job, note)
                 is_preview = self.options.preview is not None
-                for notice in vacuum(connection, published.written, analyze=is_preview):
+                for notice in vacuum(connection, published.written, with_statistics=is_preview):
                     self.listener.warn(notice)
                 if not is_preview:
                     drop_old(connection, self.settings.keep_changes)

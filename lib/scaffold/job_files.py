@@ -185,8 +185,7 @@ def _quoted(name: str) -> str:
 
 def _literal(text: str) -> str:
     """Text as a literal on one line, without characters that PostgreSQL does not store."""
-    line = " ".join(text.replace("\0", " ").split())
-    return "'" + line.replace("'", "''") + "'"
+    return "'" + _comment(text).replace("'", "''") + "'"
 
 
 def _comment(text: str) -> str:
@@ -247,7 +246,7 @@ COMMENT ON COLUMN silver.rejected_values.value IS 'Value as received; for a whol
 def _silver(table: TableDetail, wish: Wish, columns: Sequence[_Column]) -> str:
     keys = [column for column in columns if column.is_key]
     key_list = ", ".join(_quoted(column.silver) for column in keys)
-    taken = {column.silver for column in columns}
+    taken = {name for column in columns for name in (column.bronze, column.silver)}
     row, rank = _free("source_row", taken), _free("key_rank", taken)
     name = wish.name
     relation, temporary = f"silver.{_quoted(name)}", {

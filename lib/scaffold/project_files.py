@@ -142,7 +142,12 @@ def drop_statements(job: Job, others: list[Job]) -> list[str]:
     Last comes what takes its rows out of a shared table: without a run, that table may not be there.
     """
     kept = {made for other in others for script in other.scripts for _, made in _made(script)}
-    named = {f"{schema}.{name}" for other in others for script in other.scripts for schema, name in _named(script)}
+    named = {
+        f"{schema}.{name}"
+        for other in others
+        for script in other.scripts
+        for schema, name in references(script.text).all
+    }
     found: dict[str, tuple[str, Script]] = {}
     for script in job.transform:
         for kind, made in _made(script):
@@ -163,7 +168,3 @@ def _made(script: Script) -> Iterator[tuple[str, str]]:
     for created in filter(None, map(created_by, statements(script.text))):
         if created.kind in KINDS and "." in created.name and not created.name.startswith("pg_temp."):
             yield created.kind, created.name
-
-
-def _named(script: Script) -> frozenset[tuple[str, str]]:
-    return references(script.text).all

@@ -21,6 +21,7 @@ from lib.load.guards import Accepted
 from lib.run import history
 from lib.run.read_changes import read_changes
 from lib.run.undo import UndoRefused
+from sandbox.faults import Fault
 from tests.support.databases import sql
 from tests.support.project import Project, assert_it_is_still_monday, loading
 
@@ -488,7 +489,7 @@ def test_what_was_taken_back_is_held_back_by_name_until_it_is_accepted(monday: P
     assert {record.job: record.status for record in result.records} == {
         **{"a": "failed", "b": "failed", "both": "held back", "c": "failed"},
     }
-    assert "a failed: run 2 loaded in.c-main.a, and was taken back; the source was not imported since" in monday.output
+    assert "a failed: the load of in.c-main.a by run 2 was taken back, and the source was not imported since" in monday.output
     assert "python main.py run --accept a:undone --accept b:undone\n" in monday.output
     assert "python main.py run --accept c:undone\n" in monday.output
     assert_it_is_still_monday(monday)
@@ -521,6 +522,20 @@ def test_a_group_waits_for_the_source_that_brought_what_was_taken_back(monday: P
     assert "--accept a:undone\n" in monday.output and "b failed" not in monday.output
     monday.put("a", [(str(number), "tuesday") for number in range(1, 11)])
     assert monday.run().exit_code == 0, monday.output
+
+
+def test_a_file_that_is_gone_in_the_middle_does_not_make_its_job_one_that_was_taken_back(monday: Project) -> None:
+    """b is exported again alone; what was taken back is looked for in its whole group."""
+    assert monday.run().exit_code == 0
+    monday.put("a", [("1", "bad")])
+    accepted = Accepted(frozenset({("a", "shrink")}))
+    monday.script("checks/same.sql", "SELECT WHERE false;")
+    assert monday.run(accepted=accepted, full=True).exit_code == 0, monday.output
+    monday.undo()
+    monday.put("a", [(str(number), "tuesday") for number in range(1, 11)])
+    monday.keboola.faults.add(Fault("slice", "status", status=404, path="%2Fb%2F"))
+    assert monday.run(full=True).exit_code == 0, monday.output
+    assert "exporting it again" in monday.output
 
 
 def test_after_a_run_in_which_only_a_script_changed_its_group_is_held_back_until_a_source_is_new(

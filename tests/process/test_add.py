@@ -192,6 +192,13 @@ def test_what_postgresql_could_never_hold_is_refused() -> None:
     ]
 
 
+def test_a_source_column_called_like_a_name_of_ours_can_be_renamed() -> None:
+    columns = tuple(ColumnDetail(name) for name in ("id", "source_row", "key_rank"))
+    wish = Wish("t", rename={"source_row": "a", "key_rank": "b"})
+    silver = new_job(TableDetail("in.c-x.t", columns, ("id",)), wish).scripts["silver/t.sql"]
+    assert "AS source_row_" in silver and "AS key_rank_" in silver
+
+
 @pytest.mark.long
 def test_at_the_limits_of_postgresql_it_works(shop: Morning) -> None:
     names = [f"c{number}" for number in range(1598)]

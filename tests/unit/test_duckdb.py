@@ -89,6 +89,8 @@ REFUSED = {
     "SELECT 1 AS a,\n(SELECT max(cost) FROM\n'costs.csv')": f"{PATH}:3: FROM 'costs.csv' guesses types, 00123 becomes",
     'WITH a AS (FROM "x.csv.gz")\nFROM a': f"{PATH}:1: FROM 'x.csv.gz' guesses",
     "FROM read_csv('a' || '.csv', all_varchar = true)": f"{PATH}:1: read_csv needs its files as text in quotes",
+    "FROM read_csv(['a.csv', 'b' || '.csv'], all_varchar = true)": f"{PATH}:1: read_csv needs its files as text",
+    "ATTACH 'no.db' AS type;\nFROM type.t": f"{PATH}:1: a source is only read: write READ_ONLY",
     "FROM\nread_csv('https://example.com/a.csv.gz', all_varchar = true)": f"{PATH}:2: a packed file must be on this",
     "FROM read_csv('a.csv', all_varchar = not true)": f"{PATH}:1: read_csv guesses types",
     "FROM read_csv('a.csv', all_varchar = true, names = ['a'])": f"{PATH}:1: read_csv with names of columns needs",

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.config.files import replace_file
 from lib.config.jobs import Check, Extract, Job, Load, Registry, Script
 from lib.config.json_reader import JsonSyntaxError, Node, read_json
 from lib.config.registry import read_registry
@@ -681,3 +682,12 @@ def test_the_shipped_registry_meets_the_schema() -> None:
     registry = json.loads((ROOT / "elt_jobs.json").read_text())
     jsonschema.validate(registry, SCHEMA)
     assert os.path.samefile(ROOT / registry["$schema"], ROOT / "elt_jobs.schema.json")
+
+
+def test_a_registry_that_is_a_link_is_changed_where_the_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    target, link = tmp_path / "shared" / "elt_jobs.json", tmp_path / "elt_jobs.json"
+    target.write_text("{}")
+    link.symlink_to(target)
+    replace_file(link, '{"a": {}}')
+    assert link.is_symlink() and target.read_text() == '{"a": {}}'

@@ -141,6 +141,14 @@ def test_a_file_that_became_bad_fails_whoever_asks_for_it(folder: Folder) -> Non
     assert folder.extractor.table(TABLE).version != whole.version
 
 
+def test_a_file_of_a_tables_name_without_csv_is_nothing_to_the_table(folder: Folder) -> None:
+    folder.write(FILE, b"id,note\n1,a\n")
+    assert folder.complaint(TABLE, b"x").startswith(f"{TABLE}: the name must be that of a table and .csv")
+    assert folder.rows() == [("1", "a")]
+    (folder.path / TABLE).unlink()
+    assert folder.rows() == [("1", "a")]
+
+
 def test_what_is_no_file_is_named_once(folder: Folder) -> None:
     (folder.path / "in.c-shop").mkdir()
     folder.write(".in.c-shop.orders.csv.swp", b"")
