@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 
 from lib.cli.arguments import how_to_type
 from lib.cli.console import Console
@@ -48,17 +47,11 @@ def remove(settings: Settings, console: Console, name: str, *, is_sure: bool) ->
     registry = read_project(settings.root)
     registry.check_names([name])
     if not is_sure:
-        if sys.stdin is None or not sys.stdin.isatty():
-            raise SettingsError(f"nothing was removed: to take job {name} out without being asked, add --yes")
         console.text(f"takes job {name} and these files out of the project:")
         for file in own_files(settings.root, registry, name):
             console.text(f"    {file.relative_to(settings.root)}")
-        try:
-            answer = input("Remove them? [y/N] ")
-        except EOFError:  # Ctrl-D
-            answer = ""
-            console.text("")
-        if answer.strip().lower() not in ("y", "yes"):
+        refusal = f"nothing was removed: to take job {name} out without being asked, add --yes"
+        if not console.asked("Remove them?", refusal):
             console.text("nothing was removed")
             return 0
     files, statements = remove_job(settings.root, name)

@@ -95,22 +95,23 @@ def _past_date(text: str) -> date:
     return day
 
 
-def _count_of_runs(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs: write 1 or more")
+def _number(text: str, least: int, refusal: str) -> int:
+    # PostgreSQL's bigint takes every number of 18 digits
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {refusal}")
     return int(text)
+
+
+def _count_of_runs(text: str) -> int:
+    return _number(text, 1, "a number of runs: write 1 or more")
 
 
 def _run_number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a run: `status` lists them")
-    return int(text)
+    return _number(text, 0, "the number of a run: `status` lists them")
 
 
 def _count_of_rows(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows: write 0 or more")
-    return int(text)
+    return _number(text, 0, "a number of rows: write 0 or more")
 
 
 def how_to_type(name: str, settings: Settings) -> str:
@@ -236,7 +237,10 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser],
         help="only rows with this value in a column of their primary key; in bronze, which has none, in any column",
     )
     changes.add_argument(
-        "--since", type=_past_date, metavar="YYYY-MM-DD", help="every run from the first that loaded this day, on"
+        "--since",
+        type=_past_date,
+        metavar="YYYY-MM-DD",
+        help="every run, beginning with the first that loaded this day or a later one",
     )
     changes.add_argument(
         "--limit", type=_count_of_rows, default=5, metavar="N", help="how many rows of each table (default: 5)"

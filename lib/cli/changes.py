@@ -135,6 +135,7 @@ def as_json(found: Iterable[tuple[ChangingRun, Iterable[TableChanges]]]) -> str:
             "status": run.status,
             "run_date": run.run_date.isoformat(),
             "started_at": run.started_at.isoformat(),
+            "undone_run_id": run.undone_run_id,
             "tables": [asdict(table) for table in tables],
         }
         for run, tables in found

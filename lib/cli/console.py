@@ -18,7 +18,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, TextIO
 
 from lib.cli.streams import silence
-from lib.errors import EltError
+from lib.errors import EltError, SettingsError
 
 #: control characters and how they are printed: a value in a message must not control the terminal or break the line
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -203,6 +203,17 @@ class Console:
             finally:
                 self._bars = None
 
+    def asked(self, question: str, refusal: str) -> bool:
+        """Ask a person who is at a terminal; Ctrl-D is a no. Raises SettingsError with `refusal` if nobody is there."""
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise SettingsError(refusal)
+        try:
+            answer = input(f"{question} [y/N] ")
+        except EOFError:
+            answer = ""
+            self.text("")
+        return answer.strip().lower() in ("y", "yes")
+
     def summary(
         self,
         name: str,
@@ -214,10 +225,9 @@ class Console:
     ) -> None:
         """Print the summary. Its last line says what was published, what failed and what was held back.
 
+        It also says why, if one job failed. Each of several has a line of its own before it.
         done: what is said of the jobs that did not fail.
-
-        It also says why, if one job failed. Each of several has a line of its own before it. unchanged_since: the run,
-        and when it ended, since which nothing has changed.
+        unchanged_since: the run since which nothing has changed, and when it ended.
         """
         failed = [record for record in records if record.status == "failed"]
         for record in failed:

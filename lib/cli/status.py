@@ -115,7 +115,8 @@ IMPORTED = TIME.format("(to_jsonb(job_status) ->> 'source_imported_at')::timesta
 #: the scripts of each job's last run that published it, because not every run has every job
 LATEST = (
     "FROM elt.script_runs AS newest WHERE job <> ALL (%(gone)s)"
-    " AND run_id = (SELECT max(run_id) FROM elt.script_runs WHERE job = newest.job)"
+    " AND run_id = (SELECT max(run_id) FROM elt.script_runs JOIN elt.job_runs USING (run_id, job)"
+    " WHERE job = newest.job AND status = 'published')"
 )
 
 STATUS: Sequence[tuple[str, Sequence[str], str]] = (

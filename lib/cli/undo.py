@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from lib.cli.arguments import how_to_type
@@ -13,7 +12,7 @@ from lib.cli.status import is_new, reading
 from lib.config.jobs import Registry
 from lib.config.settings import Settings
 from lib.elt_schema.strangers import refuse_strangers
-from lib.errors import EltError, SettingsError
+from lib.errors import EltError
 from lib.postgres.connection import Database
 from lib.run import history
 from lib.run.plan import read_project
@@ -33,7 +32,8 @@ def undo(settings: Settings, console: Console, leave: list[str], *, is_sure: boo
     if run_id is None:
         console.text("nothing to undo: no run has published a change that was not taken back")
         return 0
-    if not is_sure and not _asked(console, run_id):
+    refusal = f"nothing was done: to take run {run_id} back without being asked, add --yes"
+    if not is_sure and not console.asked(f"\nTake run {run_id} back?", refusal):
         console.text("nothing was done")
         return 0
     began = time.monotonic()
@@ -63,17 +63,6 @@ def _last_change(database: Database, console: Console, settings: Settings) -> in
             connection.close()
 
 
-def _asked(console: Console, run_id: int) -> bool:
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise SettingsError(f"nothing was done: to take run {run_id} back without being asked, add --yes")
-    try:
-        answer = input(f"\nTake run {run_id} back? [y/N] ")
-    except EOFError:  # Ctrl-D
-        answer = ""
-        console.text("")
-    return answer.strip().lower() in ("y", "yes")
-
-
 def _registry(settings: Settings, console: Console) -> Registry | None:
     try:
         return read_project(settings.root)
@@ -89,6 +78,7 @@ def _tell(console: Console, undone: Undone, seconds: float) -> None:
     for text in (*undone.broken, *undone.notes):
         console.warn(text)
     passed = f", {undone.checks - len(undone.broken)} of {undone.checks} checks pass" if undone.checks else ""
-    rows = f"{undone.rows:,} rows of {len(undone.tables)} tables"
+    tables = len(undone.tables)
+    rows = f"{undone.rows:,} rows of {tables} table{'s' if tables != 1 else ''}"
     console.text(f"run {undone.run_id} took back run {undone.undone_run_id}: {rows}{passed}, {seconds:.1f} s")
     console.text("The next load does not bring this back: it waits for a new import, and says so.")

@@ -189,6 +189,15 @@ BEGIN
     SELECT * INTO found FROM elt.changes WHERE run_id = run AND relation = name;
     so_far := found.inserted + found.updated + found.deleted;
     is_first := is_first AND so_far = 0;
+    IF is_first AND EXISTS (SELECT FROM elt.changes WHERE relation = name AND run_id < run) AND EXISTS (
+        SELECT FROM pg_catalog.pg_class
+        WHERE (oid = target OR oid IN (SELECT relid FROM pg_partition_tree(target)))
+            AND age(xmin) <= age(pg_current_xact_id()::xid)
+    ) THEN
+        -- a script of this run made the table anew or truncated it, and nobody knows which rows it had
+        is_first := false;
+        is_kept := false;
+    END IF;
 
     is_kept := is_kept AND NOT is_first AND current_setting('elt.keep_changes', true) = 'on'
         AND cardinality(elt._columns_of(target)) < 1600;

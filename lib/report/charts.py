@@ -59,7 +59,6 @@ def draw(chart: Chart, answer: Answer, title: str) -> Drawing:
         js=[],
         css=[],
     )
-    drawing.x_labels = labels
     drawing.x_labels = [label if len(label) <= LABEL else label[: LABEL - 1] + "…" for label in labels]
     step = -(-len(labels) // (MOST_LABELS if chart.kind == "line" else 2 * MOST_LABELS))
     drawing.x_labels_major = drawing.x_labels[::step] if step else []

@@ -51,7 +51,9 @@ CHANGES = f"""
             '+' || nullif(sum(inserted), 0), '~' || nullif(sum(updated), 0), '−' || nullif(sum(deleted), 0)) AS changed
     FROM elt.script_runs JOIN elt.runs USING (run_id)
     WHERE run_id IN (
-        SELECT run_id FROM elt.script_runs GROUP BY run_id ORDER BY run_id DESC LIMIT {CHANGED_RUNS}
+        SELECT run_id FROM elt.script_runs JOIN elt.job_runs USING (run_id, job)
+        WHERE job_runs.status = 'published'
+        GROUP BY run_id ORDER BY run_id DESC LIMIT {CHANGED_RUNS}
     )
     GROUP BY script, run_id, run_date
     HAVING sum(inserted + updated + deleted) > 0
@@ -110,7 +112,11 @@ WARNINGS = """
         )
     )
     FROM elt.script_runs AS newest
-    WHERE broken_by > 0 AND run_id = (SELECT max(run_id) FROM elt.script_runs WHERE job = newest.job)
+    WHERE broken_by > 0 AND run_id = (
+        SELECT max(run_id)
+        FROM elt.script_runs JOIN elt.job_runs USING (run_id, job)
+        WHERE job = newest.job AND status = 'published'
+    )
     ORDER BY script
 """
 STALE = """

@@ -32,7 +32,7 @@ FILLED = """
     WHERE run_id = %s AND first_filling
 """
 
-#: tables of schema elt_changes that none of the last published runs needs, and no later one, such as an undo
+#: tables of schema elt_changes of runs before the last so many published ones; those of undos after them stay, too
 NOT_NEEDED = """
     SELECT relname
     FROM pg_class

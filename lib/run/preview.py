@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lib.config.jobs import Script
+from lib.config.jobs import LAYERS, Script
 from lib.elt_schema.strangers import Name
 from lib.errors import EltError, ScriptError
 from lib.postgres.connection import Connection, execute, query
@@ -44,7 +44,7 @@ USERS = """
 #: SQLSTATE with which elt.add_column refuses in a preview to lock readers of a table out
 LOCKS_READERS = "EL001"
 #: each is made private together with those after it, whose views read it
-SCHEMAS = ("bronze", "silver", "gold")
+SCHEMAS = LAYERS
 #: begins a statement that locks readers of a table out
 ALTER = ("alter", "table")
 

@@ -7,7 +7,7 @@ stored. Bronze rows have no key: of n equal rows as many go as came.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg2
 from psycopg2 import sql
@@ -188,7 +188,7 @@ class Table:
     def _not_kept(self) -> list[str]:
         if self.changed.first_filling:
             known = self.changed.filled_with is not None
-            return [] if known else ["it was empty before, and it is not known with which rows it was filled"]
+            return [] if known else ["the run filled it when it was empty, and did not record with which rows"]
         if self._kept and query(self._connection, "SELECT to_regclass(%s)::oid", (self._kept,)) != [(None,)]:
             return []
         return [
@@ -252,6 +252,9 @@ class Table:
         """
         changed, connection = self.changed, self._connection
         is_kept = not changed.first_filling
+        if not is_kept:  # later calls of the run may have changed what the first one inserted
+            held = int((changed.filled_with or "0").split()[0])
+            self.changed = changed = replace(changed, inserted=held, updated=0, deleted=0)
         steps = BY_KEY if changed.key_columns else BY_PLACE if is_kept else EMPTY
         ((into,),) = query(
             connection,

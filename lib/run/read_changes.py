@@ -92,9 +92,9 @@ def one_run(connection: Connection, run_id: int) -> ChangingRun | None:
 
 
 def runs_since(connection: Connection, day: date) -> list[ChangingRun]:
-    """The runs that changed something, from the first that loaded this day or a later one; the newest first.
+    """The runs that changed something, from the first whose day is this one or a later one; the newest first.
 
-    A past day that was loaded after that is among them.
+    Later runs that loaded an earlier day are among them.
     """
     wanted = (
         "run_id >= (SELECT min(run_id) FROM elt.runs WHERE run_date >= %s)"

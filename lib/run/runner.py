@@ -132,7 +132,7 @@ class Run:
                     sweep_staging(session.connection)
                     staged, unchanged, failed = self._stage(session)
                     if not (staged or failed) and (since := self._unchanged_since(session)):
-                        # if it is a preview, no run has looked
+                        # a preview is no run, so it does not count as one that found nothing new
                         history.end_run(
                             session.connection, session.run_id, "done", is_unchanged=not self.options.preview
                         )
@@ -223,7 +223,7 @@ class Run:
             self._refuse_wrong_clock(connection)
             self.settings = prepare_sources(self.settings, self.plan.source_loads, self.environ)
             refuse_strangers(connection, [])
-            since = counting_from(connection, datetime.now(zone))
+            since = counting_from(connection, self.now(zone))
         finally:
             connection.close()
         newest = make_flow_query(self.settings, self.stop, self.environ, self.listener.line)

@@ -15,9 +15,11 @@ from dataclasses import replace
 
 import pytest
 
+from lib.cli.status import LATEST
 from lib.elt_schema.installation import install
 from lib.errors import LockTimeout, SettingsError
 from lib.load.guards import Accepted
+from lib.report.page import WARNINGS
 from lib.run import history
 from lib.run.read_changes import read_changes
 from lib.run.undo import UndoRefused
@@ -466,7 +468,51 @@ def test_a_first_filling_is_emptied_only_if_it_holds_what_the_run_left(monday: P
     )
     assert "bronze.b: it was empty before, and run 1 filled it with 10 rows; now it holds 9 rows" in message
     monday.database.sql("UPDATE elt.changes SET filled_columns = NULL, filled_with = NULL")  # of an older version
-    assert_refused(monday, "silver.a: it was empty before, and it is not known with which rows")
+    assert_refused(monday, "silver.a: the run filled it when it was empty, and did not record with which")
+
+
+#: a script that fills silver.a; more may stand before and behind
+FILLS_A = """
+{}
+CREATE TABLE IF NOT EXISTS silver.a (id integer PRIMARY KEY, v text);
+DROP TABLE IF EXISTS pg_temp.a_now;
+CREATE TEMP TABLE a_now AS SELECT id::integer AS id, v FROM bronze.a;
+SELECT * FROM elt.publish_rows('silver.a', 'a_now');
+{}
+"""
+
+
+@pytest.mark.parametrize(
+    "before", ["DROP TABLE IF EXISTS silver.a CASCADE;", "DO $$ BEGIN EXECUTE 'TRUNCATE silver.a'; END $$;"]
+)
+def test_a_table_that_a_script_made_anew_or_truncated_is_never_emptied(monday: Project, before: str) -> None:
+    del monday.registry["both"]
+    monday.script("silver/a.sql", FILLS_A.format(before, ""))
+    assert monday.run().exit_code == 0, monday.output
+    with pytest.raises(UndoRefused, match="silver.a: the 10 rows that were changed are not kept"):
+        monday.undo()
+    assert monday.day("silver.a") == "tuesday"
+
+
+def test_a_first_filling_of_which_a_later_call_deletes_rows_is_taken_back(project: Project) -> None:
+    again = "DELETE FROM pg_temp.a_now WHERE id = 1; SELECT * FROM elt.publish_rows('silver.a', 'a_now');"
+    project.script("silver/a.sql", FILLS_A.format("", again))
+    project.script("checks/same.sql", "SELECT WHERE false;")
+    project.put_day("monday", count=2)
+    assert project.run().exit_code == 0, project.output
+    assert project.rows("silver.a") == [(2, "monday")]
+    project.undo()
+    assert project.rows("silver.a") == []
+
+
+def test_after_an_undo_nothing_warns_of_what_was_taken_back(monday: Project) -> None:
+    monday.registry["both"]["checks"] = [{"script": "checks/same.sql", "on_failure": "warn"}]
+    monday.put("a", [(str(number), "other") for number in range(1, 11)])
+    assert monday.run().exit_code == 0 and "This check only warns" in monday.output
+    warned = f"SELECT script {LATEST.replace('%(gone)s', 'ARRAY[]::text[]')} AND broken_by > 0"
+    assert [row[0] for row in monday.database.sql(warned)] == ["checks/same.sql"]
+    monday.undo()
+    assert monday.database.sql(warned) == monday.database.sql(WARNINGS) == []
 
 
 def test_another_sessions_lock_is_named_and_nothing_is_done(monday: Project) -> None:
@@ -489,7 +535,8 @@ def test_what_was_taken_back_is_held_back_by_name_until_it_is_accepted(monday: P
     assert {record.job: record.status for record in result.records} == {
         **{"a": "failed", "b": "failed", "both": "held back", "c": "failed"},
     }
-    assert "a failed: the load of in.c-main.a by run 2 was taken back, and the source was not imported since" in monday.output
+    said = "a failed: the load of in.c-main.a by run 2 was taken back, and the source was not imported since"
+    assert said in monday.output
     assert "python main.py run --accept a:undone --accept b:undone\n" in monday.output
     assert "python main.py run --accept c:undone\n" in monday.output
     assert_it_is_still_monday(monday)
