@@ -115,6 +115,8 @@ def _show_runs(
             # the gold views that read a table are said once
             show_changes(console, [replace(each, views=()) if each.relation in told else each for each in searched])
             told |= {each.relation for each in searched}
+        elif tables:
+            console.text(f"nobody can say whether it changed {some}{sought}")
         else:
             more = "" if given.key is None else "; --since YYYY-MM-DD searches more runs"
             console.text(f"it changed {no}{sought}{more}")

@@ -16,7 +16,7 @@ from lib.errors import EltError
 from lib.postgres.connection import Database
 from lib.run import history
 from lib.run.plan import read_project
-from lib.run.read_changes import one_run, read_changes
+from lib.run.read_changes import last_published, one_run, read_changes
 from lib.run.undo import Undo, Undone
 from lib.stop import StopSignal, run_stoppable
 
@@ -53,6 +53,11 @@ def _last_change(database: Database, console: Console, settings: Settings) -> in
             run_id = None if is_new(connection) else history.last_change(connection)
             if run_id is None:
                 return None
+            newest = last_published(connection)
+            if newest and newest.undone_run_id is None and newest.run_id > run_id:
+                console.warn(
+                    f"run {newest.run_id} published later and changed no row. It goes with run {run_id}; its scripts stay"
+                )
             if run := one_run(connection, run_id):
                 at = f"{run.started_at.astimezone(settings.zone):%Y-%m-%d %H:%M %Z}"
                 console.text(f"run {run_id} of {run.run_date}, started {at}, changed this:\n")

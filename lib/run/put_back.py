@@ -241,7 +241,10 @@ class Table:
         if not rows:
             return []
         more = f" and {rows - SHOWN:,} more" if rows > SHOWN else ""
-        return [f"somebody changed rows since run {self._run_id}: {'; '.join(shown)}{more}"]
+        return [
+            f"somebody changed rows since run {self._run_id}: {'; '.join(shown)}{more}; to leave the table as it is:"
+            f" --except {self.name}"
+        ]
 
     # ---- putting back -----------------------------------------------------------------------------------------------
 

@@ -155,7 +155,7 @@ class Undo:
             if name not in changed:
                 hint = did_you_mean(name, changed)
                 raise SettingsError(
-                    f"--except: run {self.undone_run_id} changed no table {name!r}{hint}. {NOTHING_DONE}"
+                    f"--except: run {self.undone_run_id} changed no table {name!r}{hint or '.'} {NOTHING_DONE}"
                 )
             del changed[name]
         there = dict(query(connection, THERE, ([*changed],)))

@@ -74,5 +74,6 @@ def test_the_day_that_was_loaded_last_is_not_forgotten(database: EmptyDatabase) 
         mornings.morning(FIRST + timedelta(days=number), [product()], [stock(quantity_available=str(number))])
     before = mornings.sql("SELECT * FROM silver.stock_history ORDER BY 1, 2, 3")
     assert "Load today again first" in forget(database, FIRST + timedelta(days=1))
+    assert "No load of this day is known." in forget(database, FIRST + timedelta(days=400))
     assert mornings.sql("SELECT * FROM silver.stock_history ORDER BY 1, 2, 3") == before
     mornings.assert_answers_are_right()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lib.cli.console import ConsoleProgress
-from lib.load.staging_table import copy_slice
+from lib.load.slice_limits import LimitedStream
 from sandbox.faults import Fault
 from sandbox.keboola_server import KeboolaServer
 from tests.support.databases import EmptyDatabase
@@ -106,7 +106,7 @@ def test_stage_minutes_is_read_from_the_settings(project: Project) -> None:
 def test_a_row_without_an_end_is_refused_by_slice(project: Project, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     project.put_day("monday")
     project.put("a", [("1", text)])
-    monkeypatch.setattr(copy_slice, "__defaults__", (None, 100_000))
+    monkeypatch.setattr(LimitedStream.__init__, "__defaults__", (100_000,))
     assert project.run().exit_code == 1
     words = r"in.c-main.a: slice \d \(\S+\): the row that begins at byte 1 \(unpacked\) has no end within"
     assert re.search(words, project.output), project.output

@@ -198,6 +198,7 @@ def test_changes_says_what_a_run_changed_or_why_there_is_nothing_to_say(morning:
     assert "it changed no row with key E'\\x1b[2J'; --since YYYY-MM-DD searches more runs" in changes(
         "--key", "\x1b[2J"
     )
+    assert "nobody can say whether it changed a row with key 'x'\n" in changes("1", "--key", "x")
     nowhere = changes("--since", f"{date.today()}", "--key", "it's")
     assert nowhere == (
         f"no run since {date.today()} changed a row with key 'it''s'\n\n"
@@ -345,12 +346,14 @@ def test_undo_asks_and_says_when_there_is_nothing(morning: Morning) -> None:
     assert morning.run("elt_daily_load.py").returncode == 0
     put_inventory(morning.keboola, day=200, odd_names=True)
     assert morning.run("elt_daily_load.py").returncode == 0
+    assert morning.run("elt_daily_load.py", "--full").returncode == 0
     master, terminal = os.openpty()
     for answer, exit_code, said in ((b"n\n", 0, "nothing was done"), (b"y\n", 0, "took back run 2")):
         os.write(master, answer)
         with morning.start("main.py", "undo", stdin=terminal) as process:
             shown = process.communicate(timeout=60)[0]
         assert process.returncode == exit_code and said in shown and "Take run 2 back? [y/N]" in shown, shown
+        assert "run 3 published later and changed no row. It goes with run 2; its scripts stay" in shown
     os.close(terminal)
     os.close(master)
     # scripts add these rows with plain INSERT
