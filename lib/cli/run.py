@@ -28,7 +28,6 @@ def run_jobs(
     settings None: read elt_settings.toml of this project.
     """
     from lib.cli.console import Console
-    from lib.cli.preview import show_preview
     from lib.cli.report import write_after_run
     from lib.config.settings import read_settings
     from lib.load.guards import Accepted
@@ -70,6 +69,8 @@ def run_jobs(
     result = run_stoppable(run.run, stop)
     if preview:
         if result.records:
+            from lib.cli.preview import show_preview
+
             show_preview(console, preview)
         console.summary(name, result.records, result.error, result.unchanged_since, done="would be published")
     else:

@@ -67,17 +67,25 @@ class Copied:
 
 def sweep_staging(connection: Connection, keep: Collection[str] = ()) -> None:
     """Drop all staging tables but those to keep. Called under the run lock, so no other run uses them."""
-    for (name,) in query(connection, "SELECT tablename FROM pg_tables WHERE schemaname = 'elt_staging'"):
-        if name not in keep:
-            drop_staging(connection, name)
+    found = query(connection, "SELECT tablename FROM pg_tables WHERE schemaname = 'elt_staging'")
+    names = [name for (name,) in found if name not in keep]
+    # some at once, because a transaction for each takes longer; not all, because each takes room in the table of locks
+    for first in range(0, len(names), 30):
+        some = names[first : first + 30]
+        if not drop_staging(connection, *some):
+            for name in some:
+                drop_staging(connection, name)
 
 
-def drop_staging(connection: Connection, name: str, *, seconds: float = 2.0) -> None:
-    """Drop one staging table. If a COPY that is being ended locks it for longer than `seconds`, leave it to the next
-    sweep."""
+def drop_staging(connection: Connection, *names: str, seconds: float = 2.0) -> bool:
+    """Drop staging tables and return True. If a COPY that is being ended locks one for longer than `seconds`, leave all
+    to the next sweep and return False."""
+    tables = sql.SQL(", ").join(sql.Identifier("elt_staging", name) for name in names)
     drop = sql.SQL("SET LOCAL lock_timeout = {}; DROP TABLE IF EXISTS {}")
     with suppress(psycopg2.errors.LockNotAvailable):
-        execute(connection, drop.format(sql.Literal(round(seconds * 1000)), sql.Identifier("elt_staging", name)))
+        execute(connection, drop.format(sql.Literal(round(seconds * 1000)), tables))
+        return True
+    return False
 
 
 def create_staging(

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,18 @@ COMMENT_MARK = re.compile(r"/\*|\*/")
 def tokens(text: str) -> Iterator[tuple[str, str, int]]:
     """Kind, text and position of each token; block comments nest."""
     position = 0
-    # the last alternative matches any character, so the loop ends only at the end of the text
-    while found := TOKEN.match(text, position):
-        kind = found.lastgroup or ""
-        end = found.end() if kind != "block" else _end_of_comment(text, position)
-        yield kind, text[position:end], position
-        position = end
+    while position < len(text):
+        # the last alternative matches any character, so only a block comment ends this loop before the end of the text
+        for found in TOKEN.finditer(text, position):
+            kind, position = found.lastgroup or "", found.start()
+            if kind == "block":
+                end = _end_of_comment(text, position)
+                yield kind, text[position:end], position
+                position = end
+                break
+            yield kind, found[0], position
+        else:
+            return
 
 
 def without_comments(text: str) -> Iterator[tuple[str, str]]:
@@ -120,6 +127,8 @@ def unquoted(kind: str, token: str) -> str:
 
 #: words that may stand between CREATE and the kind of object, such as OR REPLACE
 _BEFORE_KIND = {"or", "replace", "global", "local", "temp", "temporary", "unlogged", "recursive", "foreign"}
+#: the most tokens from CREATE to the end of the name
+_LONGEST_HEAD = 16
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,7 @@ def created_by(statement: Statement) -> Created | None:
     """What the statement creates; None for any statement but CREATE."""
     if statement.words[:1] != ("create",):
         return None
-    parts = [unquoted(kind, token) or token for kind, token in without_comments(statement.text)][1:]
+    parts = [unquoted(kind, token) or token for kind, token in islice(without_comments(statement.text), 1, _LONGEST_HEAD)]
     while parts and parts[0] in _BEFORE_KIND:
         del parts[0]
     kind, parts = " ".join(parts[:1]), parts[1:]
