@@ -145,7 +145,9 @@ def created_by(statement: Statement) -> Created | None:
     """What the statement creates; None for any statement but CREATE."""
     if statement.words[:1] != ("create",):
         return None
-    parts = [unquoted(kind, token) or token for kind, token in islice(without_comments(statement.text), 1, _LONGEST_HEAD)]
+    parts = [
+        unquoted(kind, token) or token for kind, token in islice(without_comments(statement.text), 1, _LONGEST_HEAD)
+    ]
     while parts and parts[0] in _BEFORE_KIND:
         del parts[0]
     kind, parts = " ".join(parts[:1]), parts[1:]

@@ -108,13 +108,13 @@ def test_it_says_of_every_day_what_was_published_of_it_and_nothing_of_days_that_
     database_on_each: EmptyDatabase,
 ) -> None:
     connection = prepare(database_on_each)
-    for seed in range(25):
+    for seed in range(12):
         play(connection, seed)
 
 
 @pytest.mark.long
 def test_it_says_of_every_day_what_was_published_of_it_many_times(connection: Connection) -> None:
-    for seed in range(25, 1000):
+    for seed in range(12, 1000):
         play(connection, seed)
 
 

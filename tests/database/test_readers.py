@@ -14,7 +14,7 @@ from lib.stop import start_thread
 from tests.support.databases import connected, sql
 from tests.support.project import Project
 
-LOADS = 8
+LOADS = 6
 #: seconds between two reads, to leave CPU for the loads
 BREATH = 0.005
 #: relations that are published together, with the columns that hold the version
@@ -167,7 +167,7 @@ def test_readers_see_one_published_version_whole_and_never_wait_while_loads_run(
 
 @pytest.mark.long
 def test_readers_see_one_published_version_whole_while_many_loads_run(project: Project, role: str) -> None:
-    read_during(project, role, 10 * LOADS)
+    read_during(project, role, 13 * LOADS)
 
 
 def read_during(project: Project, role: str, loads: int) -> None:

@@ -20,7 +20,7 @@ from tests.support.project_child import READY
 from tests.support.project_process import PATIENCE, Moment, ProjectProcess, await_no_locks, await_rows
 
 #: rows per table, so many that a publish takes longer than the start of a process
-ROWS = 5_000
+ROWS = 2_000
 #: repeat a failed test with ELT_TEST_SEED=<what it printed>
 SEED = int(os.environ.get("ELT_TEST_SEED") or random.randrange(1_000_000))
 

@@ -116,8 +116,8 @@ class EmptyDatabase:
         if self._reader is not None:
             try:
                 return sql(self._reader, text, *args)
-            except psycopg2.Error:
-                if not self._reader.closed:
+            except psycopg2.Error as error:
+                if error.pgcode and not self._reader.closed:
                     raise
         # the first one, or one after a test ended them all
         self._reader = self.connect()
