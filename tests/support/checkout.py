@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import compileall
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -21,11 +23,19 @@ NO_KEYRING = "keyring.backends.fail.Keyring"
 TOKEN = "815-4711-aVerySecretSandboxToken"
 
 
+@cache
+def compile_once() -> None:
+    """Compile the project's files, so that not every copy of them is compiled again."""
+    for folder in ("lib", "sandbox"):
+        compileall.compile_dir(ROOT / folder, quiet=2)
+
+
 class Checkout:
     """The files of a clone that was used before, and processes in it with an empty environment."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        compile_once()
         # keep compiled files; skip those being written (x.pyc.123), because they may disappear
         left_out = shutil.ignore_patterns(".*", "*.pyc.*", "tests", "benchmarks")
         shutil.copytree(ROOT, folder, ignore=left_out)
