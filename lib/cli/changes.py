@@ -93,9 +93,7 @@ def _show_runs(
     console: Console, found: Sequence[tuple[ChangingRun, list[TableChanges]]], given: argparse.Namespace
 ) -> None:
     """Print each run with what it changed. A search names the runs in which it could not look everywhere."""
-    no, some = ("nothing", "anything") if given.key is None else ("no row", "a row")
-    sought = "" if given.key is None else f" with key {literal(given.key)}"
-    sought += f" in {', '.join(given.table)}" if given.table else ""
+    some, sought = _sought(given)
     blind: list[str] = []
     told: set[str] = set()
     is_first = True
@@ -118,8 +116,7 @@ def _show_runs(
         elif tables:
             console.text(f"nobody can say whether it changed {some}{sought}")
         else:
-            more = "" if given.key is None else "; --since YYYY-MM-DD searches more runs"
-            console.text(f"it changed {no}{sought}{more}")
+            _tell_nothing(console, run, given)
     if is_first:
         console.text(f"no run since {given.since} changed {some}{sought}")
     if blind:
@@ -127,6 +124,23 @@ def _show_runs(
         where = "not searched, because rows are not kept or not readable: some tables of run "
         for line in _packed(where, blind, WIDTH, indent=4):
             console.text(line)
+
+
+def _sought(given: argparse.Namespace) -> tuple[str, str]:
+    """What is looked for, in words: anything or a row, and its key and tables."""
+    some, sought = ("anything", "") if given.key is None else ("a row", f" with key {literal(given.key)}")
+    return some, sought + (f" in {', '.join(given.table)}" if given.table else "")
+
+
+def _tell_nothing(console: Console, run: ChangingRun, given: argparse.Namespace) -> None:
+    """Say that a run changed nothing of what is looked for."""
+    sought = _sought(given)[1]
+    if given.key is None:
+        console.text(f"it changed nothing{sought}" if sought or not run.definitions else "it changed no row")
+        if run.definitions and not sought:
+            console.text(f"it applied the definitions of {', '.join(run.definitions)}")
+    else:
+        console.text(f"it changed no row{sought}; --since YYYY-MM-DD searches more runs")
 
 
 def as_json(found: Iterable[tuple[ChangingRun, Iterable[TableChanges]]]) -> str:
@@ -138,6 +152,7 @@ def as_json(found: Iterable[tuple[ChangingRun, Iterable[TableChanges]]]) -> str:
             "run_date": run.run_date.isoformat(),
             "started_at": run.started_at.isoformat(),
             "undone_run_id": run.undone_run_id,
+            "definitions": run.definitions,
             "tables": [asdict(table) for table in tables],
         }
         for run, tables in found

@@ -282,7 +282,8 @@ def _published(records: Sequence[JobRecord], how: str) -> str:
 
 
 def _first_line(text: object) -> str:
-    return str(text).partition("\n")[0]
+    """Without a full stop: it becomes a part of a sentence."""
+    return str(text).partition("\n")[0].removesuffix(".")
 
 
 def _cell(value: object, zone: tzinfo, *, whole: bool) -> str:

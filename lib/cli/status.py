@@ -105,6 +105,7 @@ PUBLISHED = TIME.format("published_at")
 # to_jsonb, because an older version lacks the column until the next run
 UNCHANGED = "to_jsonb(runs) ->> 'is_unchanged' = 'true'"
 UNDOES = "to_jsonb(runs) ->> 'undone_run_id'"
+UNDONE = "EXISTS (SELECT FROM elt.job_runs WHERE job_runs.run_id = runs.run_id AND job_runs.status = 'undone')"
 #: in all tables together; the command `changes` shows each
 ROWS_CHANGED = (
     "(SELECT '+' || sum(inserted) || ' ~' || sum(updated) || ' -' || sum(deleted)"
@@ -125,6 +126,7 @@ STATUS: Sequence[tuple[str, Sequence[str], str]] = (
         ("run", "status", "started", "seconds", "published", "rows loaded", "rows changed"),
         f"SELECT run_id, recent.status, {TIME.format('recent.started_at')}, seconds,"
         f" CASE WHEN {UNCHANGED} THEN 'unchanged' WHEN {UNDOES} IS NOT NULL THEN concat('undo of ', {UNDOES})"
+        f" WHEN {UNDONE} THEN 'undone'"
         " ELSE jobs_published || ' of ' || cardinality(runs.jobs) END,"
         " rows_loaded, ROWS_CHANGED"
         " FROM elt.recent_runs AS recent JOIN elt.runs USING (run_id) ORDER BY run_id DESC LIMIT %(runs)s",

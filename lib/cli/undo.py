@@ -12,7 +12,7 @@ from lib.cli.status import is_new, reading
 from lib.config.jobs import Registry
 from lib.config.settings import Settings
 from lib.elt_schema.strangers import refuse_strangers
-from lib.errors import EltError
+from lib.errors import Cancelled, EltError
 from lib.postgres.connection import Database
 from lib.run import history
 from lib.run.plan import read_project
@@ -38,7 +38,13 @@ def undo(settings: Settings, console: Console, leave: list[str], *, is_sure: boo
         return 0
     began = time.monotonic()
     registry = _registry(settings, console)
-    undone = run_stoppable(Undo(settings, database, registry, run_id, leave).run, stop)
+    work = Undo(settings, database, registry, run_id, leave)
+    try:
+        undone = run_stoppable(work.run, stop)
+    except Cancelled:
+        if work.outcome is None and not stop.at_once:
+            console.text("nothing was done")
+        raise
     _tell(console, undone, time.monotonic() - began)
     write_after_run(settings, console)
     return 0
@@ -55,9 +61,8 @@ def _last_change(database: Database, console: Console, settings: Settings) -> in
                 return None
             newest = last_published(connection)
             if newest and newest.undone_run_id is None and newest.run_id > run_id:
-                console.warn(
-                    f"run {newest.run_id} published later and changed no row. It goes with run {run_id}; its scripts stay"
-                )
+                later = f"run {newest.run_id} published later and changed no row"
+                console.warn(f"{later}. It goes with run {run_id}; its scripts stay")
             if run := one_run(connection, run_id):
                 at = f"{run.started_at.astimezone(settings.zone):%Y-%m-%d %H:%M %Z}"
                 console.text(f"run {run_id} of {run.run_date}, started {at}, changed this:\n")

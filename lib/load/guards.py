@@ -200,7 +200,7 @@ def check_age(load: Load, source: SourceTable, now: datetime, accepted: Accepted
 class UndoneLoad:
     """The loads of a job that were taken back: all since the last one that still counts."""
 
-    #: the last of these runs
+    #: the last run that an undo named
     run_id: int
     #: of the source
     versions: frozenset[str]

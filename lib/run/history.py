@@ -311,7 +311,8 @@ def undone_jobs(connection: Connection, run_id: int) -> set[str]:
 UNDONE = """
     SELECT
         job,
-        max(run_id),
+        -- as undo named it: later runs, which changed no row, went with it
+        (SELECT max(undone_run_id) FROM elt.runs WHERE undone_run_id <= max(undone.run_id)),
         array_agg(source_version),
         (
             SELECT source_version

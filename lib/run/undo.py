@@ -19,6 +19,7 @@ from lib.config.spelling import did_you_mean
 from lib.elt_schema.installation import install, missing_right_on_changes
 from lib.elt_schema.strangers import refuse_strangers, refuse_triggers, script_path
 from lib.errors import (
+    Cancelled,
     CheckFailed,
     CommitInDoubt,
     ConnectionLost,
@@ -86,8 +87,8 @@ class Undo:
     lock_timeout: float = 5.0
     #: as in the options of a run
     doubt_seconds: float = 180.0
-    #: what COMMIT does; set before COMMIT is sent, because its answer may be lost
-    _outcome: Undone | None = None
+    #: what COMMIT does; None: nothing was done. Set before COMMIT is sent, because its answer may be lost
+    outcome: Undone | None = None
 
     @property
     def _jobs(self) -> list[Job]:
@@ -119,7 +120,7 @@ class Undo:
             with BlockerWatch(recorder, backend, every=0.05) as blockers:
                 try:
                     with translated("undo"), transaction(connection, TransactionSettings(self.lock_timeout)):
-                        self._outcome = self._put_back(connection, may_keep)
+                        self.outcome = self._put_back(connection, may_keep)
                 except LockTimeout as error:
                     who = blockers.in_the_way()
                     raise LockTimeout(f"{'; '.join(filter(None, (str(error), who)))}\n    {NOTHING_DONE}") from error
@@ -166,12 +167,12 @@ class Undo:
 
     def _after_lost_commit(self, connection: Connection, lost: CommitInDoubt) -> Connection:
         """A new connection that holds the run lock, if COMMIT succeeded. Else raises ConnectionLost."""
-        if self._outcome is None:
+        if self.outcome is None:
             raise lost  # does not happen: the outcome is set before COMMIT is sent
         how = f"SELECT run_id FROM elt.runs WHERE undone_run_id = {self.undone_run_id}; No row: nothing was taken back."
         answer = lost_commit.ask(
             self.database,
-            self._outcome.run_id,
+            self.outcome.run_id,
             connection.info.backend_pid,
             self.doubt_seconds,
             self.database.stop.pause,
@@ -184,16 +185,16 @@ class Undo:
         return answer.connection or self.database.connect("elt undo")
 
     def _tidy(self, connection: Connection) -> Undone:
-        """Run the checks, vacuum. An error here is only reported: it cannot bring back what was taken back."""
-        assert self._outcome is not None
-        undone = self._outcome
+        """Run the checks, vacuum. An error or a stop is only reported: it cannot bring back what was taken back."""
+        assert self.outcome is not None
+        undone = self.outcome
         try:
             with translated("after the undo"):
                 undone = self._check(connection, undone)
                 notes = vacuum(connection, undone.tables)
                 drop_old(connection, self.settings.keep_changes)
                 return replace(undone, notes=tuple(notes))
-        except DatabaseError as error:
+        except (DatabaseError, Cancelled) as error:
             return replace(undone, notes=(f"it is taken back, but: {error}",))
 
     def _check(self, connection: Connection, undone: Undone) -> Undone:

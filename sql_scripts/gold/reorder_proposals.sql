@@ -21,9 +21,9 @@ products AS (
 
 -- Means total_stock / (total_decrease / calendar_days) <= lead_time_days.  Multiplied out, because division rounds.
 proposed AS (
-    SELECT *, total_stock <= low_stock_threshold AS is_low
+    SELECT *, silver.stock_status(total_stock, low_stock_threshold) <> 'In Stock' AS is_low
     FROM products
-    WHERE total_stock <= low_stock_threshold
+    WHERE silver.stock_status(total_stock, low_stock_threshold) <> 'In Stock'
         OR (total_decrease > 0 AND total_stock * calendar_days <= lead_time_days * total_decrease)
 )
 

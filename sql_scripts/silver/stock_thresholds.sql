@@ -1,5 +1,6 @@
 -- silver.stock_thresholds: one row per product type with its own threshold; '*' is the default for all other types.
--- Analysts edit it.  No load overwrites their edits.
+-- Analysts edit it.  No load overwrites their edits, so a change of the values at the end of this script has no effect
+-- once the row is there.
 --
 --     INSERT INTO silver.stock_thresholds (product_type, low_stock_threshold, lead_time_days) VALUES ('cable', 20, 30);
 

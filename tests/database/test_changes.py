@@ -157,13 +157,14 @@ def replay(runs: Runs, seed: int) -> None:
     """Play ten days, then take them back one by one."""
     dice = random.Random(seed)
     yesterdays: list[tuple[list[str], dict[tuple, tuple]]] = []
-    begin = runs.number
+    begin, altered = runs.number, set()
     for day in range(10):
         columns = columns_of(runs, ODD_NAME)
         yesterdays.append((columns, table(runs, columns)))
         with runs.run():
             if dice.random() < 0.2:
                 runs.sql(f"SELECT elt.add_column('{ODD_NAME.replace(chr(39), chr(39) * 2)}', 'new {day}', 'text')")
+                altered.add(runs.number)
             for _ in range(dice.randint(1, 3)):
                 with runs.script(dice.choices(ENDS, (4, 1))[0]):
                     publish_anything(runs, dice, columns_of(runs, ODD_NAME))
@@ -179,7 +180,9 @@ def replay(runs: Runs, seed: int) -> None:
             state |= table(runs, columns, kept, f"{side} = 'before'")
             assert {key for *_, row in runs.shown(ODD_NAME, day) if row for key in row} <= {*columns_of(runs, ODD_NAME)}
         elif recorded:
-            assert runs.sql("SELECT first_filling FROM elt.changes WHERE run_id = %s", day) == [(True,)]
+            # a run that alters an empty table may have emptied it, so its filling does not count as the first
+            first = runs.sql("SELECT first_filling FROM elt.changes WHERE run_id = %s", day)
+            assert first == [(True,)] or first == [(False,)] and day in altered
             state = {}
         assert state == yesterday, f"seed {seed}, day {day}"
         if recorded and recorded[4]:
