@@ -96,13 +96,17 @@ class Bench:
         self.environ = {**inherited, **store, "KEBOOLA_TOKEN": TOKEN, "POSTGRES_PASSWORD": "none"}
         self.project = folder / "project"
         shutil.copytree(ROOT, self.project, ignore=shutil.ignore_patterns(".*", "tests", "benchmarks", "__pycache__"))
-        address = self.server.connect_args("ours")
-        (self.project / "elt_settings.toml").write_text(
-            f'[keboola]\nurl = "{url}"\n[postgres]\nhost = "{address["host"]}"\nport = {address["port"]}\n'
-            f'dbname = "ours"\nuser = "{address["user"]}"\n'
-        )
+        self.url, self.address = url, self.server.connect_args("ours")
+        self.settings()
         self.number = 0
         self.empty()
+
+    def settings(self, more: str = "") -> None:
+        """Write elt_settings.toml. more: further lines."""
+        (self.project / "elt_settings.toml").write_text(
+            f'[keboola]\nurl = "{self.url}"\n[postgres]\nhost = "{self.address["host"]}"\n'
+            f'port = {self.address["port"]}\ndbname = "ours"\nuser = "{self.address["user"]}"\n{more}'
+        )
 
     def close(self) -> None:
         self.pipe.send(None)
@@ -294,6 +298,23 @@ def compare_ways(bench: Bench, count: int) -> list[Seconds]:
     return ordinary.ours
 
 
+def compare_keeping(bench: Bench, count: int) -> None:
+    """Print what keeping the changed rows costs: days with and without it, in turn."""
+    times: dict[str, list[float]] = {"": [], "[run]\nkeep_changes = 0\n": []}
+    for _ in range(count):
+        for more, found in times.items():
+            bench.settings(more)
+            bench.new_day(local_files=False)
+            found.append(bench.ours(JOBS)["commit"])
+    bench.settings()
+    ratios = [kept / not_kept for kept, not_kept in zip(*times.values(), strict=True)]
+    print(
+        f"keeping the changed rows, against keep_changes = 0, to COMMIT: {median(ratios):.2f}"
+        f" ({min(ratios):.2f} to {max(ratios):.2f}), at most 1.03: {'kept' if median(ratios) <= 1.03 else 'MISSED'}",
+        flush=True,
+    )
+
+
 def compare_first_days(bench: Bench, count: int) -> None:
     """Print the ratios for first days, which start with an empty database."""
     first = Pairs()
@@ -355,6 +376,7 @@ def main() -> None:
     )
     with made(given.rows) as bench:
         days = compare_ways(bench, given.pairs)
+        compare_keeping(bench, given.pairs)
     if given.larger:
         larger = alone(given.larger, 2)
         times = given.larger / given.rows
