@@ -84,22 +84,23 @@ CREATORS = f"""
     ORDER BY nspname, statement
 """
 
-#: the names of all objects in a schema, and the first object in it that is code of a stranger
+#: The names of all objects in a schema, and the first object in it that is code of a stranger. It looks only at OIDs
+#: above PostgreSQL's own objects, so that an index is used.
 IN_SCHEMA = f"""
     WITH RECURSIVE {ROLES},
 
     objects (name, owner, is_code, description) AS (
         SELECT proname, proowner, true, 'function ' || oid::regprocedure
-        FROM pg_proc WHERE pronamespace = to_regnamespace(%(schema)s)
+        FROM pg_proc WHERE oid >= 16384 AND pronamespace = to_regnamespace(%(schema)s)
         UNION ALL
         SELECT oprname, oprowner, true, 'operator ' || oid::regoperator
-        FROM pg_operator WHERE oprnamespace = to_regnamespace(%(schema)s)
+        FROM pg_operator WHERE oid >= 16384 AND oprnamespace = to_regnamespace(%(schema)s)
         UNION ALL
         SELECT relname, relowner, relkind IN ('v', 'm'), 'view ' || oid::regclass
-        FROM pg_class WHERE relnamespace = to_regnamespace(%(schema)s)
+        FROM pg_class WHERE oid >= 16384 AND relnamespace = to_regnamespace(%(schema)s)
         UNION ALL
         SELECT typname, typowner, typtype <> 'c' AND typcategory <> 'A', 'type ' || oid::regtype
-        FROM pg_type WHERE typnamespace = to_regnamespace(%(schema)s)
+        FROM pg_type WHERE oid >= 16384 AND typnamespace = to_regnamespace(%(schema)s)
     )
 
     SELECT
@@ -115,7 +116,7 @@ IN_SCHEMA = f"""
     FROM objects
 """
 
-#: The owner of each object. pg_shdepend has all kinds of objects, except those of the bootstrap superuser, so
+#: The owner of each object but PostgreSQL's own, whose OIDs are below 16384. pg_shdepend has all kinds of objects, except those of the bootstrap superuser, so
 #: relations and functions are added from their own catalogs. A column's sequence is left out: it cannot be altered
 #: alone, and its owner changes with that of its table.
 OWNERS = """
@@ -125,9 +126,10 @@ OWNERS = """
         WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND refclassid = 'pg_authid'::regclass AND deptype = 'o'
         UNION
-        SELECT 'pg_class'::regclass, oid, relowner FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+        SELECT 'pg_class'::regclass, oid, relowner
+        FROM pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
         UNION
-        SELECT 'pg_proc'::regclass, oid, proowner FROM pg_proc
+        SELECT 'pg_proc'::regclass, oid, proowner FROM pg_proc WHERE oid >= 16384
         EXCEPT
         SELECT 'pg_class'::regclass, pg_class.oid, relowner
         FROM pg_class

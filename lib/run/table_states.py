@@ -24,8 +24,9 @@ from lib.run.history import WRITING
 
 #: For each relation that is named: each table or view of which it is made, with its counters, and apart from them those
 #: of the transaction that is open here. Foreign tables, and all tables while nothing is counted, look different each
-#: time. It asks catalogs only, and not for example pg_get_viewdef, so it waits for no lock; and what it says depends on
-#: no setting of the session, which a script may have changed.
+#: time. PostgreSQL's own objects, with OIDs below 16384, are left out. It asks catalogs only, and not for example
+#: pg_get_viewdef, so it waits for no lock; and what it says depends on no setting of the session, which a script may
+#: have changed.
 PARTS = """
     WITH RECURSIVE
 
@@ -42,7 +43,7 @@ PARTS = """
     readable AS (
         SELECT pg_class.*, nspname, is_named
         FROM pg_class JOIN schemas ON schema_oid = relnamespace
-        WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND relpersistence <> 't'
+        WHERE pg_class.oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'f') AND relpersistence <> 't'
     ),
 
     named AS (
@@ -131,7 +132,7 @@ PARTS = """
         '{0,0,0}',
         '{0,0,0}'
     FROM pg_proc JOIN schemas ON schema_oid = pronamespace
-    WHERE prokind IN ('f', 'p') AND is_named AND lower(proname) = ANY (%(words)s)
+    WHERE pg_proc.oid >= 16384 AND prokind IN ('f', 'p') AND is_named AND lower(proname) = ANY (%(words)s)
 
     ORDER BY relation, oid
 """
