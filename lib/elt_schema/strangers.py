@@ -116,9 +116,9 @@ IN_SCHEMA = f"""
     FROM objects
 """
 
-#: The owner of each object but PostgreSQL's own, whose OIDs are below 16384. pg_shdepend has all kinds of objects, except those of the bootstrap superuser, so
-#: relations and functions are added from their own catalogs. A column's sequence is left out: it cannot be altered
-#: alone, and its owner changes with that of its table.
+#: The owner of each object but PostgreSQL's own, whose OIDs are below 16384. pg_shdepend has all kinds of objects,
+#: except those of the bootstrap superuser, so relations and functions are added from their own catalogs. A column's
+#: sequence is left out: it cannot be altered alone, and its owner changes with that of its table.
 OWNERS = """
     owners (classid, objid, owner) AS (
         SELECT classid, objid, refobjid
