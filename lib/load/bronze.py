@@ -24,6 +24,23 @@ from lib.postgres.connection import Connection, execute, query
 from lib.postgres.driver_errors import translate
 from lib.postgres.maintenance import analyze, has_statistics
 
+#: the statements that drop what may change inserted rows: triggers and rules of a table, its partitions and children
+DROP_CODE = """
+    WITH RECURSIVE tree (oid) AS (
+        SELECT %s::regclass::oid
+        UNION
+        SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = tree.oid
+    )
+    SELECT format('DROP TRIGGER %%I ON %%s;', tgname, tgrelid::regclass)
+    FROM tree JOIN pg_trigger ON tgrelid = tree.oid
+    WHERE NOT tgisinternal AND tgparentid = 0 AND tgenabled IN ('O', 'A') AND tgtype & 4 <> 0
+    UNION ALL
+    SELECT format('DROP RULE %%I ON %%s;', rulename, ev_class::regclass)
+    FROM tree JOIN pg_rewrite ON ev_class = tree.oid
+    WHERE ev_enabled IN ('O', 'A') AND ev_type <> '1'
+    ORDER BY 1
+"""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -135,15 +152,10 @@ def _remedy(error: psycopg2.Error, load: Load) -> str:
 
 
 def _rewritten(connection: Connection, load: Load, names: sql.Composable, staging: Staging) -> str:
-    """A warning if triggers of the table changed rows, so that bronze is not as received. Most tables have none."""
+    """A warning if triggers or rules changed rows, so that bronze is not as received. Most tables have none."""
     target = sql.Identifier(load.schema, load.name)
-    triggers = query(
-        connection,
-        "SELECT quote_ident(tgname) FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal"
-        " AND tgenabled IN ('O', 'A') AND tgtype & 4 <> 0 ORDER BY tgname",
-        (target.as_string(connection),),
-    )
-    if not triggers:
+    drops = query(connection, DROP_CODE, (target.as_string(connection),))
+    if not drops:
         return ""
     ((rows,),) = query(
         connection,
@@ -151,10 +163,10 @@ def _rewritten(connection: Connection, load: Load, names: sql.Composable, stagin
             names, staging.identifier, names, target
         ),
     )
-    drop = " ".join(f"DROP TRIGGER {name} ON {load.table};" for (name,) in triggers)
-    return (
-        rows and f"{load.table}: triggers change {rows:,} rows, so they are not as received. To load them as is: {drop}"
-    )
+    if not rows:
+        return ""
+    drop = " ".join(statement for (statement,) in drops)
+    return f"{load.table}: triggers change {rows:,} rows, so they are not as received. To load them as is: {drop}"
 
 
 def _holds_rows_back(connection: Connection, load: Load) -> bool:

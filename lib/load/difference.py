@@ -54,14 +54,23 @@ PLANS = """
     SET LOCAL enable_sort = off; SET LOCAL enable_nestloop = off; SET LOCAL enable_mergejoin = off
 """
 
-#: The files of a table, its partitions and its children. VACUUM FULL, CLUSTER and TRUNCATE make new ones.
-FILES = """
+#: The files and compared columns of a table, its partitions and its children. VACUUM FULL, CLUSTER and TRUNCATE make
+#: new files. A column that is added with a default has values in rows that nobody wrote (atthasmissing).
+SHAPE = """
     WITH RECURSIVE tree (oid) AS (
         SELECT %s::regclass::oid
         UNION
         SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = tree.oid
     )
-    SELECT string_agg(format('%%s %%s', oid, pg_relation_filenode(oid)), ', ' ORDER BY oid) FROM tree
+    SELECT string_agg(
+        concat_ws(' ', oid, pg_relation_filenode(oid), (
+            SELECT string_agg(concat_ws(' ', attnum, atttypid, attcollation, atthasmissing), ',' ORDER BY attnum)
+            FROM pg_attribute
+            WHERE attrelid = tree.oid AND attnum > 0 AND NOT attisdropped AND (atthasmissing OR attname = ANY (%s))
+        )),
+        '; ' ORDER BY oid
+    )
+    FROM tree
 """
 
 
@@ -130,7 +139,8 @@ class Half:
 
     #: a transaction that wrote a row after the comparison began has this number or a higher one
     oldest_writer: int
-    files: str
+    #: of the table
+    shape: str
     #: of bronze
     rows: int
     #: how many rows of bronze must go, and how many staged ones must come
@@ -157,7 +167,7 @@ class Comparison:
             with transaction(connection):
                 execute(connection, PLANS)
                 ((oldest_writer,),) = query(connection, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
-                ((files,),) = query(connection, FILES, (self._table.as_string(connection),))
+                shape = self.shape(connection)
                 ((rows, hashes, has_rows),) = query(connection, self.statement(COUNT_ROWS, half))
                 if has_rows:
                     execute(connection, self.statement(COMPARE, half))
@@ -167,7 +177,13 @@ class Comparison:
                 )
         except psycopg2.Error as error:
             raise translate(error, f"cannot compare {self.load.table} with its export") from error
-        return Half(int(oldest_writer), files, rows, gone, came, int(hashes), int(hashes + more_hashes))
+        return Half(int(oldest_writer), shape, rows, gone, came, int(hashes), int(hashes + more_hashes))
+
+    def shape(self, connection: Connection) -> str:
+        """The files and columns of the table now."""
+        columns = [column for column in self.contract.columns if column not in self.contract.not_yet_made]
+        ((found,),) = query(connection, SHAPE, (self._table.as_string(connection), columns))
+        return str(found)
 
     @property
     def _table(self) -> sql.Identifier:
@@ -272,8 +288,8 @@ class Difference:
     def holds(self, connection: Connection) -> bool:
         """Whether the table still is what was compared. The caller's transaction has locked it against writers."""
         compared = self.comparison
-        ((files,),) = query(connection, FILES, (compared._table.as_string(connection),))
-        if any(half.files != files for half in self.halves):
+        shape = compared.shape(connection)
+        if any(half.shape != shape for half in self.halves):
             return False
         oldest = sql.Literal(str(min(half.oldest_writer for half in self.halves)))
         ((rows, written),) = query(connection, compared.statement(COUNT_WRITTEN, writer=oldest))

@@ -1,13 +1,13 @@
 """Finds out whether tables are still as an earlier run left them, without reading their rows.
 
-The state of a table is its oid, file and columns, and how many rows were ever inserted, updated and deleted in it, as
+The state of a table is its oid, file and definition, and how many rows were ever inserted, updated and deleted in it, as
 PostgreSQL counts them ("The Cumulative Statistics System"). A view's state is its query, and the states of what it
 reads. Equal states mean equal rows: a write moves a counter, TRUNCATE and VACUUM FULL replace the file. A write that
 was rolled back moves the counters too, and a reset or a crash sets them to 0: then the states differ, and the run does
 again what it might have left out. VACUUM, ANALYZE and reading change nothing.
 
-A session that is idle may hold back its counts for ten seconds. What it wrote just before a run began is noticed by the
-run after that. Therefore a run never replaces the state of a table that it did not look at.
+A session that is idle may hold back its counts for ten seconds, and longer in its next transaction. What it wrote just
+before a run began is noticed by a later run. Therefore a run never replaces the state of a table that it did not look at.
 """
 
 from __future__ import annotations
@@ -22,12 +22,19 @@ from lib.config.jobs import Job
 from lib.postgres.connection import Connection, execute, query
 from lib.run.history import WRITING
 
+#: Whether a row of a catalog was written by the transaction that is open here, or a part of it
+OURS = """
+    pg_xact_status(
+        greatest(now.id - age({0}.xmin) + now.age, 3)::text::xid8
+    ) = 'in progress'
+"""
+
 #: For each relation that is named: each table or view of which it is made, with its counters, and apart from them those
 #: of the transaction that is open here. Foreign tables, and all tables while nothing is counted, look different each
 #: time. PostgreSQL's own objects, with OIDs below 16384, are left out. It asks catalogs only, and not for example
 #: pg_get_viewdef, so it waits for no lock; and what it says depends on no setting of the session, which a script may
 #: have changed.
-PARTS = """
+PARTS = f"""
     WITH RECURSIVE
 
     -- A name that must be quoted is not looked for: it counts as named.
@@ -41,7 +48,7 @@ PARTS = """
     ),
 
     readable AS (
-        SELECT pg_class.*, nspname, is_named
+        SELECT pg_class.*, pg_class.xmin, nspname, is_named
         FROM pg_class JOIN schemas ON schema_oid = relnamespace
         WHERE pg_class.oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'f') AND relpersistence <> 't'
     ),
@@ -69,9 +76,16 @@ PARTS = """
         JOIN readable ON readable.oid = below.oid
     ),
 
+    now AS (
+        SELECT
+            pg_current_xact_id_if_assigned()::text::bigint AS id,
+            age(pg_current_xact_id_if_assigned()::xid) AS age
+    ),
+
     counting AS (
         SELECT concat_ws(
             ' ',
+            pg_database.oid,
             extract(EPOCH FROM pg_stat_get_db_stat_reset_time(pg_database.oid)),
             extract(EPOCH FROM pg_stat_get_bgwriter_stat_reset_time()),
             CASE WHEN NOT current_setting('track_counts')::boolean THEN clock_timestamp() END
@@ -87,23 +101,28 @@ PARTS = """
             ' ',
             oid,
             pg_relation_filenode(oid),
-            CASE
-                WHEN relkind = 'v' THEN (
-                    SELECT md5(string_agg(ev_action::text, ' ')) FROM pg_rewrite WHERE ev_class = parts.oid
-                )
-                WHEN relkind = 'f' THEN clock_timestamp()::text
-                ELSE (
-                    SELECT md5(string_agg(
-                        concat_ws(' ', attnum, attname, atttypid, atttypmod, attcollation, attnotnull,
-                            attidentity, attgenerated, atthasdef),
-                        ',' ORDER BY attnum
-                    ))
-                    FROM pg_attribute WHERE attrelid = parts.oid AND attnum > 0 AND NOT attisdropped
-                )
-            END,
-            CASE WHEN has_code THEN 'triggers' END,
+            CASE WHEN relkind = 'f' THEN clock_timestamp() END,
+            (
+                SELECT md5(string_agg(
+                    concat_ws(' ', attnum, attname, atttypid, atttypmod, attcollation, attnotnull,
+                        attidentity, attgenerated, atthasmissing),
+                    ',' ORDER BY attnum
+                ))
+                FROM pg_attribute WHERE attrelid = parts.oid AND attnum > 0 AND NOT attisdropped
+            ),
+            (SELECT md5(string_agg(pg_attrdef::text, '' ORDER BY adnum)) FROM pg_attrdef WHERE adrelid = parts.oid),
+            (SELECT md5(string_agg(pg_rewrite::text, '' ORDER BY oid)) FROM pg_rewrite WHERE ev_class = parts.oid),
+            (
+                SELECT md5(string_agg(pg_trigger::text, '' ORDER BY oid))
+                FROM pg_trigger WHERE tgrelid = parts.oid AND NOT tgisinternal
+            ),
             since
         ),
+        {OURS.format("readable")}
+            OR EXISTS (SELECT FROM pg_attribute WHERE attrelid = parts.oid AND {OURS.format("pg_attribute")})
+            OR EXISTS (SELECT FROM pg_attrdef WHERE adrelid = parts.oid AND {OURS.format("pg_attrdef")})
+            OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = parts.oid AND {OURS.format("pg_rewrite")})
+            OR EXISTS (SELECT FROM pg_trigger WHERE tgrelid = parts.oid AND {OURS.format("pg_trigger")}),
         has_code,
         ARRAY[
             pg_stat_get_tuples_inserted(oid), pg_stat_get_tuples_updated(oid), pg_stat_get_tuples_deleted(oid)
@@ -116,6 +135,7 @@ PARTS = """
     FROM parts
     JOIN readable USING (oid)
     CROSS JOIN counting
+    CROSS JOIN now
     CROSS JOIN LATERAL (
         SELECT relkind IN ('r', 'p') AND (
             EXISTS (SELECT FROM pg_trigger WHERE tgrelid = parts.oid AND NOT tgisinternal)
@@ -124,17 +144,64 @@ PARTS = """
     ) AS code
 
     UNION ALL
-    SELECT
-        concat(nspname, '.', proname, '(', proargtypes, ')'),
-        pg_proc.oid,
-        md5(pg_proc::text),
-        false,
-        '{0,0,0}',
-        '{0,0,0}'
-    FROM pg_proc JOIN schemas ON schema_oid = pronamespace
-    WHERE pg_proc.oid >= 16384 AND prokind IN ('f', 'p') AND is_named AND lower(proname) = ANY (%(words)s)
+    SELECT concat(nspname, '.', proname, '(', proargtypes, ')'), routines.oid, definition, is_ours, false, none, none
+    FROM (
+        SELECT
+            pg_proc.oid, pronamespace, proname, proargtypes,
+            md5(concat(pg_proc::text, (SELECT pg_aggregate::text FROM pg_aggregate WHERE aggfnoid = pg_proc.oid))),
+            {OURS.format("pg_proc")}
+        FROM pg_proc CROSS JOIN now
+        WHERE pg_proc.oid >= 16384
+    ) AS routines (oid, pronamespace, proname, proargtypes, definition, is_ours)
+    JOIN schemas ON schema_oid = pronamespace
+    CROSS JOIN (VALUES ('{{0,0,0}}'::bigint[])) AS zero (none)
+    WHERE is_named AND lower(proname) = ANY (%(words)s)
+
+    UNION ALL
+    SELECT concat('type ', nspname, '.', typname), types.oid, definition, is_ours, false, none, none
+    FROM (
+        SELECT
+            pg_type.oid, typnamespace, typname,
+            md5(concat(
+                pg_type::text,
+                (SELECT string_agg(pg_enum::text, '' ORDER BY oid) FROM pg_enum WHERE enumtypid = pg_type.oid),
+                (
+                    SELECT string_agg(pg_constraint::text, '' ORDER BY oid)
+                    FROM pg_constraint WHERE contypid = pg_type.oid
+                )
+            )),
+            {OURS.format("pg_type")}
+        FROM pg_type CROSS JOIN now
+        WHERE pg_type.oid >= 16384 AND typtype IN ('d', 'e')
+    ) AS types (oid, typnamespace, typname, definition, is_ours)
+    JOIN schemas ON schema_oid = typnamespace
+    CROSS JOIN (VALUES ('{{0,0,0}}'::bigint[])) AS zero (none)
+    WHERE is_named AND lower(typname) = ANY (%(words)s)
 
     ORDER BY relation, oid
+"""
+
+
+#: What named functions and views use in turn: bodies of functions, and names of what PostgreSQL knows to be used.
+USED = """
+    WITH named AS (
+        SELECT 'pg_proc'::regclass AS classid, oid AS objid
+        FROM pg_proc WHERE oid >= 16384 AND lower(proname) = ANY (%(words)s)
+        UNION ALL
+        SELECT 'pg_rewrite'::regclass, pg_rewrite.oid
+        FROM pg_class JOIN pg_rewrite ON ev_class = pg_class.oid
+        WHERE pg_class.oid >= 16384 AND lower(relname) = ANY (%(words)s)
+    )
+
+    SELECT prosrc FROM named JOIN pg_proc ON pg_proc.oid = objid AND classid = 'pg_proc'::regclass
+    UNION
+    SELECT concat_ws(' ', nspname, relname, proname)
+    FROM named
+    JOIN pg_depend USING (classid, objid)
+    LEFT JOIN pg_class ON pg_class.oid = refobjid AND refclassid = 'pg_class'::regclass
+    LEFT JOIN pg_proc ON pg_proc.oid = refobjid AND refclassid = 'pg_proc'::regclass
+    JOIN pg_namespace ON pg_namespace.oid = coalesce(relnamespace, pronamespace)
+    WHERE refobjid >= 16384
 """
 
 
@@ -158,9 +225,18 @@ class Named:
         text = " ".join(script.text for job in jobs for script in job.scripts)
         return cls(
             frozenset(job.load.table for job in jobs if job.load),
-            frozenset(re.findall(r"[\w$]+", text.lower())),
+            words_of(text),
             tuple(part.strip() for part in path.split(",")),
         )
+
+
+def words_of(text: str) -> frozenset[str]:
+    """All words of a text that may be a name, in lower case, also in strings and in dollar quotes."""
+    decoded = re.sub(r"\\([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)  # U&"\0074"
+    texts = (text, re.sub(r"\\.", " ", text), decoded)  # E'..\n'
+    words = {word for each in texts for pattern in (r"[\w$]+", r"\w+") for word in re.findall(pattern, each.lower())}
+    # PostgreSQL cuts longer names
+    return frozenset(words | {word.encode()[:63].decode(errors="ignore") for word in words if len(word.encode()) > 63})
 
 
 @dataclass(frozen=True)
@@ -168,8 +244,10 @@ class Part:
     """A table or view of which a named relation is made."""
 
     oid: int
-    #: oid, file, columns, and since when PostgreSQL counts
+    #: oid, file, columns, definitions, and since when PostgreSQL counts
     looks: str
+    #: whether the transaction that is open on this connection made it look like that
+    is_ours: bool
     #: whether it has triggers or rules, which do more than a load does
     has_code: bool
     #: rows inserted, updated and deleted, by all transactions that have ended
@@ -181,9 +259,13 @@ class Part:
 def read_parts(connection: Connection, named: Named) -> dict[str, list[Part]]:
     """The parts of each relation, by its name."""
     parts: dict[str, list[Part]] = {}
-    values: dict[str, object] = {"tables": sorted(named.tables), "words": sorted(named.words), "path": list(named.path)}
-    for relation, oid, looks, has_code, counted, own in query(connection, PARTS, values):
-        parts.setdefault(relation, []).append(Part(oid, looks, has_code, (*counted,), (*own,)))
+    words, size = {*named.words}, -1
+    while len(words) > max(size, 0):
+        size = len(words)
+        words.update(*(words_of(text) for (text,) in query(connection, USED, {"words": sorted(words)})))
+    values: dict[str, object] = {"tables": sorted(named.tables), "words": sorted(words), "path": list(named.path)}
+    for relation, oid, looks, is_ours, has_code, counted, own in query(connection, PARTS, values):
+        parts.setdefault(relation, []).append(Part(oid, looks, bool(is_ours), has_code, (*counted,), (*own,)))
     return parts
 
 
@@ -219,6 +301,7 @@ class StateRecorder:
         self._connection, self._named = connection, named
         self._parts = read_parts(connection, named)
         self._before = {part.oid: part.counted for parts in self._parts.values() for part in parts}
+        self._looked = {part.oid: part.looks for parts in self._parts.values() for part in parts}
 
     def record(self, run_id: int, loaded: Mapping[str, str], kept: Collection[str], *, whole: bool) -> None:
         """Call it last in the transaction.
@@ -226,7 +309,13 @@ class StateRecorder:
         loaded: the job of each table that was loaded. kept: tables whose recorded state stays, because their rows were
         neither loaded nor looked at. whole: record every relation, not only the loaded ones, and forget others.
         """
-        parts = read_parts(self._connection, self._named)
+        # what another session defined anew meanwhile is recorded as it was, so that the next run notices it
+        parts = {
+            relation: [
+                part if part.is_ours else replace(part, looks=self._looked.get(part.oid, part.looks)) for part in its
+            ]
+            for relation, its in read_parts(self._connection, self._named).items()
+        }
         rows = [
             (relation, run_id, loaded.get(relation), state_of(of_it, self._before))
             for relation, of_it in parts.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ from lib.config.jobs import Extract, Load
 from lib.config.settings import Settings
 from lib.extract import SourceTable
 from lib.load.bronze import Loaded, publish_bronze
-from lib.load.contract import match, read_contract
+from lib.load.contract import Contract, match, read_contract
 from lib.load.difference import HALVES, Difference, prepare_comparison, was_edited
 from lib.load.guards import Accepted
 from lib.load.staging_table import create_staging
@@ -45,9 +46,15 @@ class Bench:
     def rows(self, columns: str = 'a, b, "order"') -> list[Row]:
         return query(self.colleague, f"SELECT {columns} FROM bronze.t")
 
-    def compare(self, rows: Sequence[Row], columns: Sequence[str] = ("a", "b", "order"), load: Load = LOAD):
+    def compare(
+        self,
+        rows: Sequence[Row],
+        columns: Sequence[str] = ("a", "b", "order"),
+        load: Load = LOAD,
+        contract: Contract | None = None,
+    ):
         """Stage these rows and compare them. Returns what publish_bronze needs."""
-        contract = read_contract(self.connection, load)
+        contract = contract or read_contract(self.connection, load)
         source = SourceTable("in.c-main.t", tuple(columns), None, True, "version")
         found = match(contract, source).found
         staging = create_staging(self.connection, "r1_t", contract, found, source)
@@ -212,6 +219,36 @@ def test_an_edit_that_was_open_when_the_rows_were_compared_never_survives(bench:
     loaded = bench.publish(compared)
     assert written(loaded) == (5, 5, False)
     assert Counter(bench.rows()) == Counter(rows)
+
+
+ANEW = (
+    "ALTER TABLE bronze.t {drop} ADD COLUMN {name} text DEFAULT 'made up';"
+    " ALTER TABLE bronze.t ALTER {name} DROP DEFAULT"
+)
+
+
+def test_a_column_made_anew_with_a_default_before_the_publish_never_survives(bench: Bench) -> None:
+    bench.load(numbered(5))
+    compared = bench.compare(numbered(6))
+    bench.sql(ANEW.format(drop='DROP COLUMN "order",', name='"order"'))
+    assert written(bench.publish(compared)) == (5, 6, False)
+    assert Counter(bench.rows()) == Counter(numbered(6))
+
+
+@pytest.mark.parametrize("in_source", [True, False])
+def test_a_new_column_that_its_script_fills_by_a_default_holds_what_the_source_holds(
+    bench: Bench, in_source: bool
+) -> None:
+    bench.load(numbered(5))
+    columns = ("a", "b", "order", *(["w"] if in_source else []))
+    rows = [(*row, *(["w"] if in_source else [])) for row in numbered(6)]
+    added = replace(LOAD, optional_columns=("w",))
+    contract = replace(read_contract(bench.connection, LOAD), not_yet_made=frozenset({"w"}))
+    contract = replace(contract, columns=(*contract.columns, "w"))
+    compared = bench.compare(rows, columns, added, contract)
+    bench.sql(ANEW.format(drop="", name="w"))
+    assert written(bench.publish(compared))[:2] == (5, 6)
+    assert Counter(bench.rows('a, b, "order", w')) == Counter((*row, "w" if in_source else None) for row in numbered(6))
 
 
 # ---- somebody else wrote ---------------------------------------------------------------------------------------------

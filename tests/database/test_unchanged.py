@@ -24,12 +24,14 @@ from lib.elt_schema import installation
 from lib.elt_schema.installation import install
 from lib.load.guards import Accepted
 from lib.postgres.connection import Connection, execute
+from lib.postgres.embedded.server import Server
 from lib.postgres.transaction import transaction
 from lib.run.flow import counting_from
-from lib.run.table_states import Named, StateRecorder, read_states, stored_states
+from lib.run.table_states import Named, StateRecorder, read_states, stored_states, words_of
+from lib.transform.scripts import ScriptResult
 from sandbox.faults import Fault
 from sandbox.keboola_server import KeboolaServer
-from tests.support.databases import EmptyDatabase
+from tests.support.databases import EmptyDatabase, fresh_database, sql
 from tests.support.project import Project
 
 DAY = date(2026, 11, 28)
@@ -335,6 +337,103 @@ def test_a_run_is_not_left_out_if_something_changed_besides_the_sources(loaded: 
         assert not is_left_out(loaded), change
         if isinstance(change, str) and "VIEW gold" in change:
             assert not is_left_out(loaded), "that it was made again was told, so once more nothing is left out"
+
+
+LONG = "x" * 70
+REACHED = f"""
+    CREATE SCHEMA erp; CREATE TABLE erp.rates (x int, y int DEFAULT 1); CREATE TABLE erp.deep (x int);
+    CREATE TABLE erp.deeper (x int); CREATE TABLE erp.dollar (x int); CREATE TABLE erp.escaped (x int);
+    CREATE TABLE erp.unicode (x int); CREATE TABLE erp.{LONG} (x int);
+    CREATE FUNCTION erp.body() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM erp.deep';
+    CREATE FUNCTION erp.atomic() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM erp.deeper; END;
+    CREATE FUNCTION erp.under() RETURNS int LANGUAGE sql AS 'SELECT 1';
+    CREATE FUNCTION erp.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER f BEFORE INSERT ON erp.rates FOR EACH ROW EXECUTE FUNCTION erp.f();
+    CREATE VIEW erp.top AS SELECT erp.under() AS x, 1 AS y;
+    CREATE TYPE erp.kinds AS ENUM ('a'); CREATE DOMAIN erp.few AS int DEFAULT 1;
+    CREATE AGGREGATE erp.total (int) (sfunc = int4pl, stype = int, initcond = '0')
+"""
+READS = rf"""
+    SELECT erp.body(), erp.atomic(), erp.total(x), null::erp.kinds, null::erp.few FROM erp.top, erp.rates;
+    EXECUTE $q$SELECT FROM erp.dollar$q$; EXECUTE E'SELECT FROM\nerp.escaped';
+    SELECT FROM erp.U&"\0075\006eicode", erp.{LONG}
+"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO erp.deep VALUES (1)",
+        "INSERT INTO erp.deeper VALUES (1)",
+        "INSERT INTO erp.dollar VALUES (1)",
+        "INSERT INTO erp.escaped VALUES (1)",
+        "INSERT INTO erp.unicode VALUES (1)",
+        f"INSERT INTO erp.{LONG} VALUES (1)",
+        "CREATE OR REPLACE FUNCTION erp.under() RETURNS int LANGUAGE sql AS 'SELECT 2'",
+        "ALTER VIEW erp.top RENAME x TO z",
+        "ALTER TYPE erp.kinds ADD VALUE 'b'",
+        "ALTER DOMAIN erp.few SET DEFAULT 2",
+        "DROP AGGREGATE erp.total (int);"
+        " CREATE AGGREGATE erp.total (int) (sfunc = int4pl, stype = int, initcond = '5')",
+        "ALTER TABLE erp.rates ALTER y SET DEFAULT 2",
+        "ALTER TABLE erp.rates DISABLE TRIGGER f",
+        "CREATE RULE r AS ON INSERT TO erp.rates DO ALSO NOTHING",
+    ],
+)
+def test_whatever_scripts_reach_is_part_of_the_state(module_database: EmptyDatabase, change: str) -> None:
+    with closing(module_database.connect()) as connection:
+        sql(connection, f"DROP SCHEMA IF EXISTS erp CASCADE; {REACHED}")
+        named = Named(frozenset(), words_of(READS), ("public",))
+        before = read_states(connection, named)
+        assert before == read_states(connection, named)
+        sql(connection, change)
+        sql(connection, "SELECT pg_stat_force_next_flush()")
+        assert before != read_states(connection, named)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE OR REPLACE FUNCTION erp.f() RETURNS int LANGUAGE sql AS 'SELECT 2'",
+        "CREATE OR REPLACE VIEW gold.both AS SELECT 1 AS id, ''::text AS a, ''::text AS b",
+    ],
+)
+def test_what_another_session_defines_anew_during_a_run_is_noticed_by_the_next_one(
+    loaded: Project, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(loaded, "CREATE SCHEMA erp; CREATE FUNCTION erp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    loaded.script("silver/c.sql", f"{loaded_text(loaded, 'silver/c.sql')}\n-- erp.f()")
+    loaded.registry["both"]["checks"] = []  # else the view would be locked
+    on_script, changes = Console.on_script, [change]
+
+    def tell(console: Console, result: ScriptResult) -> None:
+        on_script(console, result)
+        if changes and result.path == "silver/c.sql":
+            edit(loaded, changes.pop())
+
+    monkeypatch.setattr(Console, "on_script", tell)
+    assert not is_left_out(loaded) and not changes
+    assert not is_left_out(loaded)
+    while not is_left_out(loaded):  # that a view was made again is told once more
+        assert loaded.database.sql("SELECT count(*) FROM elt.runs") < [(6,)]
+    assert loaded.rows('gold."both"') == [(number, "monday", "monday") for number in range(1, 11)]
+
+
+def test_after_a_run_that_defined_something_itself_there_is_nothing_left_to_do(loaded: Project) -> None:
+    add = "SELECT elt.add_column('silver.c', 'w', 'text');\n"
+    loaded.script("silver/c.sql", add + loaded_text(loaded, "silver/c.sql"))
+    loaded.edit("gold/both.sql", "b.v AS b FROM", "b.v AS b, 2 AS two FROM")
+    assert not is_left_out(loaded)
+    assert is_left_out(loaded)
+
+
+def test_a_copied_database_is_another_one(main_server: Server, loaded: Project) -> None:
+    edit(loaded, "VACUUM")  # all counts are reported
+    loaded.database.close()
+    with fresh_database(main_server, loaded.database.name) as copy:
+        states = [read_states(connection, Named(frozenset({"bronze.c"})))
+                  for database in (loaded.database, copy) for connection in [database.connect()]]  # fmt: skip
+        assert states[0].keys() == states[1].keys() == {"bronze.c"} and states[0] != states[1]
 
 
 def test_a_newer_schema_elt_lets_everything_run(
