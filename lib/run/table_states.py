@@ -1,13 +1,14 @@
 """Finds out whether tables are still as an earlier run left them, without reading their rows.
 
-The state of a table is its oid, file and definition, and how many rows were ever inserted, updated and deleted in it, as
-PostgreSQL counts them ("The Cumulative Statistics System"). A view's state is its query, and the states of what it
+The state of a table is its oid, file and definition, and how many rows were ever inserted, updated and deleted in it,
+as PostgreSQL counts them ("The Cumulative Statistics System"). A view's state is its query, and the states of what it
 reads. Equal states mean equal rows: a write moves a counter, TRUNCATE and VACUUM FULL replace the file. A write that
 was rolled back moves the counters too, and a reset or a crash sets them to 0: then the states differ, and the run does
 again what it might have left out. VACUUM, ANALYZE and reading change nothing.
 
 A session that is idle may hold back its counts for ten seconds, and longer in its next transaction. What it wrote just
-before a run began is noticed by a later run. Therefore a run never replaces the state of a table that it did not look at.
+before a run began is noticed by a later run. Therefore a run never replaces the state of a table that it did not look
+at.
 """
 
 from __future__ import annotations
