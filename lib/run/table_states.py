@@ -185,13 +185,21 @@ PARTS = f"""
 
 #: What named functions and views use in turn: bodies of functions, and names of what PostgreSQL knows to be used.
 USED = """
-    WITH named AS (
+    WITH
+
+    elt AS (
+        SELECT oid FROM pg_namespace WHERE nspname IN ('elt', 'elt_staging', 'elt_changes')
+    ),
+
+    named AS (
         SELECT 'pg_proc'::regclass AS classid, oid AS objid
-        FROM pg_proc WHERE oid >= 16384 AND lower(proname) = ANY (%(words)s)
+        FROM pg_proc
+        WHERE oid >= 16384 AND pronamespace NOT IN (SELECT oid FROM elt) AND lower(proname) = ANY (%(words)s)
         UNION ALL
         SELECT 'pg_rewrite'::regclass, pg_rewrite.oid
         FROM pg_class JOIN pg_rewrite ON ev_class = pg_class.oid
-        WHERE pg_class.oid >= 16384 AND lower(relname) = ANY (%(words)s)
+        WHERE pg_class.oid >= 16384 AND relnamespace NOT IN (SELECT oid FROM elt)
+            AND lower(relname) = ANY (%(words)s)
     )
 
     SELECT prosrc FROM named JOIN pg_proc ON pg_proc.oid = objid AND classid = 'pg_proc'::regclass
@@ -233,9 +241,11 @@ class Named:
 
 def words_of(text: str) -> frozenset[str]:
     """All words of a text that may be a name, in lower case, also in strings and in dollar quotes."""
-    decoded = re.sub(r"\\([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)  # U&"\0074"
-    texts = (text, re.sub(r"\\.", " ", text), decoded)  # E'..\n'
-    words = {word for each in texts for pattern in (r"[\w$]+", r"\w+") for word in re.findall(pattern, each.lower())}
+    low = text.lower()
+    words = {*re.findall(r"[\w$]+", low), *re.findall(r"\\.(\w+)", low)}  # also behind E'..\n'
+    words |= {part for word in words if "$" in word for part in word.split("$")}
+    if "u&" in low:  # such as U&"\0074"
+        words.update(re.findall(r"\w+", re.sub(r"\\([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), low)))
     # PostgreSQL cuts longer names
     return frozenset(words | {word.encode()[:63].decode(errors="ignore") for word in words if len(word.encode()) > 63})
 
@@ -260,10 +270,12 @@ class Part:
 def read_parts(connection: Connection, named: Named) -> dict[str, list[Part]]:
     """The parts of each relation, by its name."""
     parts: dict[str, list[Part]] = {}
-    words, size = {*named.words}, -1
-    while len(words) > max(size, 0):
-        size = len(words)
-        words.update(*(words_of(text) for (text,) in query(connection, USED, {"words": sorted(words)})))
+    words: set[str] = set()
+    new = {*named.words}
+    while new:
+        words |= new
+        used = query(connection, USED, {"words": sorted(new)})
+        new = {word for (text,) in used for word in words_of(text)} - words
     values: dict[str, object] = {"tables": sorted(named.tables), "words": sorted(words), "path": list(named.path)}
     for relation, oid, looks, is_ours, has_code, counted, own in query(connection, PARTS, values):
         parts.setdefault(relation, []).append(Part(oid, looks, bool(is_ours), has_code, (*counted,), (*own,)))
