@@ -116,7 +116,8 @@ def _show_runs(
         elif tables:
             console.text(f"nobody can say whether it changed {some}{sought}")
         else:
-            _tell_nothing(console, run, given)
+            more = "" if given.key is None else "; --since YYYY-MM-DD searches more runs"
+            console.text(f"it changed {'nothing' if given.key is None else 'no row'}{sought}{more}")
     if is_first:
         console.text(f"no run since {given.since} changed {some}{sought}")
     if blind:
@@ -132,17 +133,6 @@ def _sought(given: argparse.Namespace) -> tuple[str, str]:
     return some, sought + (f" in {', '.join(given.table)}" if given.table else "")
 
 
-def _tell_nothing(console: Console, run: ChangingRun, given: argparse.Namespace) -> None:
-    """Say that a run changed nothing of what is looked for."""
-    sought = _sought(given)[1]
-    if given.key is None:
-        console.text(f"it changed nothing{sought}" if sought or not run.definitions else "it changed no row")
-        if run.definitions and not sought:
-            console.text(f"it applied the definitions of {', '.join(run.definitions)}")
-    else:
-        console.text(f"it changed no row{sought}; --since YYYY-MM-DD searches more runs")
-
-
 def as_json(found: Iterable[tuple[ChangingRun, Iterable[TableChanges]]]) -> str:
     """One JSON document. Its names stay as they are; new ones may be added."""
     runs = [
@@ -152,7 +142,6 @@ def as_json(found: Iterable[tuple[ChangingRun, Iterable[TableChanges]]]) -> str:
             "run_date": run.run_date.isoformat(),
             "started_at": run.started_at.isoformat(),
             "undone_run_id": run.undone_run_id,
-            "definitions": run.definitions,
             "tables": [asdict(table) for table in tables],
         }
         for run, tables in found

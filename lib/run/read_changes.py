@@ -7,7 +7,7 @@ in docs/operations.md, "What a run changed".
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -66,15 +66,12 @@ class ChangingRun:
     started_at: datetime
     #: the run that it took back, if it is an undo
     undone_run_id: int | None = None
-    #: the scripts whose definitions it was the last one to apply
-    definitions: Sequence[str] = ()
 
 
 #: runs that may have changed something, the newest first; to_jsonb, because an older warehouse lacks the column
 RUNS = """
     SELECT
-        run_id, recent.status, run_date, recent.started_at, (to_jsonb(runs) ->> 'undone_run_id')::bigint,
-        ARRAY(SELECT script FROM elt.definitions WHERE definitions.run_id = runs.run_id ORDER BY script)
+        run_id, recent.status, run_date, recent.started_at, (to_jsonb(runs) ->> 'undone_run_id')::bigint
     FROM elt.recent_runs AS recent
     JOIN elt.runs USING (run_id)
     WHERE {}
