@@ -62,7 +62,7 @@ def _last_change(database: Database, console: Console, settings: Settings) -> in
             newest = last_published(connection)
             if newest and newest.undone_run_id is None and newest.run_id > run_id:
                 later = f"run {newest.run_id} published later and changed no row"
-                console.warn(f"{later}. It goes with run {run_id}; its scripts stay")
+                console.warn(f"{later}. It is taken back with run {run_id}; its scripts stay")
             if run := one_run(connection, run_id):
                 at = f"{run.started_at.astimezone(settings.zone):%Y-%m-%d %H:%M %Z}"
                 console.text(f"run {run_id} of {run.run_date}, started {at}, changed this:\n")

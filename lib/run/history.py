@@ -312,7 +312,7 @@ UNDONE = """
     SELECT
         job,
         -- as undo named it: later runs, which changed no row, went with it
-        (SELECT max(undone_run_id) FROM elt.runs WHERE undone_run_id <= max(undone.run_id)),
+        coalesce((SELECT max(undone_run_id) FROM elt.runs WHERE undone_run_id <= max(undone.run_id)), max(run_id)),
         array_agg(source_version),
         (
             SELECT source_version

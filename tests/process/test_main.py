@@ -353,7 +353,7 @@ def test_undo_asks_and_says_when_there_is_nothing(morning: Morning) -> None:
         with morning.start("main.py", "undo", stdin=terminal) as process:
             shown = process.communicate(timeout=60)[0]
         assert process.returncode == exit_code and said in shown and "Take run 2 back? [y/N]" in shown, shown
-        assert "run 3 published later and changed no row. It goes with run 2; its scripts stay" in shown
+        assert "run 3 published later and changed no row. It is taken back with run 2; its scripts stay" in shown
     os.close(terminal)
     os.close(master)
     status = morning.run("main.py", "status").stdout
