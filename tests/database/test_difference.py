@@ -251,6 +251,28 @@ def test_a_new_column_that_its_script_fills_by_a_default_holds_what_the_source_h
     assert Counter(bench.rows('a, b, "order", w')) == Counter((*row, "w" if in_source else None) for row in numbered(6))
 
 
+@pytest.mark.parametrize(
+    "code, drop",
+    [
+        (
+            "CREATE TRIGGER up BEFORE INSERT ON bronze.part FOR EACH ROW EXECUTE FUNCTION public.up()",
+            "TRIGGER up ON bronze.part",
+        ),
+        ("CREATE RULE more AS ON INSERT TO bronze.t DO ALSO UPDATE bronze.t SET b = upper(b)", "RULE more ON bronze.t"),
+    ],
+)
+def test_what_rewrites_rows_is_named_wherever_it_is(bench: Bench, code: str, drop: str) -> None:
+    bench.create('CREATE TABLE bronze.t (a text, b text, "order" text) PARTITION BY LIST (a)')
+    bench.sql("CREATE TABLE bronze.part PARTITION OF bronze.t DEFAULT")
+    bench.sql(
+        "CREATE FUNCTION public.up() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN NEW.b := upper(NEW.b); RETURN NEW; END'"
+    )
+    bench.sql(code)
+    loaded = bench.load([("1", "low", None)])
+    assert "triggers change 1 rows" in loaded.warning and f"DROP {drop};" in loaded.warning
+
+
 # ---- somebody else wrote ---------------------------------------------------------------------------------------------
 
 

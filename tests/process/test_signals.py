@@ -387,3 +387,15 @@ def test_whatever_a_role_has_as_defaults_the_rows_are_the_same(project: Project)
     reader = Database(project.settings, StopSignal(), project.database.connect_args).connect("reader")
     assert query(reader, "SELECT * FROM silver.c") == expected
     reader.close()
+
+
+def test_an_undo_that_is_stopped_says_that_nothing_was_done(monday: Project) -> None:
+    monday.put_day("tuesday")
+    assert monday.run().exit_code == 0, monday.output
+    waits = "SELECT FROM pg_locks WHERE relation = 'silver.a'::regclass AND NOT granted"
+    with somebody_holding(monday, "silver.a", "ROW EXCLUSIVE"), ProjectProcess(monday, "undo") as process:
+        await_rows(monday, waits)
+        process.send(signal.SIGINT)
+        assert process.exit_code() == 130, process.output
+    assert "nothing was done" in process.output and "stopped by Ctrl-C" in process.output
+    assert monday.day("silver.a") == "tuesday"
