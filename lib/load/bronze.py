@@ -17,7 +17,7 @@ from lib.config.jobs import Load
 from lib.errors import LoadError
 from lib.load.changes import recording
 from lib.load.contract import Contract, read_contract
-from lib.load.difference import Difference
+from lib.load.difference import TREE, Difference
 from lib.load.guards import Accepted, check_size
 from lib.load.staging_table import Staging
 from lib.postgres.connection import Connection, execute, query
@@ -25,12 +25,8 @@ from lib.postgres.driver_errors import translate
 from lib.postgres.maintenance import analyze, has_statistics
 
 #: the statements that drop what may change inserted rows: triggers and rules of a table, its partitions and children
-DROP_CODE = """
-    WITH RECURSIVE tree (oid) AS (
-        SELECT %s::regclass::oid
-        UNION
-        SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = tree.oid
-    )
+DROP_CODE = f"""
+    {TREE}
     SELECT format('DROP TRIGGER %%I ON %%s;', tgname, tgrelid::regclass)
     FROM tree JOIN pg_trigger ON tgrelid = tree.oid
     WHERE NOT tgisinternal AND tgparentid = 0 AND tgenabled IN ('O', 'A') AND tgtype & 4 <> 0
@@ -154,7 +150,7 @@ def _remedy(error: psycopg2.Error, load: Load) -> str:
 def _rewritten(connection: Connection, load: Load, names: sql.Composable, staging: Staging) -> str:
     """A warning if triggers or rules changed rows, so that bronze is not as received. Most tables have none."""
     target = sql.Identifier(load.schema, load.name)
-    drops = query(connection, DROP_CODE, (target.as_string(connection),))
+    drops = query(connection, DROP_CODE, {"table": target.as_string(connection)})
     if not drops:
         return ""
     ((rows,),) = query(

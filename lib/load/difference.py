@@ -54,19 +54,25 @@ PLANS = """
     SET LOCAL enable_sort = off; SET LOCAL enable_nestloop = off; SET LOCAL enable_mergejoin = off
 """
 
-#: The files and compared columns of a table, its partitions and its children. VACUUM FULL, CLUSTER and TRUNCATE make
-#: new files. A column that is added with a default has values in rows that nobody wrote (atthasmissing).
-SHAPE = """
+#: a table, given by name or oid, its partitions and its children
+TREE = """
     WITH RECURSIVE tree (oid) AS (
-        SELECT %s::regclass::oid
+        SELECT %(table)s::regclass::oid
         UNION
         SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = tree.oid
     )
+"""
+
+#: The files and compared columns of a table, its partitions and its children. VACUUM FULL, CLUSTER and TRUNCATE make
+#: new files. A column that is added with a default has values in rows that nobody wrote (atthasmissing).
+SHAPE = f"""
+    {TREE}
     SELECT string_agg(
         concat_ws(' ', oid, pg_relation_filenode(oid), (
             SELECT string_agg(concat_ws(' ', attnum, atttypid, attcollation, atthasmissing), ',' ORDER BY attnum)
             FROM pg_attribute
-            WHERE attrelid = tree.oid AND attnum > 0 AND NOT attisdropped AND (atthasmissing OR attname = ANY (%s))
+            WHERE attrelid = tree.oid AND attnum > 0 AND NOT attisdropped
+                AND (atthasmissing OR attname = ANY (%(columns)s))
         )),
         '; ' ORDER BY oid
     )
@@ -182,7 +188,7 @@ class Comparison:
     def shape(self, connection: Connection) -> str:
         """The files and columns of the table now."""
         columns = [column for column in self.contract.columns if column not in self.contract.not_yet_made]
-        ((found,),) = query(connection, SHAPE, (self._table.as_string(connection), columns))
+        ((found,),) = query(connection, SHAPE, {"table": self._table.as_string(connection), "columns": columns})
         return str(found)
 
     @property

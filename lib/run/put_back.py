@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import psycopg2
 from psycopg2 import sql
 
+from lib.load.difference import TREE
 from lib.postgres.connection import Connection, execute, query
 from lib.postgres.driver_errors import message_of
 
@@ -32,12 +33,8 @@ COLUMNS = """
 """
 #: what could change other rows than those that are put back: triggers and rules of a table and its partitions, and
 #: foreign keys of other tables
-CODE = """
-    WITH RECURSIVE tree (oid) AS (
-        SELECT %(table)s::oid
-        UNION
-        SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = tree.oid
-    )
+CODE = f"""
+    {TREE}
 
     SELECT concat('trigger ', quote_ident(tgname))
     FROM pg_trigger JOIN tree ON tgrelid = tree.oid

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import gzip
 import logging
+import os
 import re
+import resource
 import socket
 import ssl
 import tracemalloc
@@ -19,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from lib.errors import Cancelled, ExtractError
+from lib.errors import Cancelled, ExtractError, LimitReached
 from lib.extract import http
 from lib.extract.http import Call, Http, Limits, parse_time, parsed, retry_after
 from lib.stop import start_thread
@@ -86,6 +88,20 @@ def test_a_dead_server_is_asked_six_times(sender: Sender, server: ScriptedServer
         sender.http.send(Call("table x", server.url))
     assert sender.waits == pytest.approx([1, 2, 4, 8, 16], rel=0.26)
     assert sender.lines == [] or "trying again" in sender.lines[0]
+
+
+def test_without_a_free_file_handle_nothing_is_tried_again(sender: Sender, server: ScriptedServer) -> None:
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]  # the lowest numbers that are free
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files[-1] + 1, most))
+        with pytest.raises(LimitReached, match="can open no further file or connection"):
+            sender.http.send(Call("table x", server.url))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (now, most))
+        for file in files:
+            os.close(file)
+    assert sender.waits == []
 
 
 def test_two_runs_that_fail_together_do_not_come_back_together(server: ScriptedServer) -> None:
